@@ -1,0 +1,110 @@
+//! Errors of building and of reading a zTOC.
+
+/// Why a layer cannot be indexed.
+///
+/// All but [`BuildError::Internal`] speak of the layer, not of the machine: the same layer fails in
+/// the same way everywhere, so a caller may skip it and go on with the other layers.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The compressed stream is not valid gzip or zlib, or its checksum is wrong.
+    #[error("the gzip stream is corrupt at byte {offset}: {reason}")]
+    Corrupt {
+        /// Offset in the compressed layer, in bytes.
+        offset: u64,
+        /// What the decoder found.
+        reason: &'static str,
+    },
+    /// The compressed stream ends before the end of its last member.
+    #[error("the gzip stream is truncated: it ends after {size} bytes, within a member")]
+    TruncatedStream {
+        /// Size of the compressed layer, in bytes.
+        size: u64,
+    },
+    /// The archive ends within an entry.
+    #[error("the tar archive is truncated: unexpected end after {size} uncompressed bytes")]
+    TruncatedArchive {
+        /// Size of the uncompressed stream, in bytes.
+        size: u64,
+    },
+    /// A tar header is malformed.
+    #[error("invalid tar header at uncompressed byte {offset}: {reason}")]
+    Header {
+        /// Offset of the header in the uncompressed archive, in bytes.
+        offset: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An entry of a type that the format has no place for.
+    #[error("unsupported input tar entry '{}'", typeflag.escape_ascii())]
+    UnsupportedEntry {
+        /// The type flag of the tar header.
+        typeflag: u8,
+    },
+    /// A sparse file: its data in the archive is shorter than the file, which a zTOC cannot say.
+    #[error("unsupported sparse file {name:?}")]
+    Sparse {
+        /// Name of the entry.
+        name: String,
+    },
+    /// The table of contents would be larger than a zTOC can be.
+    #[error("the table of contents exceeds {limit} bytes")]
+    TocTooLarge {
+        /// The limit, in bytes.
+        limit: u64,
+    },
+    /// The span size is 0 or larger than a zTOC can say.
+    #[error("span size {0} is out of range: it must be between 1 and 2^40 bytes")]
+    SpanSize(u64),
+    /// Something failed that is not the layer's fault.
+    #[error("cannot build a zTOC: {0}")]
+    Internal(&'static str),
+}
+
+/// Why a zTOC, or the span bytes it describes, cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The FlatBuffer is malformed.
+    #[error("malformed zTOC: {0}")]
+    Malformed(&'static str),
+    /// The table of contents contradicts itself or the archive size.
+    #[error("invalid toc entry {index}: {reason}")]
+    Entry {
+        /// Index of the entry, in archive order.
+        index: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The checkpoints contradict themselves or the archive sizes.
+    #[error("invalid checkpoints: {0}")]
+    Checkpoints(&'static str),
+    /// The bytes of a span do not have the digest the zTOC names.
+    #[error("span digests do not match: span {span}")]
+    SpanDigest {
+        /// Index of the span.
+        span: usize,
+    },
+    /// A byte range lies outside the archive.
+    #[error("range {start}..{end} is outside the archive of {size} bytes")]
+    OutOfRange {
+        /// First byte asked for.
+        start: u64,
+        /// End of the range (exclusive).
+        end: u64,
+        /// Size of the uncompressed archive.
+        size: u64,
+    },
+    /// The compressed bytes are not what the checkpoints promise.
+    #[error("cannot inflate a span: {0}")]
+    Inflate(&'static str),
+    /// The compressed bytes end before the wanted output is complete.
+    #[error("span data is incomplete: {missing} more bytes of output expected")]
+    Incomplete {
+        /// Missing output, in bytes.
+        missing: u64,
+    },
+    /// The tar header in the layer contradicts the zTOC's entry.
+    #[error("tar header does not match the zTOC: {0}")]
+    HeaderMismatch(&'static str),
+}
