@@ -55,7 +55,7 @@ pub use read::Ztoc;
 pub use spans::{Checkpoint, Compression, Spans, WINDOW_SIZE};
 pub use tar::{MAX_SPECIAL_SIZE, TarWalker};
 pub use time::Timestamp;
-pub use verify::verify_header;
+pub use verify::{fingerprint, header_fingerprint, verify_header};
 
 /// The zTOC format version that is written, and that every known zTOC carries.
 pub const ZTOC_VERSION: &str = "0.9";

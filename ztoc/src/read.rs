@@ -251,6 +251,8 @@ fn span_digests(info: &Table<'_>, budget: &mut Budget) -> Result<Vec<Option<Sha2
 fn entries(root: &Table<'_>, budget: &mut Budget, archive_size: u64) -> Result<Vec<u32>, Error> {
     let Some(vector) = root.table(4)?.map_or(Ok(None), |toc| toc.vector(0))? else { return Ok(Vec::new()) };
     let mut places = Vec::with_capacity(vector.len());
+    let mut tiling = Tiling { cursor: 0, archive_size };
+    let mut in_order = true;
     for index in 0..vector.len() {
         let table = vector.table(index)?;
         let entry = read_entry(&table, index)?;
@@ -267,25 +269,35 @@ fn entries(root: &Table<'_>, budget: &mut Budget, archive_size: u64) -> Result<V
         }
         let place = u32::try_from(table.position()).map_err(|_| Error::Malformed("the zTOC is too large"))?;
         places.push((entry.offset, place));
+        in_order = in_order && tiling.add(index, &entry).is_ok();
     }
-    places.sort_by_key(|(offset, _)| *offset);
-    let places: Vec<u32> = places.into_iter().map(|(_, place)| place).collect();
-    check_tiling(root, &places, archive_size)?;
-    Ok(places)
+    if !in_order {
+        places.sort_by_key(|(offset, _)| *offset);
+        tiling.cursor = 0;
+        for (index, (_, place)) in places.iter().enumerate() {
+            tiling.add(index, &read_entry(&root.sibling(*place as usize)?, index)?)?;
+        }
+    }
+    Ok(places.into_iter().map(|(_, place)| place).collect())
 }
 
-fn check_tiling(root: &Table<'_>, places: &[u32], archive_size: u64) -> Result<(), Error> {
-    let mut cursor = 0u64;
-    for (index, place) in places.iter().enumerate() {
-        let entry = read_entry(&root.sibling(*place as usize)?, index)?;
-        if entry.offset < cursor + BLOCK {
+/// Walks over entries that must follow each other within the archive.
+struct Tiling {
+    cursor: u64,
+    archive_size: u64,
+}
+
+impl Tiling {
+    fn add(&mut self, index: usize, entry: &EntryRef<'_>) -> Result<(), Error> {
+        if entry.offset < self.cursor + BLOCK {
             return Err(Error::Entry { index, reason: "it overlaps the one before" });
         }
-        let end = entry.offset.checked_add(entry.size).filter(|end| *end <= archive_size);
-        end.ok_or(Error::Entry { index, reason: "it lies outside the archive" })?;
-        cursor = data_end(&entry);
+        if entry.offset + entry.size > self.archive_size {
+            return Err(Error::Entry { index, reason: "it lies outside the archive" });
+        }
+        self.cursor = data_end(entry);
+        Ok(())
     }
-    Ok(())
 }
 
 fn read_entry<'a>(table: &Table<'a>, index: usize) -> Result<EntryRef<'a>, Error> {

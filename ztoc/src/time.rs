@@ -31,9 +31,14 @@ impl Timestamp {
     pub fn format(self) -> String {
         let instant = SignedDuration::new(self.seconds, self.nanos.cast_signed());
         match EPOCH.checked_add(instant) {
-            Ok(time) if time.year() >= 0 => format!("{time}Z"),
+            Ok(time) if self.is_writable() => format!("{time}Z"),
             _ => String::new(),
         }
+    }
+
+    /// Whether RFC 3339 can write it: the years 0 to 9999.
+    pub(crate) fn is_writable(self) -> bool {
+        (-62_167_219_200..253_402_300_800).contains(&self.seconds)
     }
 }
 
