@@ -1,0 +1,16 @@
+//! Test support for the whole workspace. Nothing here ships in a binary, except behind `demo`.
+//!
+//! - [`golden`]: inputs with what the reference implementation makes of them.
+//! - [`registry`]: an OCI registry inside the test process, with authentication, redirects, latency, bandwidth and faults.
+//! - [`image`]: layers and images made deterministically, every byte of the tar under control.
+//! - [`expected`]: what a stack of layers must look like when merged; an oracle written without the product's code.
+
+// This crate is part of tests: a broken fixture must stop the test at once, with the place where it broke. Handing
+// errors up would only make every caller unwrap them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod digest;
+pub mod expected;
+pub mod golden;
+pub mod image;
+pub mod registry;
