@@ -1,1 +1,8 @@
-//! To be written.
+//! What the benchmarks share: yardsticks to measure against, and ways to measure a process.
+//!
+//! Every figure is a ratio to something in the same run on the same machine, never a bare time.
+#![allow(clippy::print_stdout)]
+
+pub mod process;
+pub mod table;
+pub mod yardstick;

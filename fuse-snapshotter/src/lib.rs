@@ -1,1 +1,14 @@
-//! To be written.
+//! Lazily loaded container images.
+//!
+//! Data flows one way: a zTOC becomes a [`tree::LayerTable`], the tables of a chain of layers are merged
+//! into one [`tree::Tree`], and [`fs::ImageFs`] serves it: metadata from the tree, contents from a
+//! [`cache::LayerCache`] that [`fetch::LazyLayer`] fills span by span through ranged reads. [`fuse`] is a thin
+//! adapter from the kernel's requests to [`fs::ImageFs`], and [`mount`] puts an image together from a registry.
+
+pub mod cache;
+pub mod fetch;
+pub mod fs;
+pub mod fuse;
+pub mod mount;
+pub mod tree;
+pub mod unpack;

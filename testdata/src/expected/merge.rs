@@ -55,16 +55,20 @@ impl One {
             if name == b".wh..wh..opq" {
                 one.imply(parent(&path));
                 one.opaque.push(parent(&path).to_vec());
-            } else if name.starts_with(b".wh..wh.") {
-                continue;
+            } else if name.starts_with(b".wh..wh.") || matches!(name, b".wh." | b".wh.." | b".wh...") {
+                one.imply_parent(&path);
             } else if let Some(hidden) = name.strip_prefix(b".wh.") {
                 one.imply_parent(&path);
                 let dir = parent(&path);
                 let slash: &[u8] = if dir.is_empty() { b"" } else { b"/" };
                 one.whiteouts.push([dir, slash, hidden].concat());
             } else if matches!(entry.kind, Kind::Char(0, 0)) {
+                // The root is a directory whatever a layer says.
+                if path.is_empty() {
+                    continue;
+                }
                 one.imply_parent(&path);
-                one.tree.remove_all(&path);
+                one.remove(&path);
                 one.whiteouts.push(path);
             } else if let Some(node) = one.node(entry, layer, below, inodes) {
                 one.insert(&path, node);
@@ -86,6 +90,10 @@ impl One {
         node.node_type = match &entry.kind {
             Kind::HardLink(target) => {
                 let target = clean(target);
+                // What is to be a directory above the link is no file that it could name.
+                if clean(&entry.path).starts_with(&[&target[..], b"/"].concat()) {
+                    return None;
+                }
                 let found = self.tree.get(&target).or_else(|| below.get(&target));
                 return found.filter(|n| !n.is_dir()).cloned();
             }
@@ -123,7 +131,7 @@ impl One {
                 // The root is a directory whatever a layer says.
                 return;
             }
-            self.tree.remove_all(path);
+            self.remove(path);
         }
         self.implied.remove(path);
         self.tree.0.insert(path.to_vec(), node);
@@ -141,9 +149,18 @@ impl One {
             return;
         }
         self.imply_parent(path);
-        self.tree.remove_all(path);
+        self.remove(path);
         self.tree.0.insert(path.to_vec(), Node::implied_dir());
         self.implied.insert(path.to_vec());
+    }
+
+    /// Removes what the layer has at a path. What stood in a directory goes with it, its whiteouts and markers too.
+    fn remove(&mut self, path: &[u8]) {
+        self.tree.remove_all(path);
+        let below = [path, b"/"].concat();
+        self.whiteouts.retain(|hidden| !hidden.starts_with(&below));
+        self.opaque.retain(|dir| dir != path && !dir.starts_with(&below));
+        self.implied.retain(|dir| dir != path && !dir.starts_with(&below));
     }
 
     fn apply(self, merged: &mut Tree) {

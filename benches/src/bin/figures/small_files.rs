@@ -1,0 +1,125 @@
+//! A layer of 100,000 small files: how soon it is mounted, and what listing it costs.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use benches::process::{Mount, peak_memory, run, sibling};
+use benches::table::{Figure, heading, note};
+use fuse_snapshotter::cache::CacheRoot;
+use fuse_snapshotter::fetch::{LayerSource, LayerTable, LazyLayer};
+use fuse_snapshotter::fs::ImageFs;
+use fuse_snapshotter::fuse::{FuseMount, FuseOptions};
+use fuse_snapshotter::tree::{Below, Tree};
+use registry::{Digest, FileBlob};
+use testdata::image::ImageBuilder;
+use testdata::image::fixtures::many_small_files_to;
+use testdata::registry::TestRegistry;
+use ztoc::{BuildOptions, Builder, Compression, Ztoc};
+
+const FILES: usize = 100_000;
+
+pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
+    heading(format_args!("A layer of {FILES} small files"));
+    let blob = directory.join("small.tar.gz");
+    let layer = many_small_files_to(&blob, FILES);
+    let ready = mount_time(directory, &blob)?;
+    note(format_args!("zTOC in memory to mounted  {:.0} ms", ready.as_secs_f64() * 1e3));
+
+    // The same files on the disk's own file system.
+    let native = directory.join("native");
+    std::fs::create_dir(&native)?;
+    run(Command::new("tar").arg("-xzf").arg(&blob).arg("-C").arg(&native))?;
+
+    let registry = TestRegistry::builder().start_blocking();
+    let image = ImageBuilder::new().layer(layer).build();
+    image.put_into(&registry, "small", "1");
+    let reference = format!("{}/small:1", registry.host());
+    let root = directory.join("small-root");
+    run(Command::new(sibling("soci")?)
+        .arg("--root")
+        .arg(&root)
+        .args(["create", "--push", &reference])
+        .stdout(Stdio::null()))?;
+    let cold = directory.join("small-cold");
+    let mount = Mount::new(&reference, &directory.join("mnt"), &cold, &[])?;
+    let find = time(Command::new("find").arg(mount.directory()))?;
+    let list = |path: &Path| time(Command::new("ls").arg("-lR").arg(path));
+    list(mount.directory())?;
+    let second = list(mount.directory())?;
+    let memory = peak_memory(mount.pid());
+    let report = mount.finish()?;
+    list(&native)?;
+    let ext4 = list(&native)?;
+    let requests = report["kernel_requests"].as_f64().context("no count")?;
+    let directories = FILES as f64 / 100.0 + FILES as f64 / 10_000.0 + 2.0;
+    let allowed = directories + FILES as f64 / 100.0;
+    note(format_args!("find                       {:.2} s", find.as_secs_f64()));
+    note(format_args!("second ls -lR              {:.2} s, native {:.2} s", second.as_secs_f64(), ext4.as_secs_f64()));
+    note(format_args!("kernel requests, in all    {requests} for {directories:.0} directories"));
+    std::fs::remove_dir_all(&native)?;
+    Ok(vec![
+        Figure {
+            name: "100,000 files: mounted after the zTOC has arrived".into(),
+            value: ready.as_secs_f64() * 1e3,
+            bar: Some(100.0),
+            unit: " ms",
+        },
+        Figure { name: "100,000 files: find".into(), value: find.as_secs_f64(), bar: Some(0.5), unit: " s" },
+        Figure {
+            name: "100,000 files: round trips of find and two ls -lR / allowed".into(),
+            value: requests / allowed,
+            bar: Some(1.0),
+            unit: "",
+        },
+        Figure {
+            name: "100,000 files: second ls -lR / native file system".into(),
+            value: second.as_secs_f64() / ext4.as_secs_f64(),
+            bar: Some(1.5),
+            unit: "",
+        },
+        Figure {
+            name: "100,000 files: peak memory of the server".into(),
+            value: memory as f64 / 1e6,
+            bar: Some(100.0),
+            unit: " MB",
+        },
+    ])
+}
+
+fn time(command: &mut Command) -> anyhow::Result<Duration> {
+    Ok(run(command.stdout(Stdio::null()))?.time)
+}
+
+/// From the zTOC's bytes in memory to a mount that answers.
+fn mount_time(directory: &Path, blob: &Path) -> anyhow::Result<Duration> {
+    let mut builder = Builder::new(BuildOptions::new(Compression::Gzip))?;
+    builder.push(std::fs::read(blob)?.into())?;
+    let built = builder.finish()?;
+    note(format_args!("zTOC                       {:.1} MB", built.bytes.len() as f64 / 1e6));
+    let digest = Digest::from_sha256(&built.blob_digest.0);
+    let path = directory.join("small.ztoc");
+    std::fs::write(&path, &built.bytes)?;
+    let target = directory.join("ready");
+    std::fs::create_dir(&target)?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let reader = Arc::new(FileBlob::open(blob, digest.clone())?);
+    let cache = Arc::new(CacheRoot::open(&directory.join("ready-cache"), 1 << 40)?);
+    let started = Instant::now();
+    // As it happens in a mount: the digest is checked first.
+    let found = Digest::of(&built.bytes);
+    let ztoc = Ztoc::parse(built.bytes)?;
+    let table = LayerTable::new(&ztoc)?;
+    let blocks = cache.layer(digest.hex(), found.hex(), table.block_count())?;
+    let tree = Tree::merge(&[&ztoc], Below::Nothing)?;
+    let layer = LazyLayer::new(reader, table, blocks, std::fs::File::open(&path)?, LayerSource::new(cache, 8));
+    let fs = Arc::new(ImageFs::new(tree, vec![layer]));
+    let options = FuseOptions { threads: 2, allow_other: true };
+    let mount = FuseMount::new(fs, &target, options, runtime.handle().clone())?;
+    std::fs::metadata(target.join("srv"))?;
+    let ready = started.elapsed();
+    drop(mount);
+    Ok(ready)
+}

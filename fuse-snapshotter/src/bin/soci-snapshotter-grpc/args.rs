@@ -1,0 +1,88 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use registry::Digest;
+use soci_index::platform::Platform;
+use soci_index::registry_args::RegistryArgs;
+use soci_index::source::SourceSpec;
+
+/// Lazily loaded container images: files are fetched from the registry when they are read.
+#[derive(Debug, Parser)]
+#[command(
+    name = "soci-snapshotter-grpc",
+    version,
+    after_long_help = "\
+Examples:
+  Mount an image, look around, and unmount it with Ctrl-C:
+    soci-snapshotter-grpc mount registry.example.com/app:v1 /mnt
+    chroot /mnt /bin/sh
+
+Exit status: 0 success, 1 failure, 2 wrong usage."
+)]
+pub(crate) struct Cli {
+    /// What is logged to standard error: error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", env = "SOCI_SNAPSHOTTER_LOG_LEVEL", hide_env_values = true)]
+    pub(crate) log_level: String,
+    /// Root directory, for the cache and unpacked layers [default: /var/lib/soci-snapshotter-grpc for root, otherwise
+    /// soci-snapshotter-grpc in $XDG_DATA_HOME or ~/.local/share]
+    #[arg(long, global = true, value_name = "DIR", env = "SOCI_SNAPSHOTTER_ROOT", hide_env_values = true)]
+    pub(crate) root: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Mount an image as one read-only tree, read lazily
+    Mount(Box<MountArgs>),
+}
+
+/// Mounts an image as one merged, read-only tree and serves it until it is interrupted (Ctrl-C, SIGTERM) or unmounted.
+///
+/// Layers that the image's SOCI index covers are read lazily: only what is read is fetched. The others are fetched and
+/// unpacked before the mount (as root; for other users they are fetched and served from a local copy). What was fetched
+/// of what is printed at the end.
+///
+/// IMAGE is
+///   REF or docker://REF       an image in a registry
+///   oci:DIR[:TAG]             an image in an OCI layout
+///   oci-archive:FILE[:TAG]    an image in an OCI archive
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
+Examples:
+  soci-snapshotter-grpc mount registry.example.com/app:v1 /mnt
+  soci-snapshotter-grpc mount --background localhost:5000/app /mnt
+  soci-snapshotter-grpc mount --soci-index-digest sha256:… registry.example.com/app:v1 /mnt"
+)]
+pub(crate) struct MountArgs {
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: SourceSpec,
+    /// The directory to mount it at; it must exist
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Use this SOCI index and no other
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) soci_index_digest: Option<Digest>,
+    /// Of an image for several platforms, the one to mount, as os/arch[/variant] [default: this machine's]
+    #[arg(long, short)]
+    pub(crate) platform: Option<Platform>,
+    /// Fetch the rest of the image while nobody reads
+    #[arg(long)]
+    pub(crate) background: bool,
+    /// Largest size of the cache, in MiB
+    #[arg(long, value_name = "MIB", default_value = "10240")]
+    pub(crate) cache_size: u64,
+    /// Let other users look in, too (needs `user_allow_other` in /etc/fuse.conf unless you are root)
+    #[arg(long)]
+    pub(crate) allow_other: bool,
+    /// Print the report at the end as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}

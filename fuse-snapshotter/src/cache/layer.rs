@@ -1,0 +1,336 @@
+//! The cache of one layer.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
+
+use super::blocks::{BlockTable, REGION, checksum};
+use super::parts::Parts;
+use super::usage::Usage;
+use super::{BLOCK_SIZE, CacheError, io_error, lock};
+
+/// Words that are read from the disk at once.
+const BATCH: usize = 64 * 1024;
+
+/// Contents of one layer, addressed as a stream in which each file starts at a block boundary.
+#[derive(Debug)]
+pub struct LayerCache {
+    directory: PathBuf,
+    data: File,
+    words: File,
+    blocks: BlockTable,
+    state: Mutex<State>,
+    /// Counts evictions, so that a read notices one that passed under it.
+    evictions: AtomicU64,
+    usage: Arc<Usage>,
+    companion: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+/// What changes together with the words on disk.
+#[derive(Debug, Default)]
+struct State {
+    /// Blocks that are there in part.
+    partial: HashMap<u32, Parts>,
+    /// Regions that are being written, or waited for: how often each is pinned.
+    pins: HashMap<u32, u32>,
+}
+
+/// Keeps regions from being evicted. Without it an eviction could punch a hole into what a writer has written but
+/// not published yet, and the writer would publish the hole.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    cache: Arc<LayerCache>,
+    regions: Range<u32>,
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut state = lock(&self.cache.state);
+        for region in self.regions.clone() {
+            if let Some(count) = state.pins.get_mut(&region) {
+                *count -= 1;
+                if *count == 0 {
+                    state.pins.remove(&region);
+                }
+            }
+        }
+    }
+}
+
+impl LayerCache {
+    pub(super) fn open(directory: &Path, count: u32, usage: Arc<Usage>) -> Result<Self, CacheError> {
+        std::fs::create_dir_all(directory).map_err(io_error("create", directory))?;
+        let open = |name: &str, size: u64| {
+            let path = directory.join(name);
+            let mut options = OpenOptions::new();
+            let file = options.create(true).truncate(false).read(true).write(true).open(&path);
+            let file = file.map_err(io_error("open", &path))?;
+            let found = file.metadata().map_err(io_error("read", &path))?.len();
+            // A file of another size is of another format; it starts anew.
+            if found != size {
+                file.set_len(0).and_then(|()| file.set_len(size)).map_err(io_error("resize", &path))?;
+            }
+            Ok::<_, CacheError>((file, found == size))
+        };
+        let (data, intact) = open("data", u64::from(count) * BLOCK_SIZE)?;
+        let (words, known) = open("blocks", u64::from(count) * 4)?;
+        let blocks = BlockTable::new(count);
+        let path = directory.join("blocks");
+        if intact && known {
+            load(&words, &blocks).map_err(io_error("read", &path))?;
+        } else {
+            let size = u64::from(count) * 4;
+            words.set_len(0).and_then(|()| words.set_len(size)).map_err(io_error("resize", &path))?;
+        }
+        usage.add(blocks.present());
+        Ok(Self {
+            directory: directory.to_owned(),
+            data,
+            words,
+            blocks,
+            state: Mutex::default(),
+            evictions: AtomicU64::new(0),
+            usage,
+            companion: OnceLock::new(),
+        })
+    }
+
+    /// The directory of this layer's files.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Number of blocks, present or not.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.blocks.len()
+    }
+
+    /// Whether the layer has no contents at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of blocks that are present.
+    #[must_use]
+    pub fn present(&self) -> u64 {
+        self.blocks.present() * BLOCK_SIZE
+    }
+
+    /// Whether a block is present, as far as known without reading it.
+    #[must_use]
+    pub fn has(&self, block: u32) -> bool {
+        self.blocks.is_present(block)
+    }
+
+    /// Whether these bytes of a block are present although the whole block is not. No bytes always are.
+    #[must_use]
+    pub fn has_part(&self, block: u32, part: &Range<u16>) -> bool {
+        part.is_empty() || lock(&self.state).partial.get(&block).is_some_and(|parts| parts.has(part))
+    }
+
+    /// What all who fill this cache have in common; made on first use. There must be only one writer of a block
+    /// at a time, so whoever coordinates the writers belongs to the cache, not to one of its users.
+    pub(crate) fn companion<T: Any + Send + Sync + Default>(&self) -> Arc<T> {
+        let companion = self.companion.get_or_init(|| Arc::new(T::default()));
+        Arc::downcast(Arc::clone(companion)).unwrap_or_default()
+    }
+
+    /// Keeps the regions of these blocks from being evicted as long as the result lives.
+    pub(crate) fn pin(self: &Arc<Self>, blocks: Range<u32>) -> Pin {
+        let end = if blocks.is_empty() { blocks.start / REGION } else { (blocks.end - 1) / REGION + 1 };
+        let regions = blocks.start / REGION..end;
+        let mut state = lock(&self.state);
+        for region in regions.clone() {
+            *state.pins.entry(region).or_default() += 1;
+        }
+        Pin { cache: Arc::clone(self), regions }
+    }
+
+    /// Milliseconds since some moment, for the order of uses.
+    fn now() -> u64 {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+        now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
+    }
+
+    fn touch(&self, range: &Range<u32>) {
+        let now = Self::now();
+        let mut block = range.start;
+        while block < range.end {
+            self.blocks.touch(block, now);
+            block = (block / REGION + 1) * REGION;
+        }
+    }
+
+    /// Reads at an offset of the stream if all blocks of the range are present; else returns `false`.
+    ///
+    /// # Errors
+    /// If the disk fails. A block that does not have its checksum is dropped, not an error.
+    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
+        let range = blocks_of(offset, buffer.len());
+        let evictions = self.evictions.load(Ordering::Acquire);
+        if !range.clone().all(|block| self.blocks.is_present(block)) {
+            return Ok(false);
+        }
+        if let Some(unchecked) = range.clone().find(|block| !self.blocks.is_checked(*block))
+            && !self.check(unchecked..range.end)?
+        {
+            return Ok(false);
+        }
+        self.data.read_exact_at(buffer, offset)?;
+        self.touch(&range);
+        // An eviction in between may have punched a hole under the read.
+        Ok(self.evictions.load(Ordering::Acquire) == evictions)
+    }
+
+    /// Checks blocks that were written before the process started.
+    fn check(&self, range: Range<u32>) -> io::Result<bool> {
+        let mut buffer = [0; BLOCK_SIZE as usize];
+        let mut intact = true;
+        for block in range.filter(|block| !self.blocks.is_checked(*block)) {
+            self.data.read_exact_at(&mut buffer, u64::from(block) * BLOCK_SIZE)?;
+            if self.blocks.word(block) == checksum(&buffer) {
+                self.blocks.set_checked(block);
+            } else {
+                tracing::warn!(layer = %self.directory.display(), block, "a cached block is corrupt; it is fetched again");
+                self.forget(block)?;
+                intact = false;
+            }
+        }
+        Ok(intact)
+    }
+
+    /// Removes a block, but not its space, which may be being written again already.
+    fn forget(&self, block: u32) -> io::Result<()> {
+        let _state = lock(&self.state);
+        if self.blocks.remove(block) {
+            self.usage.remove(1);
+            self.words.write_all_at(&[0; 4], u64::from(block) * 4)?;
+        }
+        Ok(())
+    }
+
+    /// Writes data that are not valid yet. The caller must have pinned the region and must not touch blocks that
+    /// are valid.
+    pub(super) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.data.write_all_at(data, offset)
+    }
+
+    /// Makes whole blocks valid, of which `words` has the checksums; 0 leaves a block alone.
+    pub(super) fn publish(&self, first: u32, words: &[u32]) -> io::Result<()> {
+        let _state = lock(&self.state);
+        self.publish_locked(first, words)
+    }
+
+    fn publish_locked(&self, first: u32, words: &[u32]) -> io::Result<()> {
+        let mut added = 0;
+        for (block, word) in (first..).zip(words).filter(|(_, word)| **word != 0) {
+            added += u64::from(self.blocks.publish(block, *word));
+        }
+        self.usage.add(added);
+        // What is new is in use: it must not be the first to be evicted.
+        self.touch(&(first..first.saturating_add(words.len() as u32)));
+        // As they stand in the table, since blocks between may be valid already.
+        let raw: Vec<u8> =
+            (first..).take(words.len()).flat_map(|block| self.blocks.word(block).to_le_bytes()).collect();
+        self.words.write_all_at(&raw, u64::from(first) * 4)
+    }
+
+    /// Makes a part of a block valid. Once the parts cover the block's first `length` bytes, it is.
+    pub(super) fn publish_part(&self, block: u32, part: Range<u16>, length: u16) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        let parts = state.partial.entry(block).or_default();
+        parts.add(part);
+        if !parts.has(&(0..length)) {
+            return Ok(());
+        }
+        state.partial.remove(&block);
+        let mut buffer = [0; BLOCK_SIZE as usize];
+        self.data.read_exact_at(&mut buffer, u64::from(block) * BLOCK_SIZE)?;
+        self.publish_locked(block, &[checksum(&buffer)])
+    }
+
+    /// Forgets a part of a block that is about to be written anew.
+    pub(super) fn retract_part(&self, block: u32, part: &Range<u16>) {
+        let mut state = lock(&self.state);
+        if let Some(parts) = state.partial.get_mut(&block) {
+            parts.subtract(part);
+            if parts.is_empty() {
+                state.partial.remove(&block);
+            }
+        }
+    }
+
+    /// Removes a region and gives its space back, unless it is pinned; returns whether it did.
+    pub(super) fn evict(&self, region: u32) -> io::Result<bool> {
+        let range = region * REGION..(region + 1).saturating_mul(REGION).min(self.len());
+        // Held to the end, so that nobody writes here between the look at the pins and the hole.
+        let mut state = lock(&self.state);
+        if state.pins.contains_key(&region) {
+            return Ok(false);
+        }
+        let removed = range.clone().filter(|block| self.blocks.remove(*block)).count() as u64;
+        state.partial.retain(|block, _| !range.contains(block));
+        // Before the hole: whoever reads from it then sees that the count has changed.
+        self.evictions.fetch_add(1, Ordering::AcqRel);
+        self.usage.remove(removed);
+        let zeros = vec![0; range.len() * 4];
+        self.words.write_all_at(&zeros, u64::from(range.start) * 4)?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let (start, length) = (u64::from(range.start) * BLOCK_SIZE, range.len() as u64 * BLOCK_SIZE);
+        match rustix::fs::fallocate(&self.data, flags, start, length) {
+            // A file system without holes keeps the space until the block is written again.
+            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Regions that hold something: time of last use, index, and blocks present.
+    pub(super) fn regions(&self) -> impl Iterator<Item = (u64, u32, u64)> {
+        self.blocks.regions()
+    }
+}
+
+impl Drop for LayerCache {
+    fn drop(&mut self) {
+        self.usage.close(&self.directory, self.blocks.present());
+    }
+}
+
+/// Reads the words on disk, without the holes between them.
+fn load(words: &File, blocks: &BlockTable) -> io::Result<()> {
+    let size = u64::from(blocks.len()) * 4;
+    let mut raw = vec![0; BATCH * 4];
+    let mut at = 0;
+    while at < size {
+        at = match rustix::fs::seek(words, SeekFrom::Data(at)) {
+            // Offsets of data are multiples of a block's size, and so of 4; should they not be, begin before.
+            Ok(data) => data - data % 4,
+            Err(Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let length = usize::try_from(size.saturating_sub(at)).map_or(raw.len(), |left| left.min(raw.len()));
+        words.read_exact_at(&mut raw[..length], at)?;
+        let found = raw[..length].chunks_exact(4).map(|w| u32::from_le_bytes([w[0], w[1], w[2], w[3]]));
+        blocks.load((at / 4) as u32, found);
+        at += length as u64;
+    }
+    Ok(())
+}
+
+/// The blocks that a range of the stream lies in.
+fn blocks_of(offset: u64, length: usize) -> Range<u32> {
+    let block = |offset: u64| u32::try_from(offset / BLOCK_SIZE).unwrap_or(u32::MAX);
+    block(offset)..block((offset + length as u64).next_multiple_of(BLOCK_SIZE))
+}

@@ -1,0 +1,167 @@
+//! The persistent cache of layer contents.
+//!
+//! ```text
+//! ROOT/lock                              held by the process that owns the cache
+//! ROOT/<layer hex>-<zTOC hex>/data       contents, sparse: each file starts at a 4 KiB boundary
+//! ROOT/<layer hex>-<zTOC hex>/blocks     one 32-bit word a block: 0 absent, else its CRC-32C with bit 0 set
+//! ROOT/<layer hex>-<zTOC hex>/ztoc       the zTOC, for the windows of its checkpoints
+//! ```
+//!
+//! The key is the pair of layer and zTOC, shared by all images that have both: ranged reads are never checked
+//! against the layer's digest, so a cache keyed by the layer alone would serve what one image's lying zTOC makes
+//! of a public layer to every other image.
+//!
+//! Nothing is synced: a block from before the process started is checked against its CRC on first use, so
+//! whatever a power failure loses or tears is simply fetched again.
+
+mod blocks;
+mod evict;
+mod layer;
+mod parts;
+mod usage;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rustix::fs::{FlockOperation, flock};
+
+use usage::Usage;
+
+pub(crate) use layer::Pin;
+pub(crate) use parts::Parts;
+pub use layer::LayerCache;
+pub use writer::{Published, SpanWriter};
+
+/// Size of a cache block in bytes: a page, the unit in which the kernel asks.
+pub const BLOCK_SIZE: u64 = 4096;
+
+/// Why the cache cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// Another process has it.
+    #[error("the cache {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// The file system refused something.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+fn io_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CacheError {
+    let path = path.to_owned();
+    move |source| CacheError::Io { operation, path, source }
+}
+
+/// A directory of layer caches, owned by one process.
+#[derive(Debug)]
+pub struct CacheRoot {
+    directory: PathBuf,
+    /// Bytes of blocks that all layers together may hold.
+    limit: u64,
+    usage: Arc<Usage>,
+    layers: Mutex<HashMap<PathBuf, Weak<LayerCache>>>,
+    /// Held by whoever makes room.
+    trimming: Mutex<()>,
+    /// Dropping it releases the lock.
+    _lock: File,
+}
+
+impl CacheRoot {
+    /// Opens or creates the cache in `directory`; `limit` bounds its blocks, in bytes.
+    ///
+    /// # Errors
+    /// [`CacheError::InUse`] if another process owns it.
+    pub fn open(directory: &Path, limit: u64) -> Result<Self, CacheError> {
+        std::fs::create_dir_all(directory).map_err(io_error("create", directory))?;
+        let path = directory.join("lock");
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(io_error("open", &path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(CacheError::InUse(directory.to_owned())),
+            Err(error) => return Err(io_error("lock", &path)(error.into())),
+        }
+        let usage = Arc::<Usage>::default();
+        for entry in std::fs::read_dir(directory).map_err(io_error("list", directory))?.filter_map(Result::ok) {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                // What it takes up; only opening it would tell how many of its blocks are valid.
+                let taken = std::fs::metadata(entry.path().join("data")).map_or(0, |m| m.blocks() * 512);
+                usage.found(entry.path(), taken);
+            }
+        }
+        Ok(Self {
+            directory: directory.to_owned(),
+            limit,
+            usage,
+            layers: Mutex::default(),
+            trimming: Mutex::default(),
+            _lock: lock,
+        })
+    }
+
+    /// The directory of the cache of a layer with a zTOC. Both are given as hex digests.
+    #[must_use]
+    pub fn layer_directory(&self, layer: &str, ztoc: &str) -> PathBuf {
+        self.directory.join(format!("{layer}-{ztoc}"))
+    }
+
+    /// The cache of a layer with a zTOC (hex digests), of `blocks` blocks.
+    ///
+    /// # Errors
+    /// If its files cannot be opened.
+    pub fn layer(&self, layer: &str, ztoc: &str, blocks: u32) -> Result<Arc<LayerCache>, CacheError> {
+        let directory = self.layer_directory(layer, ztoc);
+        let mut layers = lock(&self.layers);
+        if let Some(open) = layers.get(&directory).and_then(Weak::upgrade) {
+            return Ok(open);
+        }
+        self.usage.open(&directory);
+        let opened = LayerCache::open(&directory, blocks, Arc::clone(&self.usage));
+        let opened = Arc::new(opened.inspect_err(|_| self.usage.close(&directory, 0))?);
+        layers.insert(directory, Arc::downgrade(&opened));
+        Ok(opened)
+    }
+
+    /// Bytes of blocks, in layers that are open and in those that are not.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.usage.bytes()
+    }
+
+    /// Whether there is so little room left that something has to go before more can stay.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.used() >= self.limit - self.limit / 10
+    }
+
+    /// Makes room if the cache has outgrown its limit: layers that nobody has open go first, then the least
+    /// recently used regions of open ones.
+    pub fn trim(&self) {
+        if self.used() > self.limit {
+            evict::trim(self);
+        }
+    }
+}
+
+/// A lock that a panic elsewhere cannot make unusable: all that is behind one is valid at every moment.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

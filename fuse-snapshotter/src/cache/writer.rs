@@ -1,0 +1,147 @@
+//! Writing the contents of one span into the cache.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::blocks::checksum;
+use super::{BLOCK_SIZE, LayerCache, Pin};
+
+/// Data that are written at once, in bytes; bounds the memory a span needs.
+const BATCH: usize = 1 << 20;
+
+const BLOCK: usize = BLOCK_SIZE as usize;
+
+/// Takes the contents of the files in a span, in order, and writes them to their places in the stream.
+///
+/// Nothing becomes visible before [`SpanWriter::publish`], which is called once the span's digest has been
+/// verified. Blocks that are visible already are never written again: before that, the bytes are not to be
+/// trusted.
+#[derive(Debug)]
+pub struct SpanWriter {
+    cache: Arc<LayerCache>,
+    /// Stream offset of the span's first byte, once it is known.
+    start: Option<u64>,
+    /// Stream offset of `buffer`.
+    position: u64,
+    buffer: Vec<u8>,
+    /// Checksums of whole blocks from the first one on; 0 for those that were not written.
+    words: Vec<u32>,
+    /// Parts of blocks that were written: at most the ends of the span.
+    parts: Vec<(u32, Range<u16>)>,
+    /// Where something was written. Let go of only when it is visible, or given up.
+    pins: Vec<Pin>,
+}
+
+/// What [`SpanWriter::publish`] made visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// The range of the stream, in bytes.
+    pub start: u64,
+    /// Its end (exclusive).
+    pub end: u64,
+}
+
+impl SpanWriter {
+    /// A writer for a span of this layer.
+    #[must_use]
+    pub fn new(cache: Arc<LayerCache>) -> Self {
+        Self { cache, start: None, position: 0, buffer: Vec::new(), words: Vec::new(), parts: Vec::new(), pins: Vec::new() }
+    }
+
+    /// Takes the next bytes, of a file whose content stands at `offset` of the stream. What lies between files
+    /// is filled with zeros.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.start.is_none() {
+            self.start = Some(offset);
+            self.position = offset;
+        }
+        let gap = offset.saturating_sub(self.position + self.buffer.len() as u64);
+        self.buffer.resize(self.buffer.len() + usize::try_from(gap).unwrap_or(0), 0);
+        self.buffer.extend_from_slice(data);
+        if self.buffer.len() >= BATCH {
+            let end = self.position + self.buffer.len() as u64;
+            // Whole blocks only: the rest waits for what follows.
+            self.flush(end - end % BLOCK_SIZE)?;
+        }
+        Ok(())
+    }
+
+    fn first_whole(&self) -> u32 {
+        block(self.start.unwrap_or(0).next_multiple_of(BLOCK_SIZE))
+    }
+
+    /// Writes the buffer up to `end`.
+    fn flush(&mut self, end: u64) -> io::Result<()> {
+        let length = usize::try_from(end.saturating_sub(self.position)).unwrap_or(0).min(self.buffer.len());
+        if length == 0 {
+            return Ok(());
+        }
+        let last = self.position + length as u64 - 1;
+        self.pins.push(self.cache.pin(block(self.position)..block(last) + 1));
+        let mut at = 0;
+        // Runs of blocks that are not visible yet.
+        let mut run = 0..0;
+        while at < length {
+            let offset = self.position + at as u64;
+            let next = length.min(at + BLOCK - (offset % BLOCK_SIZE) as usize);
+            let visible = self.cache.has(block(offset));
+            if next - at == BLOCK {
+                self.words.push(if visible { 0 } else { checksum(&self.buffer[at..next]) });
+            } else if !visible {
+                let within = (offset % BLOCK_SIZE) as u16;
+                let part = within..within + (next - at) as u16;
+                // It may be valid from before; the bytes that take its place are not, yet.
+                self.cache.retract_part(block(offset), &part);
+                self.parts.push((block(offset), part));
+            }
+            if visible {
+                self.write_run(&run)?;
+                run = next..next;
+            } else {
+                run.end = next;
+            }
+            at = next;
+        }
+        self.write_run(&run)?;
+        self.buffer.drain(..length);
+        self.position += length as u64;
+        Ok(())
+    }
+
+    fn write_run(&self, run: &Range<usize>) -> io::Result<()> {
+        if run.is_empty() {
+            return Ok(());
+        }
+        self.cache.write(self.position + run.start as u64, &self.buffer[run.clone()])
+    }
+
+    /// Makes what was written visible. `continues`: the last file goes on in the next span, so that its last
+    /// block may be incomplete. `first_block`, `last_block`: how many bytes the first and the last block have when
+    /// they are complete.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn publish(mut self, continues: bool, first_block: u16, last_block: u16) -> io::Result<Option<Published>> {
+        let Some(start) = self.start else { return Ok(None) };
+        if !continues {
+            let end = (self.position + self.buffer.len() as u64).next_multiple_of(BLOCK_SIZE);
+            self.buffer.resize(usize::try_from(end - self.position).unwrap_or(0), 0);
+        }
+        let end = self.position + self.buffer.len() as u64;
+        self.flush(end)?;
+        self.cache.publish(self.first_whole(), &self.words)?;
+        for (at, part) in self.parts.drain(..) {
+            let length = if at == block(start) { first_block } else { last_block };
+            self.cache.publish_part(at, part, length)?;
+        }
+        Ok(Some(Published { start, end }))
+    }
+}
+
+fn block(offset: u64) -> u32 {
+    u32::try_from(offset / BLOCK_SIZE).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,455 @@
+//! One layer that is read lazily.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
+
+use registry::{BlobReader, Digest};
+use tokio::sync::{Semaphore, watch};
+
+use super::flight::{Duty, Flight, Flights};
+use super::headers::HeaderChecks;
+use super::readahead::ReadAhead;
+use super::span::Verified;
+use super::table::LayerTable;
+use super::{FetchError, background};
+use crate::cache::{BLOCK_SIZE, CacheRoot, LayerCache, Pin, lock};
+
+/// How often a read looks again for blocks that were evicted, or cancelled, after they had been fetched.
+const ATTEMPTS: usize = 8;
+
+/// How much of what is being waited for is kept from eviction, in bytes. It makes reads from a cache that is
+/// smaller than a span come to an end; more of it would make the limit meaningless.
+const PINNED: u64 = 32 << 20;
+
+/// What all layers of a daemon share: connections, and who is waiting.
+#[derive(Debug, Clone)]
+pub struct LayerSource {
+    pub(super) connections: Arc<Semaphore>,
+    pub(super) demand: Arc<Demand>,
+    pub(super) cache: Arc<CacheRoot>,
+}
+
+impl LayerSource {
+    /// At most `connections` requests at a time.
+    #[must_use]
+    pub fn new(cache: Arc<CacheRoot>, connections: usize) -> Self {
+        Self { connections: Arc::new(Semaphore::new(connections)), demand: Arc::default(), cache }
+    }
+
+    /// The cache that the layers share.
+    #[must_use]
+    pub fn cache(&self) -> &CacheRoot {
+        &self.cache
+    }
+}
+
+/// How many readers wait for something.
+#[derive(Debug)]
+pub(super) struct Demand {
+    waiting: watch::Sender<usize>,
+}
+
+impl Default for Demand {
+    fn default() -> Self {
+        Self { waiting: watch::Sender::new(0) }
+    }
+}
+
+/// One waiting reader.
+struct Waiting<'d>(&'d Demand);
+
+impl Demand {
+    fn enter(&self) -> Waiting<'_> {
+        self.waiting.send_modify(|count| *count += 1);
+        Waiting(self)
+    }
+
+    /// Waits until no reader waits.
+    pub(super) async fn idle(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.waiting.subscribe().wait_for(|count| *count == 0).await;
+    }
+
+    /// Waits until a reader waits.
+    pub(super) async fn arrives(&self) {
+        let _ = self.waiting.subscribe().wait_for(|count| *count > 0).await;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.send_modify(|count| *count -= 1);
+    }
+}
+
+/// What a layer has cost and given, so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LayerStats {
+    /// Compressed bytes that were fetched.
+    pub fetched_bytes: u64,
+    /// Spans that were fetched; a span that is fetched again counts again.
+    pub fetched_spans: u64,
+    /// Ranged reads.
+    pub requests: u64,
+    /// Spans whose digest was wrong.
+    pub corrupt_spans: u64,
+    /// Entries whose tar headers contradict the zTOC.
+    pub refused_entries: u64,
+    /// Bytes given to readers.
+    pub served_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) fetched_bytes: AtomicU64,
+    pub(super) fetched_spans: AtomicU64,
+    pub(super) requests: AtomicU64,
+    pub(super) corrupt_spans: AtomicU64,
+    served_bytes: AtomicU64,
+}
+
+/// What all users of one layer's cache share: a span has one writer at a time, and an entry that was refused once
+/// is refused everywhere.
+#[derive(Debug, Default)]
+struct Common {
+    flights: Flights,
+    headers: Mutex<HeaderChecks>,
+    refused: AtomicU64,
+}
+
+pub(super) fn count(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// A layer whose contents come from the cache and, where that lacks them, from the registry.
+pub struct LazyLayer {
+    digest: Digest,
+    table: LayerTable,
+    cache: Arc<LayerCache>,
+    /// The zTOC as stored, for the checkpoints' windows.
+    ztoc: File,
+    shared: LayerSource,
+    reader: RwLock<Arc<dyn BlobReader>>,
+    pub(super) whole: tokio::sync::OnceCell<()>,
+    /// When the whole layer was found to be wrong, and how.
+    pub(super) refused_whole: Mutex<Option<(Instant, FetchError)>>,
+    common: Arc<Common>,
+    read_ahead: Mutex<ReadAhead>,
+    pub(super) counters: Counters,
+}
+
+impl std::fmt::Debug for LazyLayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LazyLayer").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+impl LazyLayer {
+    /// A layer read through `reader`. `ztoc` is the file that `table` was made from.
+    #[must_use]
+    pub fn new(
+        reader: Arc<dyn BlobReader>,
+        table: LayerTable,
+        cache: Arc<LayerCache>,
+        ztoc: File,
+        shared: LayerSource,
+    ) -> Arc<Self> {
+        let common = cache.companion::<Common>();
+        {
+            let mut headers = lock(&common.headers);
+            if let Err(error) = headers.load(cache.directory()) {
+                tracing::warn!(layer = %reader.digest(), %error, "cannot read which entries were refused before");
+            }
+            common.refused.store(headers.refused() as u64, Ordering::Relaxed);
+        }
+        Arc::new(Self {
+            digest: reader.digest().clone(),
+            table,
+            cache,
+            ztoc,
+            shared,
+            reader: RwLock::new(reader),
+            whole: tokio::sync::OnceCell::new(),
+            refused_whole: Mutex::default(),
+            common,
+            read_ahead: Mutex::default(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Digest of the layer.
+    #[must_use]
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Where its files are.
+    #[must_use]
+    pub fn table(&self) -> &LayerTable {
+        &self.table
+    }
+
+    pub(super) fn demand(&self) -> &Demand {
+        &self.shared.demand
+    }
+
+    pub(super) fn connections(&self) -> &Semaphore {
+        &self.shared.connections
+    }
+
+    pub(super) fn cache(&self) -> &Arc<LayerCache> {
+        &self.cache
+    }
+
+    pub(super) fn ztoc(&self) -> &File {
+        &self.ztoc
+    }
+
+    pub(super) fn reader(&self) -> Arc<dyn BlobReader> {
+        Arc::clone(&self.reader.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn replace_reader(&self, reader: Arc<dyn BlobReader>) {
+        *self.reader.write().unwrap_or_else(PoisonError::into_inner) = reader;
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        self.cache.directory()
+    }
+
+    /// Bytes of the layer's files that are in the cache, rounded up to blocks.
+    #[must_use]
+    pub fn cached_bytes(&self) -> u64 {
+        self.cache.present()
+    }
+
+    /// What the layer has cost and given.
+    #[must_use]
+    pub fn stats(&self) -> LayerStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LayerStats {
+            fetched_bytes: get(&self.counters.fetched_bytes),
+            fetched_spans: get(&self.counters.fetched_spans),
+            requests: get(&self.counters.requests),
+            corrupt_spans: get(&self.counters.corrupt_spans),
+            refused_entries: get(&self.common.refused),
+            served_bytes: get(&self.counters.served_bytes),
+        }
+    }
+
+    /// Reads from an entry's content if the cache has it, else returns `None`. `buffer` must not reach beyond
+    /// the content.
+    ///
+    /// # Errors
+    /// If the disk fails, or the entry was found to be false.
+    pub fn try_read(&self, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<Option<()>, FetchError> {
+        if self.common.refused.load(Ordering::Relaxed) > 0 && lock(&self.common.headers).is_refused(entry) {
+            return Err(FetchError::False {
+                layer: self.digest.to_string(),
+                reason: format!("the tar header of entry {entry} is another one"),
+            });
+        }
+        if !self.cache.read(self.table.stream_offset(entry) + offset, buffer)? {
+            return Ok(None);
+        }
+        count(&self.counters.served_bytes, buffer.len() as u64);
+        Ok(Some(()))
+    }
+
+    /// Reads from an entry's content, and fetches first what the cache lacks. `buffer` must not reach beyond the
+    /// content.
+    ///
+    /// # Errors
+    /// As [`LazyLayer::try_read`] and [`LazyLayer::fill`].
+    pub async fn read(self: &Arc<Self>, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<(), FetchError> {
+        let range = offset..offset + buffer.len() as u64;
+        // Otherwise others could evict it between `fill` and `try_read`, again and again.
+        let _pin = self.pin(entry, &range);
+        for _ in 0..ATTEMPTS {
+            if self.try_read(entry, offset, buffer)?.is_some() {
+                return Ok(());
+            }
+            self.fill(entry, range.clone()).await?;
+        }
+        Err(too_small())
+    }
+
+    /// Fetches what is missing of a range of an entry's content.
+    ///
+    /// # Errors
+    /// If it cannot be had; see [`FetchError`].
+    pub async fn fill(self: &Arc<Self>, entry: usize, range: Range<u64>) -> Result<(), FetchError> {
+        let _waiting = self.shared.demand.enter();
+        let _pin = self.pin(entry, &range);
+        let mut failed_before = false;
+        for _ in 0..ATTEMPTS {
+            let missing = self.missing_spans(entry, &range);
+            let (Some(first), Some(last)) = (missing.first().copied(), missing.last().copied()) else {
+                return Ok(());
+            };
+            let (flights, mut duties) = self.claim(missing, true);
+            // Reading on is not waited for, but rides along in the same request.
+            let end = self.read_ahead(entry, first, last + 1, range.start == 0);
+            let ahead: Vec<usize> = (last + 1..end).filter(|span| !self.has_span(*span)).collect();
+            duties.extend(self.claim(ahead, true).1);
+            self.launch(duties);
+            let (mut complete, mut failed) = (true, false);
+            for flight in flights {
+                let joined = flight.joined;
+                match flight.wait().await {
+                    Ok(()) => {}
+                    Err(FetchError::Cancelled) => complete = false,
+                    // Somebody else's, who may have other credentials, or have begun when the registry was down.
+                    Err(_) if joined && !failed_before => failed = true,
+                    Err(error) => return Err(error),
+                }
+            }
+            failed_before |= failed;
+            // Of what is longer than the pin the start may have been evicted for the end.
+            if complete && !failed && range.end.saturating_sub(range.start) > PINNED {
+                return Ok(());
+            }
+        }
+        Err(too_small())
+    }
+
+    /// Keeps the first [`PINNED`] bytes of a range from being evicted.
+    fn pin(&self, entry: usize, range: &Range<u64>) -> Pin {
+        let start = self.table.stream_offset(entry) + range.start.min(self.table.size(entry));
+        let length = range.end.min(self.table.size(entry)).saturating_sub(range.start).min(PINNED);
+        self.cache.pin((start / BLOCK_SIZE) as u32..(start + length).div_ceil(BLOCK_SIZE) as u32)
+    }
+
+    fn read_ahead(&self, entry: usize, first: usize, end: usize, at_start: bool) -> usize {
+        let content = self.table.archive_range(entry, &(0..u64::MAX));
+        let last = self.table.spans().span_of(content.end.saturating_sub(1));
+        lock(&self.read_ahead).extend(entry, first, end, last, at_start)
+    }
+
+    /// The spans that hold blocks, or parts of blocks, which the cache lacks.
+    fn missing_spans(&self, entry: usize, range: &Range<u64>) -> Vec<usize> {
+        let mut missing = Vec::new();
+        let size = self.table.size(entry);
+        let first_block = self.table.stream_offset(entry) / BLOCK_SIZE;
+        let mut at = range.start - range.start % BLOCK_SIZE;
+        while at < range.end.min(size) {
+            let block = (first_block + at / BLOCK_SIZE) as u32;
+            if !self.cache.has(block) {
+                let archive = self.table.archive_range(entry, &(at..at + BLOCK_SIZE));
+                for span in self.table.spans().spans_of(&archive) {
+                    let inside = self.table.spans().uncompressed(span);
+                    let part = (inside.start.max(archive.start) - archive.start) as u16
+                        ..(inside.end.min(archive.end) - archive.start) as u16;
+                    if missing.last() != Some(&span) && !self.cache.has_part(block, &part) {
+                        missing.push(span);
+                    }
+                }
+            }
+            at += BLOCK_SIZE;
+        }
+        missing.dedup();
+        missing
+    }
+
+    /// Whether all contents in a span are in the cache.
+    pub(super) fn has_span(&self, span: usize) -> bool {
+        let range = self.table.spans().uncompressed(span);
+        let mut entry = self.table.entry_at(range.start);
+        let mut position = range.start;
+        while position < range.end && entry < self.table.len() {
+            let piece = self.table.piece_at(&mut entry, position);
+            let length = piece.length().min(range.end - position);
+            if let super::table::Piece::Content { entry, at, .. } = piece
+                && !self.has_content(entry, at..at + length)
+            {
+                return false;
+            }
+            position += length;
+        }
+        true
+    }
+
+    /// Whether the cache has these bytes of an entry, be it in parts of blocks.
+    fn has_content(&self, entry: usize, range: Range<u64>) -> bool {
+        let first_block = self.table.stream_offset(entry) / BLOCK_SIZE;
+        let mut at = range.start;
+        while at < range.end {
+            let block = (first_block + at / BLOCK_SIZE) as u32;
+            let start = at - at % BLOCK_SIZE;
+            let end = range.end.min(start + BLOCK_SIZE);
+            if !self.cache.has(block) && !self.cache.has_part(block, &((at - start) as u16..(end - start) as u16)) {
+                return false;
+            }
+            at = end;
+        }
+        true
+    }
+
+    /// Joins or begins the flights of some spans, in ascending order.
+    pub(super) fn claim(&self, spans: Vec<usize>, demanded: bool) -> (Vec<Flight>, Vec<Duty>) {
+        self.common.flights.join(spans, demanded)
+    }
+
+    /// Whether there is so little room that something else would have to go for what is fetched.
+    pub(super) fn cache_is_full(&self) -> bool {
+        self.shared.cache.is_full()
+    }
+
+    #[cfg(test)]
+    pub(super) fn flights(&self) -> usize {
+        self.common.flights.len()
+    }
+
+    /// Fetches runs of neighbouring spans, each by a request of its own.
+    fn launch(self: &Arc<Self>, duties: Vec<Duty>) {
+        for run in runs(duties) {
+            let layer = Arc::clone(self);
+            tokio::spawn(async move { layer.fly(run).await });
+        }
+    }
+
+    /// Takes a verified span into the cache, once what its tar headers said has been looked at: nobody is to read a
+    /// file before it is refused.
+    pub(super) fn accept(&self, mut verified: Verified) -> Result<(), FetchError> {
+        let headers = std::mem::take(&mut verified.headers);
+        {
+            let mut checks = lock(&self.common.headers);
+            let refused = headers.finish(&self.table, &mut checks, self.directory())?;
+            if !refused.is_empty() {
+                self.common.refused.store(checks.refused() as u64, Ordering::Relaxed);
+                tracing::error!(layer = %self.digest, entries = ?&refused[..refused.len().min(10)],
+                    "the zTOC contradicts the tar headers of the layer; these files are refused");
+            }
+        }
+        verified.publish()?;
+        count(&self.counters.fetched_spans, 1);
+        self.shared.cache.trim();
+        Ok(())
+    }
+
+    /// Fetches all of the layer while no reader waits.
+    pub async fn fetch_in_background(self: Arc<Self>) {
+        background::fetch_all(self).await;
+    }
+}
+
+fn too_small() -> FetchError {
+    io::Error::other("the cache is too small for what is being read").into()
+}
+
+/// Splits duties, in ascending order, where spans do not follow each other.
+pub(super) fn runs(duties: Vec<Duty>) -> Vec<Vec<Duty>> {
+    let mut runs: Vec<Vec<Duty>> = Vec::new();
+    for duty in duties {
+        match runs.last_mut() {
+            Some(run) if run.last().is_some_and(|last| last.span + 1 == duty.span) => run.push(duty),
+            _ => runs.push(vec![duty]),
+        }
+    }
+    runs
+}

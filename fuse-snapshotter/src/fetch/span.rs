@@ -1,0 +1,149 @@
+//! One span on its way into the cache.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use ztoc::{Sha256Digest, SpanDecoder};
+
+use super::headers::SpanHeaders;
+use super::table::{LayerTable, Piece};
+use super::FetchError;
+use crate::cache::{LayerCache, SpanWriter};
+
+/// Room for inflated bytes, in bytes.
+const OUTPUT: usize = 64 * 1024;
+
+/// A span with the right digest, not visible yet.
+pub(super) struct Verified {
+    /// What was seen of tar headers.
+    pub(super) headers: SpanHeaders,
+    writer: SpanWriter,
+    continues: bool,
+    first_block: u16,
+    last_block: u16,
+}
+
+impl Verified {
+    /// Makes the contents visible.
+    pub(super) fn publish(self) -> Result<(), FetchError> {
+        self.writer.publish(self.continues, self.first_block, self.last_block)?;
+        Ok(())
+    }
+}
+
+/// Hashes, inflates and stores a span while its bytes arrive.
+pub(super) struct SpanSink<'t> {
+    table: &'t LayerTable,
+    span: usize,
+    hasher: Sha256,
+    decoder: SpanDecoder,
+    writer: SpanWriter,
+    headers: SpanHeaders,
+    output: Vec<u8>,
+    /// Place in the archive of the next inflated byte, and an entry not behind it.
+    position: u64,
+    entry: usize,
+    /// First and last content bytes seen: entry, and position in its content.
+    first: Option<(usize, u64)>,
+    last: Option<(usize, u64)>,
+    failed: Option<String>,
+}
+
+impl<'t> SpanSink<'t> {
+    pub(super) fn new(
+        table: &'t LayerTable,
+        span: usize,
+        ztoc: &File,
+        cache: Arc<LayerCache>,
+    ) -> Result<Self, FetchError> {
+        let range = table.spans().uncompressed(span);
+        let decoder = SpanDecoder::new(&table.checkpoint(span, ztoc)?, range.end - range.start)
+            .map_err(std::io::Error::other)?;
+        Ok(Self {
+            table,
+            span,
+            hasher: Sha256::new(),
+            decoder,
+            writer: SpanWriter::new(cache),
+            headers: SpanHeaders::default(),
+            output: vec![0; OUTPUT],
+            position: range.start,
+            entry: table.entry_at(range.start),
+            first: None,
+            last: None,
+            failed: None,
+        })
+    }
+
+    /// Takes the next compressed bytes.
+    pub(super) fn push(&mut self, mut input: &[u8]) -> Result<(), FetchError> {
+        self.hasher.update(input);
+        // What cannot be inflated has a wrong digest, too: that is what is reported then.
+        while self.failed.is_none() && !self.decoder.is_complete() {
+            let mut output = std::mem::take(&mut self.output);
+            let made = self.decoder.decode(&mut input, &mut output);
+            let result = match made {
+                Ok(made) => self.distribute(&output[..made]).map(|()| made),
+                Err(error) => {
+                    self.failed = Some(error.to_string());
+                    Ok(0)
+                }
+            };
+            self.output = output;
+            if result? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends inflated bytes where they belong.
+    fn distribute(&mut self, mut bytes: &[u8]) -> Result<(), FetchError> {
+        while !bytes.is_empty() {
+            let piece = self.table.piece_at(&mut self.entry, self.position);
+            let length = usize::try_from(piece.length()).map_or(bytes.len(), |length| length.min(bytes.len()));
+            let (now, later) = bytes.split_at(length);
+            match piece {
+                Piece::Header { entry, at, .. } => self.headers.push(self.table, entry, at, now),
+                Piece::Content { entry, at, .. } => {
+                    self.writer.write(self.table.stream_offset(entry) + at, now)?;
+                    self.first.get_or_insert((entry, at));
+                    self.last = Some((entry, at + length as u64));
+                }
+                Piece::Filler { .. } => {}
+            }
+            self.position += length as u64;
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Why the span is not what the zTOC says; `None` if all is well.
+    fn complaint(&mut self) -> Option<String> {
+        let found = Sha256Digest(self.hasher.finalize_reset().into());
+        if self.table.spans().digest(self.span) != Some(found) {
+            return Some("span digests do not match".into());
+        }
+        if let Some(error) = self.failed.take() {
+            return Some(error);
+        }
+        (!self.decoder.is_complete()).then(|| format!("{} bytes of output are missing", self.decoder.missing()))
+    }
+
+    /// All bytes have arrived: says what is wrong with the span if anything is.
+    pub(super) fn finish(mut self) -> Result<Verified, String> {
+        if let Some(complaint) = self.complaint() {
+            return Err(complaint);
+        }
+        let length = |place: Option<(usize, u64)>| place.map_or(0, |(entry, at)| self.table.block_length(entry, at));
+        Ok(Verified {
+            first_block: length(self.first),
+            // The last byte's block, not that of the byte behind it.
+            last_block: length(self.last.map(|(entry, end)| (entry, end.saturating_sub(1)))),
+            continues: self.last.is_some_and(|(entry, end)| end < self.table.size(entry)),
+            headers: self.headers,
+            writer: self.writer,
+        })
+    }
+}

@@ -1,0 +1,340 @@
+//! The kernel's side: a thin adapter from FUSE requests to [`ImageFs`].
+//!
+//! The tree never changes, so the kernel may keep what it learns for as long as it likes, and is told so:
+//! entries and attributes are valid for a day, symbolic links and directories are cached, files keep their pages,
+//! and open and opendir are answered once with "not needed". No FUSE thread ever waits for the network: a read that
+//! misses the cache is finished by the async runtime.
+
+mod errno;
+mod mount;
+mod options;
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
+    OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyOpen, ReplyStatfs,
+    ReplyXattr, Request,
+};
+use tokio::runtime::Handle;
+
+pub use mount::{FuseMount, MountError};
+pub use options::FuseOptions;
+
+use crate::fs::{Attributes, FsError, ImageFs};
+use crate::tree::InodeKind;
+use errno::errno;
+
+/// How long the kernel may believe what it was told: the tree never changes.
+const VALID: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Longest read the kernel is told to ask for, in bytes. It asks for read-ahead (128 KiB) at most anyway.
+const MAX_READ: usize = 1 << 20;
+
+thread_local! {
+    /// Each FUSE thread reads into a buffer of its own.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Counts of what the kernel asked.
+#[derive(Debug, Default)]
+pub struct FuseStats {
+    requests: AtomicU64,
+    reads: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl FuseStats {
+    /// Requests of every kind.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Read requests.
+    pub fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Read requests that had to wait for the network.
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+}
+
+/// [`ImageFs`] as a [`Filesystem`].
+pub(crate) struct Adapter {
+    fs: Arc<ImageFs>,
+    runtime: Handle,
+    stats: Arc<FuseStats>,
+    /// Whether the kernel can do without open and opendir.
+    no_open: bool,
+    no_opendir: bool,
+}
+
+impl Adapter {
+    pub(crate) fn new(fs: Arc<ImageFs>, runtime: Handle, stats: Arc<FuseStats>) -> Self {
+        Self { fs, runtime, stats, no_open: false, no_opendir: false }
+    }
+
+    fn count(&self) {
+        self.stats.requests.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn time(attributes: &Attributes) -> SystemTime {
+    let (seconds, nanos) = (attributes.mtime.seconds, u64::from(attributes.mtime.nanos));
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let base =
+        if seconds < 0 { SystemTime::UNIX_EPOCH.checked_sub(whole) } else { SystemTime::UNIX_EPOCH.checked_add(whole) };
+    base.and_then(|base| base.checked_add(Duration::from_nanos(nanos))).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn file_attr(attributes: &Attributes) -> FileAttr {
+    let mtime = time(attributes);
+    let (major, minor) = attributes.device;
+    FileAttr {
+        ino: INodeNo(attributes.number),
+        size: attributes.size,
+        blocks: attributes.blocks,
+        atime: mtime,
+        mtime,
+        ctime: mtime,
+        crtime: mtime,
+        kind: file_type(attributes.kind),
+        perm: attributes.mode,
+        nlink: attributes.links,
+        uid: attributes.uid,
+        gid: attributes.gid,
+        // The kernel's 32-bit encoding: 12 bits of major, 20 of minor, the low 8 of these at the bottom.
+        rdev: (minor & 0xff) | major << 8 | (minor & !0xff) << 12,
+        blksize: 4096,
+        flags: 0,
+    }
+}
+
+fn file_type(kind: InodeKind) -> FileType {
+    match kind {
+        InodeKind::Directory => FileType::Directory,
+        InodeKind::Regular => FileType::RegularFile,
+        InodeKind::Symlink => FileType::Symlink,
+        InodeKind::Char => FileType::CharDevice,
+        InodeKind::Block => FileType::BlockDevice,
+        InodeKind::Fifo => FileType::NamedPipe,
+    }
+}
+
+/// Where a listing goes on: the kernel gives back the offset of the entry it saw last. 1 is `.`, 2 is `..`.
+fn listing_start(offset: u64) -> usize {
+    usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX)
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        let negotiated = options::negotiate(config);
+        self.no_open = negotiated.no_open;
+        self.no_opendir = negotiated.no_opendir;
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.count();
+        match self.fs.lookup(parent.0, name.as_bytes()) {
+            Ok(attributes) => reply.entry(&VALID, &file_attr(&attributes), Generation(0)),
+            // An entry with inode 0 says that there is none, and for how long that holds.
+            Err(FsError::NotFound) => reply.entry(&VALID, &absent(), Generation(0)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn getattr(&self, _request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        self.count();
+        match self.fs.getattr(number.0) {
+            Ok(attributes) => reply.attr(&VALID, &file_attr(&attributes)),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
+        self.count();
+        match self.fs.readlink(number.0) {
+            Ok(target) => reply.data(target),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn open(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.count();
+        if self.no_open {
+            // From now on the kernel opens files by itself, and keeps their pages.
+            reply.error(Errno::ENOSYS);
+        } else {
+            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        }
+    }
+
+    fn opendir(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.count();
+        if self.no_opendir {
+            reply.error(Errno::ENOSYS);
+        } else {
+            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+        }
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.count();
+        self.stats.reads.fetch_add(1, Ordering::Relaxed);
+        let missing = BUFFER.with_borrow_mut(|buffer| {
+            match self.fs.read_cached(number.0, offset, (size as usize).min(MAX_READ), buffer) {
+                Ok(None) => {
+                    reply.data(buffer);
+                    None
+                }
+                Ok(Some(missing)) => Some((missing, reply)),
+                Err(error) => {
+                    reply.error(errno(&error));
+                    None
+                }
+            }
+        });
+        if let Some((missing, reply)) = missing {
+            self.stats.misses.fetch_add(1, Ordering::Relaxed);
+            self.runtime.spawn(async move {
+                let mut buffer = Vec::new();
+                match missing.read(&mut buffer).await {
+                    Ok(()) => reply.data(&buffer),
+                    Err(error) => reply.error(errno(&error)),
+                }
+            });
+        }
+    }
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: fuser::ReplyEmpty) {
+        // Nothing is ever written: the kernel need not ask again.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn readdir(&self, _request: &Request, number: INodeNo, _handle: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.count();
+        let names = match self.fs.names(number.0, listing_start(offset)) {
+            Ok(names) => names,
+            Err(error) => return reply.error(errno(&error)),
+        };
+        let dots = [(1, "."), (2, "..")].into_iter().filter(|(position, _)| *position > offset);
+        for (position, name) in dots {
+            if reply.add(number, position, FileType::Directory, name) {
+                return reply.ok();
+            }
+        }
+        for (position, name) in (offset.max(2) + 1..).zip(names) {
+            let attributes = self.fs.attributes(name.inode);
+            let kind = file_type(attributes.kind);
+            if reply.add(INodeNo(attributes.number), position, kind, OsStr::from_bytes(name.name)) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        number: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        self.count();
+        let (names, own) = match (self.fs.names(number.0, listing_start(offset)), self.fs.getattr(number.0)) {
+            (Ok(names), Ok(own)) => (names, file_attr(&own)),
+            (Err(error), _) | (_, Err(error)) => return reply.error(errno(&error)),
+        };
+        let dots = [(1, "."), (2, "..")].into_iter().filter(|(position, _)| *position > offset);
+        for (position, name) in dots {
+            if reply.add(number, position, name, &VALID, &own, Generation(0)) {
+                return reply.ok();
+            }
+        }
+        for (position, name) in (offset.max(2) + 1..).zip(names) {
+            let attr = file_attr(&self.fs.attributes(name.inode));
+            if reply.add(attr.ino, position, OsStr::from_bytes(name.name), &VALID, &attr, Generation(0)) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {
+        self.count();
+        let stats = self.fs.statfs();
+        reply.statfs(stats.blocks, 0, 0, stats.files, 0, stats.block_size, 255, stats.block_size);
+    }
+
+    fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.count();
+        if !self.fs.tree().has_xattrs() {
+            // The kernel asks once and never again: this is a round trip saved for every file.
+            return reply.error(Errno::ENOSYS);
+        }
+        match self.fs.getxattr(number.0, name.as_bytes()) {
+            Ok(value) => reply_sized(value, size, reply),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+
+    fn listxattr(&self, _request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
+        self.count();
+        if !self.fs.tree().has_xattrs() {
+            return reply.error(Errno::ENOSYS);
+        }
+        match self.fs.listxattr(number.0) {
+            Ok(names) => reply_sized(&names, size, reply),
+            Err(error) => reply.error(errno(&error)),
+        }
+    }
+}
+
+/// A reply to a caller that asks for the size first (`size` 0) and then for as much.
+fn reply_sized(value: &[u8], size: u32, reply: ReplyXattr) {
+    match u32::try_from(value.len()) {
+        Ok(length) if size == 0 => reply.size(length),
+        Ok(length) if length <= size => reply.data(value),
+        _ => reply.error(Errno::ERANGE),
+    }
+}
+
+/// Attributes of what is not there.
+fn absent() -> FileAttr {
+    FileAttr {
+        ino: INodeNo(0),
+        size: 0,
+        blocks: 0,
+        atime: SystemTime::UNIX_EPOCH,
+        mtime: SystemTime::UNIX_EPOCH,
+        ctime: SystemTime::UNIX_EPOCH,
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: FileType::RegularFile,
+        perm: 0,
+        nlink: 0,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        blksize: 0,
+        flags: 0,
+    }
+}

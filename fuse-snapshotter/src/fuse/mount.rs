@@ -1,0 +1,160 @@
+//! Mounting and unmounting.
+//!
+//! Root calls mount(2) itself, with the file system type `fuse.rawBridge` and the source `soci`: users count these
+//! strings in `mount` to see whether an image is lazy. `fuser` would drop the subtype. Other users mount through
+//! `fusermount3`, which is setuid.
+
+use std::ffi::CString;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fuser::{Config, MountOption, Session, SessionACL};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use tokio::runtime::Handle;
+
+use super::{Adapter, FuseOptions, FuseStats};
+use crate::fs::ImageFs;
+
+/// File system type that `mount` shows, as with the reference.
+const TYPE: &str = "fuse.rawBridge";
+/// Source that `mount` shows.
+const SOURCE: &str = "soci";
+
+/// Why a mount failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    /// `/dev/fuse` cannot be opened.
+    #[error("cannot open /dev/fuse: {0} (is the kernel module `fuse` loaded?)")]
+    Device(#[source] io::Error),
+    /// The mount itself.
+    #[error("cannot mount at {}: {source}", path.display())]
+    Mount {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The threads that serve it.
+    #[error("cannot serve the mount at {}: {source}", path.display())]
+    Serve {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// A mounted and served file system. Dropping it unmounts.
+#[derive(Debug)]
+pub struct FuseMount {
+    path: PathBuf,
+    stats: Arc<FuseStats>,
+    session: Option<fuser::BackgroundSession>,
+    /// Whether we called mount(2) ourselves, so that unmounting is up to us, too.
+    own: bool,
+}
+
+impl FuseMount {
+    /// Mounts `fs` at `path` and serves it.
+    ///
+    /// # Errors
+    /// If it cannot be mounted or served.
+    pub fn new(fs: Arc<ImageFs>, path: &Path, options: FuseOptions, runtime: Handle) -> Result<Self, MountError> {
+        let stats = Arc::new(FuseStats::default());
+        let adapter = Adapter::new(fs, runtime, Arc::clone(&stats));
+        let own = rustix::process::geteuid().is_root();
+        let mut config = Config::default();
+        config.n_threads = Some(options.threads.max(1));
+        config.clone_fd = true;
+        let serve = |source| MountError::Serve { path: path.to_owned(), source };
+        let session = if own {
+            let device = mount_device(path, options)?;
+            Session::from_fd(adapter, device, SessionACL::All, config).map_err(|error| {
+                detach(path);
+                serve(error)
+            })?
+        } else {
+            config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+            config.mount_options = vec![
+                MountOption::FSName(SOURCE.into()),
+                MountOption::Subtype("rawBridge".into()),
+                MountOption::RO,
+                MountOption::DefaultPermissions,
+            ];
+            Session::new(adapter, path, &config)
+                .map_err(|source| MountError::Mount { path: path.to_owned(), source })?
+        };
+        let session = session.spawn().map_err(|error| {
+            if own {
+                detach(path);
+            }
+            serve(error)
+        })?;
+        Ok(Self { path: path.to_owned(), stats, session: Some(session), own })
+    }
+
+    /// Where it is mounted.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the kernel has asked so far.
+    #[must_use]
+    pub fn stats(&self) -> &FuseStats {
+        &self.stats
+    }
+
+    /// Whether it has been unmounted, by whomever.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.guard.is_finished())
+    }
+
+    fn unmount(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        if session.guard.is_finished() {
+            return;
+        }
+        if self.own {
+            detach(&self.path);
+        } else if let Err(error) = session.umount_and_join() {
+            tracing::warn!(path = %self.path.display(), %error, "cannot unmount");
+        }
+    }
+}
+
+impl Drop for FuseMount {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+fn mount_device(path: &Path, options: FuseOptions) -> Result<OwnedFd, MountError> {
+    let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(MountError::Device)?;
+    let device = OwnedFd::from(device);
+    // Permissions are checked by the kernel (`default_permissions`): a server that does not check them itself
+    // would let every local user into directories of mode 0700.
+    let other = if options.allow_other { ",allow_other" } else { "" };
+    let data = format!(
+        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions{other}",
+        device.as_raw_fd()
+    );
+    let failed = |source| MountError::Mount { path: path.to_owned(), source };
+    let data = CString::new(data).map_err(|error| failed(error.into()))?;
+    // Neither nosuid nor nodev: an image has setuid programs, and containers decide about devices themselves.
+    mount(SOURCE, path, TYPE, MountFlags::RDONLY, Some(data.as_c_str())).map_err(|error| failed(error.into()))?;
+    Ok(device)
+}
+
+/// Unmounts, if need be by detaching: whoever still has files open there keeps them.
+fn detach(path: &Path) {
+    if let Err(error) = unmount(path, UnmountFlags::empty())
+        && let Err(detach) = unmount(path, UnmountFlags::DETACH)
+    {
+        tracing::warn!(path = %path.display(), %error, %detach, "cannot unmount");
+    }
+}

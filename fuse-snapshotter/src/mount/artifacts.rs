@@ -1,0 +1,84 @@
+//! Getting the index and the zTOCs: from the registry, or from the local store.
+
+use bytes::Bytes;
+use registry::{Descriptor, Digest};
+use soci_index::discover::{FoundIndex, find_index, find_local_index};
+use soci_index::oci::ImageManifest;
+
+use super::{MountImageError, Origin};
+use crate::cache::CacheRoot;
+
+/// Largest zTOC that is read, in bytes. At the default span size a zTOC is under 1 % of its layer uncompressed, so this
+/// stands for layers of 60 GiB.
+const MAX_ZTOC_SIZE: u64 = 512 << 20;
+
+/// Finds the index of an image. What goes wrong is said, and then there is none: the image is unpacked. Only an index
+/// that was asked for must be there.
+pub(super) async fn index(
+    origin: &Origin,
+    image: &Descriptor,
+    manifest: &ImageManifest,
+    explicit: Option<&Digest>,
+) -> Result<Option<FoundIndex>, MountImageError> {
+    let mut found = Ok(None);
+    if let Some((client, repository)) = &origin.registry {
+        found = find_index(client, repository, image, manifest, explicit).await;
+    }
+    // The store has what was built here and not pushed; and all there is for an image outside a registry.
+    if let (Ok(None) | Err(_), Some(store)) = (&found, &origin.store)
+        && let Ok(Some(local)) = find_local_index(store, image, manifest, explicit).await
+    {
+        return Ok(Some(local));
+    }
+    match found {
+        Ok(found) => Ok(found),
+        Err(error) if explicit.is_some() => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(%error, "no valid SOCI index found");
+            Ok(None)
+        }
+    }
+}
+
+/// The zTOC of a layer: from the cache, the store or the registry. Its digest has been verified.
+pub(super) async fn ztoc(
+    origin: &Origin,
+    cache: &CacheRoot,
+    layer: &Digest,
+    ztoc: &Descriptor,
+) -> Result<Bytes, String> {
+    if ztoc.size > MAX_ZTOC_SIZE {
+        return Err(format!("the zTOC of {} bytes is larger than {MAX_ZTOC_SIZE}", ztoc.size));
+    }
+    let path = cache.layer_directory(layer.hex(), ztoc.digest.hex()).join("ztoc");
+    if let Ok(bytes) = tokio::fs::read(&path).await
+        && Digest::of(&bytes) == ztoc.digest
+    {
+        return Ok(bytes.into());
+    }
+    let bytes = fetch(origin, ztoc).await?;
+    let stored = store_file(&path, &bytes).await;
+    stored.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Ok(bytes)
+}
+
+async fn fetch(origin: &Origin, ztoc: &Descriptor) -> Result<Bytes, String> {
+    if let Some(store) = &origin.store
+        && let Ok(bytes) = store.get(&ztoc.digest, MAX_ZTOC_SIZE).await
+    {
+        return Ok(bytes);
+    }
+    let Some((client, repository)) = &origin.registry else {
+        return Err(format!("zTOC {} is not in the local store", ztoc.digest));
+    };
+    client.blob_bytes(repository, ztoc, MAX_ZTOC_SIZE).await.map_err(|error| format!("cannot fetch the zTOC: {error}"))
+}
+
+/// Writes a file so that it is there as a whole or not at all.
+async fn store_file(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    tokio::fs::create_dir_all(parent).await?;
+    let temporary = parent.join(format!("ztoc.{}", std::process::id()));
+    tokio::fs::write(&temporary, bytes).await?;
+    tokio::fs::rename(&temporary, path).await
+}

@@ -1,0 +1,228 @@
+//! An image's layers, each made ready in its own way.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use registry::{Descriptor, Digest};
+use serde::Deserialize;
+use soci_index::discover::FoundIndex;
+use soci_index::image::select;
+use soci_index::oci::{ImageManifest, MAX_CONFIG_SIZE};
+use ztoc::Ztoc;
+
+use super::report::{LayerReport, Mode};
+use super::workspace::Workspace;
+use super::{MountImageError, Options, Origin, artifacts, eager, lazy};
+use crate::fetch::{LayerSource, LazyLayer};
+
+/// Layers that are prepared at the same time. Preparing waits for the network most of the time.
+const PARALLEL: usize = 8;
+
+/// An image and, if there is one, its index.
+#[derive(Debug)]
+pub(super) struct Image {
+    manifest: ImageManifest,
+    index: Option<FoundIndex>,
+    diff_ids: Vec<String>,
+}
+
+/// How a layer is served.
+enum Content {
+    Lazy { layer: Arc<LazyLayer>, ztoc: Option<Ztoc> },
+    Unpacked { directory: PathBuf },
+}
+
+/// One layer, ready to be mounted.
+pub(super) struct Layer {
+    descriptor: Descriptor,
+    content: Content,
+    /// Why it is not read lazily.
+    reason: Option<String>,
+}
+
+impl std::fmt::Debug for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layer").field("digest", &self.descriptor.digest).finish_non_exhaustive()
+    }
+}
+
+impl Layer {
+    /// The layer, if its content is served by FUSE.
+    pub(super) fn lazy(&self) -> Option<&Arc<LazyLayer>> {
+        match &self.content {
+            Content::Lazy { layer, .. } => Some(layer),
+            Content::Unpacked { .. } => None,
+        }
+    }
+
+    pub(super) fn ztoc(&self) -> Option<&Ztoc> {
+        match &self.content {
+            Content::Lazy { ztoc, .. } => ztoc.as_ref(),
+            Content::Unpacked { .. } => None,
+        }
+    }
+
+    pub(super) fn forget_ztoc(&mut self) {
+        if let Content::Lazy { ztoc, .. } = &mut self.content {
+            *ztoc = None;
+        }
+    }
+
+    /// Where it was unpacked.
+    pub(super) fn directory(&self) -> Option<&PathBuf> {
+        match &self.content {
+            Content::Unpacked { directory } => Some(directory),
+            Content::Lazy { .. } => None,
+        }
+    }
+
+    pub(super) fn report(&self) -> LayerReport {
+        let size = self.descriptor.size;
+        let (mode, stats, spans) = match (&self.content, &self.reason) {
+            (Content::Lazy { layer, .. }, None) => (Mode::Lazy, layer.stats(), layer.table().spans().len()),
+            // Served by FUSE, but from a copy that was fetched beforehand.
+            (Content::Lazy { .. }, Some(_)) => (Mode::Indexed, Default::default(), 0),
+            (Content::Unpacked { .. }, _) => (Mode::Unpacked, Default::default(), 0),
+        };
+        LayerReport {
+            digest: self.descriptor.digest.clone(),
+            mode,
+            reason: self.reason.clone(),
+            size,
+            fetched: if mode == Mode::Lazy { stats.fetched_bytes } else { size },
+            requests: stats.requests,
+            spans,
+            fetched_spans: stats.fetched_spans,
+            errors: stats.corrupt_spans + stats.refused_entries,
+        }
+    }
+}
+
+/// The part of an image configuration that unpacking needs.
+#[derive(Deserialize, Default)]
+struct Config {
+    #[serde(default)]
+    rootfs: RootFs,
+}
+
+#[derive(Deserialize, Default)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Vec<String>,
+}
+
+impl Image {
+    /// Reads the manifest, and finds the index.
+    pub(super) async fn find(origin: &Origin, options: &Options) -> Result<Self, MountImageError> {
+        let root = origin.source.root().await?;
+        let chosen = select(&*origin.source, &root, &options.platform).await?;
+        // `select` gives at least one, or an error.
+        let descriptor = chosen.into_iter().next().map_or(root, |chosen| chosen.descriptor);
+        let manifest = origin.source.image_manifest(&descriptor).await?;
+        let (index, diff_ids) = tokio::join!(
+            artifacts::index(origin, &descriptor, &manifest, options.index.as_ref()),
+            diff_ids(origin, &manifest)
+        );
+        let index = index?;
+        match &index {
+            Some(index) => tracing::info!(digest = %index.digest, layers = index.covered, "using SOCI index"),
+            None => tracing::info!("no valid SOCI index found; the image is unpacked"),
+        }
+        Ok(Self { manifest, index, diff_ids })
+    }
+
+    pub(super) fn index_digest(&self) -> Option<Digest> {
+        self.index.as_ref().map(|index| index.digest.clone())
+    }
+
+    /// Makes all layers ready, bottom first.
+    pub(super) async fn prepare(
+        &self,
+        origin: &Origin,
+        shared: &LayerSource,
+        workspace: &Workspace,
+    ) -> Result<Vec<Layer>, MountImageError> {
+        stream::iter(self.manifest.layers.iter().enumerate())
+            .map(|(position, layer)| self.prepare_layer(origin, shared, workspace, position, layer))
+            .buffered(PARALLEL)
+            .try_collect()
+            .await
+    }
+
+    async fn prepare_layer(
+        &self,
+        origin: &Origin,
+        shared: &LayerSource,
+        workspace: &Workspace,
+        position: usize,
+        layer: &Descriptor,
+    ) -> Result<Layer, MountImageError> {
+        let ztoc = self.index.as_ref().map(|index| index.manifest.ztoc_of(&layer.digest));
+        let reason = match ztoc {
+            None => "there is no SOCI index for this image".to_owned(),
+            Some(None) => "no ztoc for layer".to_owned(),
+            Some(Some(ztoc)) => match lazy::prepare(origin, shared, layer, ztoc.descriptor).await {
+                Ok(prepared) => {
+                    let content = Content::Lazy { layer: prepared.layer, ztoc: Some(prepared.ztoc) };
+                    return Ok(Layer { descriptor: layer.clone(), content, reason: None });
+                }
+                Err(reason) => {
+                    tracing::warn!(layer = %layer.digest, %reason, "the layer cannot be read lazily");
+                    reason
+                }
+            },
+        };
+        self.unpack(origin, Some(shared), workspace, position, layer, reason).await
+    }
+
+    async fn unpack(
+        &self,
+        origin: &Origin,
+        shared: Option<&LayerSource>,
+        workspace: &Workspace,
+        position: usize,
+        layer: &Descriptor,
+        reason: String,
+    ) -> Result<Layer, MountImageError> {
+        let failed = |reason| MountImageError::Unpack { digest: layer.digest.clone(), reason };
+        let content = if rustix::process::geteuid().is_root() {
+            let directory = workspace.directory(&position.to_string())?;
+            let diff_id = self.diff_ids.get(position).map(String::as_str);
+            eager::unpack(&*origin.source, layer, diff_id, directory.clone()).await.map_err(failed)?;
+            Content::Unpacked { directory }
+        } else if let Some(shared) = shared {
+            let prepared = eager::index(&*origin.source, layer, workspace.path(), shared).await.map_err(failed)?;
+            Content::Lazy { layer: prepared.layer, ztoc: Some(prepared.ztoc) }
+        } else {
+            return Err(MountImageError::NeedsRoot(format!("layer {} cannot be served: {reason}", layer.digest)));
+        };
+        Ok(Layer { descriptor: layer.clone(), content, reason: Some(reason) })
+    }
+
+    /// Unpacks a layer whose zTOC turned out to make no sense.
+    pub(super) async fn make_eager(
+        &self,
+        origin: &Origin,
+        workspace: &Workspace,
+        layers: &mut [Layer],
+        position: usize,
+        reason: String,
+    ) -> Result<(), MountImageError> {
+        let descriptor = layers[position].descriptor.clone();
+        tracing::warn!(layer = %descriptor.digest, %reason, "the layer cannot be read lazily");
+        layers[position] = self.unpack(origin, None, workspace, position, &descriptor, reason).await?;
+        Ok(())
+    }
+}
+
+/// Digests of the uncompressed layers; none if the configuration cannot be read, which other checks report.
+async fn diff_ids(origin: &Origin, manifest: &ImageManifest) -> Vec<String> {
+    match origin.source.small_blob(&manifest.config, MAX_CONFIG_SIZE).await {
+        Ok(json) => serde_json::from_slice::<Config>(&json).unwrap_or_default().rootfs.diff_ids,
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the image's configuration");
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What was fetched of what.
+
+use std::fmt;
+use std::time::Duration;
+
+use registry::Digest;
+use serde::Serialize;
+
+use super::stack::Stack;
+
+/// How a layer was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Read from the registry as needed.
+    Lazy,
+    /// Unpacked before the mount.
+    Unpacked,
+    /// Fetched before the mount and served from the copy.
+    Indexed,
+}
+
+/// What one layer has cost.
+#[derive(Debug, Clone, Serialize)]
+pub struct LayerReport {
+    /// Digest of the layer.
+    pub digest: Digest,
+    /// How it was served.
+    pub mode: Mode,
+    /// Why it was not read lazily.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Size of the layer, compressed, in bytes.
+    pub size: u64,
+    /// Bytes of it that were fetched.
+    pub fetched: u64,
+    /// Ranged reads.
+    pub requests: u64,
+    /// Spans that it has.
+    pub spans: usize,
+    /// Spans that were fetched.
+    pub fetched_spans: u64,
+    /// Spans that arrived damaged, and files whose headers contradict the zTOC.
+    pub errors: u64,
+}
+
+/// What an image has cost, from the mount until now.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The SOCI index that was used.
+    pub index: Option<Digest>,
+    /// The layers, bottom first.
+    pub layers: Vec<LayerReport>,
+    /// Seconds since the mount began.
+    pub seconds: f64,
+    /// Requests from the kernel.
+    pub kernel_requests: u64,
+    /// Reads among them.
+    pub reads: u64,
+    /// Reads that had to wait for the network.
+    pub misses: u64,
+}
+
+impl Report {
+    pub(super) fn new(index: Option<Digest>, layers: Vec<LayerReport>, stack: &Stack, time: Duration) -> Self {
+        let sum = |count: fn(&crate::fuse::FuseStats) -> u64| stack.runs().iter().map(|run| count(run.stats())).sum();
+        Self {
+            index,
+            layers,
+            seconds: time.as_secs_f64(),
+            kernel_requests: sum(crate::fuse::FuseStats::requests),
+            reads: sum(crate::fuse::FuseStats::reads),
+            misses: sum(crate::fuse::FuseStats::misses),
+        }
+    }
+
+    /// Size of all layers, compressed, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.size).sum()
+    }
+
+    /// Bytes of layers that were fetched.
+    #[must_use]
+    pub fn fetched(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.fetched).sum()
+    }
+
+    /// Layers that are read lazily.
+    #[must_use]
+    pub fn lazy_layers(&self) -> usize {
+        self.layers.iter().filter(|layer| layer.mode == Mode::Lazy).count()
+    }
+}
+
+/// A size in bytes for people: three digits at least, units of 1000.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self.0 {
+            0..10_000 => format!("{} B", self.0),
+            10_000..10_000_000 => format!("{:.0} kB", self.0 as f64 / 1e3),
+            10_000_000..10_000_000_000 => format!("{:.1} MB", self.0 as f64 / 1e6),
+            _ => format!("{:.2} GB", self.0 as f64 / 1e9),
+        };
+        f.pad(&text)
+    }
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.index {
+            Some(index) => writeln!(f, "SOCI index {index}")?,
+            None => writeln!(f, "no SOCI index")?,
+        }
+        writeln!(f, "{:<20}{:<10}{:>10}{:>10}{:>7}{:>12}{:>10}", "LAYER", "MODE", "SIZE", "FETCHED", "%", "SPANS", "REQUESTS")?;
+        for layer in &self.layers {
+            let mode = match layer.mode {
+                Mode::Lazy => "lazy",
+                Mode::Unpacked => "unpacked",
+                Mode::Indexed => "local",
+            };
+            write!(
+                f,
+                "{:<20}{mode:<10}{:>10}{:>10}{:>7.1}",
+                format!("sha256:{:.12}", layer.digest.hex()),
+                Size(layer.size),
+                Size(layer.fetched),
+                percent(layer.fetched, layer.size)
+            )?;
+            if layer.mode == Mode::Lazy {
+                write!(f, "{:>12}{:>10}", format!("{}/{}", layer.fetched_spans, layer.spans), layer.requests)?;
+            }
+            if let Some(reason) = &layer.reason {
+                write!(f, "  ({reason})")?;
+            }
+            if layer.errors > 0 {
+                write!(f, "  {} errors", layer.errors)?;
+            }
+            writeln!(f)?;
+        }
+        writeln!(
+            f,
+            "{:<30}{:>10}{:>10}{:>7.1}",
+            "total",
+            Size(self.size()),
+            Size(self.fetched()),
+            percent(self.fetched(), self.size())
+        )?;
+        write!(
+            f,
+            "{:.1} s mounted; {} requests from the kernel, {} of them reads, {} of these waited for the network",
+            self.seconds, self.kernel_requests, self.reads, self.misses
+        )
+    }
+}

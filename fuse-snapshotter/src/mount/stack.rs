@@ -1,0 +1,172 @@
+//! Putting the layers on top of each other.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
+use tokio::runtime::Handle;
+
+use super::image::Layer;
+use super::workspace::Workspace;
+use super::{MountImageError, Options, io_error};
+use crate::fs::ImageFs;
+use crate::fuse::{FuseMount, FuseOptions};
+use crate::tree::{Below, OverlayNamespace, Tree};
+
+/// Threads per mount that take requests from the kernel. Reads that miss the cache do not hold one.
+const THREADS: usize = 4;
+
+/// Longest text that mount(2) takes as options: a page.
+const MAX_MOUNT_DATA: usize = 4095;
+
+/// Why the layers cannot be stacked.
+#[derive(Debug)]
+pub(super) enum StackError {
+    /// A zTOC that makes no sense above the layers below it.
+    Tree { layer: usize, reason: String },
+    Mount(Box<MountImageError>),
+}
+
+impl<E: Into<MountImageError>> From<E> for StackError {
+    fn from(error: E) -> Self {
+        Self::Mount(Box::new(error.into()))
+    }
+}
+
+/// What is mounted for an image.
+#[derive(Debug)]
+pub(super) struct Stack {
+    runs: Vec<FuseMount>,
+    /// The overlay or bind mount at the target; none if the image is one run, mounted right there.
+    top: Option<PathBuf>,
+}
+
+/// Consecutive layers of one kind.
+enum Part<'l> {
+    Run { first: usize, layers: Vec<&'l Layer> },
+    Directory(&'l PathBuf),
+}
+
+impl Stack {
+    pub(super) fn mount(
+        layers: &[Layer],
+        target: &Path,
+        workspace: &Workspace,
+        options: &Options,
+        runtime: Handle,
+    ) -> Result<Self, StackError> {
+        let parts = parts(layers);
+        let mut stack = Self { runs: Vec::new(), top: None };
+        // Bottom first, as the layers; overlayfs wants the top first.
+        let mut lower = Vec::new();
+        for (position, part) in parts.iter().enumerate() {
+            match part {
+                Part::Directory(directory) => lower.push((*directory).clone()),
+                Part::Run { first, layers } => {
+                    let below = if position == 0 {
+                        Below::Nothing
+                    } else {
+                        Below::Layers(OverlayNamespace::Trusted)
+                    };
+                    let ztocs: Vec<_> = layers.iter().filter_map(|layer| layer.ztoc()).collect();
+                    let tree = Tree::merge(&ztocs, below)
+                        .map_err(|error| StackError::Tree { layer: first + error.layer, reason: error.to_string() })?;
+                    let lazy = layers.iter().filter_map(|layer| layer.lazy()).cloned().collect();
+                    let path = if parts.len() == 1 {
+                        target.to_owned()
+                    } else {
+                        workspace.directory(&format!("r{position}"))?
+                    };
+                    let fuse = FuseOptions { threads: THREADS, allow_other: stack.allow_other(options) };
+                    let fs = Arc::new(ImageFs::new(tree, lazy));
+                    stack.runs.push(FuseMount::new(fs, &path, fuse, runtime.clone()).map_err(MountImageError::from)?);
+                    lower.push(path);
+                }
+            }
+        }
+        match lower.as_slice() {
+            [] => return Err(io_error("mount at", target)(std::io::Error::other("the image has no layers")).into()),
+            [only] if only == target => {}
+            [only] => stack.bind(only, target)?,
+            _ => stack.overlay(&lower, target)?,
+        }
+        Ok(stack)
+    }
+
+    fn allow_other(&self, options: &Options) -> bool {
+        options.allow_other || rustix::process::geteuid().is_root()
+    }
+
+    fn bind(&mut self, directory: &Path, target: &Path) -> Result<(), MountImageError> {
+        let failed = |error: rustix::io::Errno| io_error("mount at", target)(error.into());
+        mount_bind(directory, target).map_err(failed)?;
+        self.top = Some(target.to_owned());
+        // A bind mount becomes read-only by a second call.
+        mount_remount(target, MountFlags::BIND | MountFlags::RDONLY, "").map_err(failed)
+    }
+
+    fn overlay(&mut self, lower: &[PathBuf], target: &Path) -> Result<(), MountImageError> {
+        let failed = |source| io_error("mount an overlay at", target)(source);
+        let paths: Vec<_> = lower.iter().rev().map(|path| path.to_string_lossy()).collect();
+        // With xino, files and directories have one st_dev, so that `du -x` and `find -xdev` see all of them.
+        let options = format!("lowerdir={},xino=on", paths.join(":"));
+        if options.len() > MAX_MOUNT_DATA {
+            return Err(failed(std::io::Error::other(format!(
+                "{} layers that are not lazy make the mount options too long; index them with --min-layer-size 0",
+                lower.len()
+            ))));
+        }
+        let options = CString::new(options).map_err(|error| failed(error.into()))?;
+        mount("overlay", target, "overlay", MountFlags::RDONLY, Some(options.as_c_str()))
+            .map_err(|error| failed(error.into()))?;
+        self.top = Some(target.to_owned());
+        Ok(())
+    }
+
+    /// Whether anything has been unmounted behind our back.
+    pub(super) fn is_finished(&self) -> bool {
+        let gone = self.top.as_ref().is_some_and(|top| !is_mount_point(top));
+        gone || self.runs.iter().any(FuseMount::is_finished)
+    }
+
+    pub(super) fn runs(&self) -> &[FuseMount] {
+        &self.runs
+    }
+
+    pub(super) fn unmount(&mut self) {
+        if let Some(top) = self.top.take()
+            && unmount(&top, UnmountFlags::empty()).is_err()
+            && let Err(error) = unmount(&top, UnmountFlags::DETACH)
+        {
+            tracing::warn!(path = %top.display(), %error, "cannot unmount");
+        }
+        self.runs.clear();
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+fn parts(layers: &[Layer]) -> Vec<Part<'_>> {
+    let mut parts: Vec<Part<'_>> = Vec::new();
+    for (position, layer) in layers.iter().enumerate() {
+        match (layer.directory(), parts.last_mut()) {
+            (Some(directory), _) => parts.push(Part::Directory(directory)),
+            (None, Some(Part::Run { layers, .. })) => layers.push(layer),
+            (None, _) => parts.push(Part::Run { first: position, layers: vec![layer] }),
+        }
+    }
+    parts
+}
+
+/// Whether something is mounted at a path: it is on another device than its parent, or is bound there.
+fn is_mount_point(path: &Path) -> bool {
+    let mask = rustix::fs::StatxFlags::BASIC_STATS;
+    let stat = rustix::fs::statx(rustix::fs::CWD, path, rustix::fs::AtFlags::empty(), mask);
+    // Every supported kernel (5.10 and later) fills in this attribute.
+    stat.is_ok_and(|stat| stat.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
+}

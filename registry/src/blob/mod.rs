@@ -1,0 +1,37 @@
+//! Blobs: ranged reads, whole ones, uploads.
+
+mod file;
+mod pull;
+mod push;
+mod range;
+mod remote;
+mod stream;
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+
+use crate::body::ByteStream;
+use crate::digest::Digest;
+use crate::error::Result;
+
+pub use file::FileBlob;
+pub use remote::RegistryBlob;
+
+/// Ranged reads of one immutable blob, wherever it is.
+#[async_trait]
+pub trait BlobReader: Send + Sync {
+    /// Size of the blob in bytes.
+    fn size(&self) -> u64;
+
+    /// Digest of the whole blob. Ranges are not verified against it: they cannot be.
+    fn digest(&self) -> &Digest;
+
+    /// The bytes `range.start..range.end`, in pieces of any size. The stream gives exactly these bytes and ends, or
+    /// its last item is an error; it never gives more, and never ends early without an error.
+    ///
+    /// # Errors
+    /// [`Error::RangeNotSatisfiable`](crate::Error::RangeNotSatisfiable) if the range does not lie within the blob;
+    /// others as the source has them.
+    async fn read_range(&self, range: Range<u64>) -> Result<ByteStream>;
+}

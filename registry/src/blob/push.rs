@@ -1,0 +1,277 @@
+//! Uploads: one POST for a session, one PUT with the bytes (distribution-spec, "POST then PUT").
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode};
+use url::Url;
+
+use crate::body::ByteStream;
+use crate::client::Client;
+use crate::digest::Digest;
+use crate::error::{Context, Error, Result};
+use crate::hosts::Endpoint;
+use crate::manifests::found;
+use crate::media_types::OCTET_STREAM;
+use crate::reference::Repository;
+use crate::retry::Backoff;
+use crate::stats::Counters;
+use crate::tls::Purpose;
+use crate::transport::{Reply, Request, is_transient, transient};
+
+/// How often the progress of an upload is looked at.
+const WATCH: Duration = Duration::from_millis(250);
+
+impl Client {
+    /// Stores a blob of `size` bytes, unless the registry has it already. Returns whether it was uploaded.
+    ///
+    /// `source` makes the stream of its bytes; it is called again for each retry, which begins a new session.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if the source gives more or fewer bytes than `size`, or the registry's answer cannot be
+    /// used; the registry's refusal of wrong bytes as [`Error::Status`]; the source's own errors; those of any
+    /// request.
+    pub async fn push_blob<S, Fut>(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+        source: S,
+    ) -> Result<bool>
+    where
+        S: Fn() -> Fut,
+        Fut: Future<Output = Result<ByteStream>>,
+    {
+        let endpoint = self.push_endpoint(repository)?;
+        let there = self
+            .retrying(self.retry_policy().clone(), || self.head_blob(endpoint.clone(), repository, digest));
+        if found(there.await)?.is_some() {
+            return Ok(false);
+        }
+        let mut backoff = Backoff::new(self.retry_policy().clone(), self.counters());
+        let mut renewed = false;
+        loop {
+            let (context, location) = match self.start_upload(&endpoint, repository, digest).await {
+                Ok(session) => session,
+                Err(error) => {
+                    backoff.pause(error).await?;
+                    continue;
+                }
+            };
+            let Some(location) = location else { return Ok(true) };
+            let upload = Upload { client: self, endpoint: &endpoint, repository, context, size };
+            match upload.put(location, source().await?).await {
+                Ok(Put::Done) => return Ok(true),
+                // The token ended between POST and PUT: it is renewed by now.
+                Ok(Put::Renewed) if !renewed => renewed = true,
+                Ok(Put::Renewed) => {
+                    let detail = "the upload itself was refused with fresh credentials".to_owned();
+                    return Err(Error::Unauthorized { context: upload.context, detail });
+                }
+                Err(error) => backoff.pause(error).await?,
+            }
+        }
+    }
+
+    /// Opens a session. `None` if the registry says that the blob is there after all.
+    async fn start_upload(
+        &self,
+        endpoint: &Endpoint,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<(Context, Option<Url>)> {
+        let operation = format!("push blob {digest}");
+        let mut request = Request::new(endpoint, Method::POST, repository, "blobs/uploads/", operation);
+        // Without a body reqwest sends no Content-Length, and some servers insist.
+        request.body = Some(Bytes::new());
+        let reply = self.transport().send(endpoint, &request, self.counters()).await?;
+        match reply.status() {
+            StatusCode::ACCEPTED => {}
+            StatusCode::CREATED => return Ok((reply.context, None)),
+            status if status.is_success() => {
+                let reason = format!("opening an upload was answered with {}, expected 202", status.as_u16());
+                return Err(Error::protocol(&reply.context, reason));
+            }
+            _ => return Err(reply.into_error(self.counters()).await),
+        }
+        let Some(location) = reply.header(LOCATION) else {
+            return Err(Error::protocol(
+                &reply.context,
+                "the registry opened an upload but names no Location for it",
+            ));
+        };
+        let mut url = self.transport().resolve(&reply.url, location, &reply.context)?;
+        // The Location may bring a query of its own, which must stay as it is.
+        url.query_pairs_mut().append_pair("digest", digest.as_str());
+        Ok((reply.context, Some(url)))
+    }
+}
+
+enum Put {
+    Done,
+    Renewed,
+}
+
+struct Upload<'a> {
+    client: &'a Client,
+    endpoint: &'a Endpoint,
+    repository: &'a Repository,
+    context: Context,
+    size: u64,
+}
+
+impl Upload<'_> {
+    async fn put(&self, url: Url, bytes: ByteStream) -> Result<Put> {
+        let (endpoint, context) = (self.endpoint, &self.context);
+        let counters = self.client.counters();
+        let transport = self.client.transport();
+        let scope = Request::new(endpoint, Method::PUT, self.repository, "", "").scope;
+        let own = endpoint.owns(&url);
+        let grant = if own { transport.authorizer.current(endpoint, &scope, context).await? } else { None };
+
+        let progress = Arc::new(Progress::new(self.size, counters.clone()));
+        let http = transport.client_for(endpoint, &url, Purpose::Blob)?;
+        let mut outgoing = http.request(Method::PUT, url.clone());
+        if own {
+            outgoing = outgoing.headers(endpoint.headers().clone());
+        }
+        outgoing = outgoing
+            .header(CONTENT_TYPE, HeaderValue::from_static(OCTET_STREAM))
+            // Otherwise the body would go out chunked, which S3-like upload servers refuse.
+            .header(CONTENT_LENGTH, self.size);
+        if let Some(grant) = &grant {
+            outgoing = outgoing.header(AUTHORIZATION, grant.header.clone());
+        }
+        outgoing = if self.size == 0 {
+            outgoing.body(Bytes::new())
+        } else {
+            outgoing.body(reqwest::Body::wrap_stream(measured(bytes, progress.clone(), context.clone())))
+        };
+        counters.add_requests(1);
+        let sent = tokio::select! {
+            sent = outgoing.send() => sent,
+            error = progress.watch(self.client, context) => return Err(error),
+        };
+        let response = match sent {
+            Ok(response) => response,
+            // The source's own failure ends the request too, and is what the caller should see.
+            Err(error) => {
+                return Err(progress.take_failure().unwrap_or_else(|| Error::transport(context, error)));
+            }
+        };
+        let status = response.status();
+        if is_transient(status) {
+            return Err(transient(response, counters, context).await);
+        }
+        if own && status == StatusCode::UNAUTHORIZED {
+            let headers = response.headers().clone();
+            if transport.authorizer.renew(endpoint, &scope, &headers, grant.as_ref(), context).await? {
+                return Ok(Put::Renewed);
+            }
+        }
+        let reply = Reply { response, url, context: context.clone() };
+        match status {
+            StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
+                Ok(Put::Done)
+            }
+            _ => Err(reply.into_error(counters).await),
+        }
+    }
+}
+
+/// How far an upload is, and why its source failed.
+struct Progress {
+    size: u64,
+    sent: AtomicU64,
+    finished: AtomicBool,
+    failure: Mutex<Option<Error>>,
+    counters: Arc<Counters>,
+}
+
+impl Progress {
+    fn new(size: u64, counters: Arc<Counters>) -> Self {
+        Self {
+            size,
+            sent: AtomicU64::new(0),
+            finished: AtomicBool::new(size == 0),
+            failure: Mutex::default(),
+            counters,
+        }
+    }
+
+    fn take_failure(&self) -> Option<Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn fail(&self, error: Error) -> std::io::Error {
+        let text = error.to_string();
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        std::io::Error::other(text)
+    }
+
+    /// Comes back when nothing has moved for too long. The time for an upload as a whole is not limited, but after
+    /// the last byte the registry has the time of a normal request to answer.
+    async fn watch(&self, client: &Client, context: &Context) -> Error {
+        let timeouts = client.timeouts();
+        let mut last = (0, Instant::now());
+        loop {
+            tokio::time::sleep(WATCH).await;
+            let sent = self.sent.load(Relaxed);
+            if sent != last.0 {
+                last = (sent, Instant::now());
+            }
+            let (waited_for, limit) = if self.finished.load(Relaxed) {
+                ("the answer to the upload", timeouts.request)
+            } else {
+                ("progress of the upload", timeouts.connect + timeouts.idle)
+            };
+            if last.1.elapsed() > limit {
+                return Error::Timeout { context: context.clone(), waited_for, limit };
+            }
+        }
+    }
+}
+
+/// `bytes`, counted, and refused if they are not as many as announced.
+fn measured(
+    bytes: ByteStream,
+    progress: Arc<Progress>,
+    context: Context,
+) -> impl futures::Stream<Item = std::io::Result<Bytes>> + Send + 'static {
+    futures::stream::unfold(Some((bytes, progress, context)), |state| async move {
+        let (mut bytes, progress, context) = state?;
+        let wrong = |sent: u64| {
+            let reason = format!("the source has {sent} bytes or more, announced were {}", progress.size);
+            progress.fail(Error::protocol(&context, reason))
+        };
+        match bytes.next().await {
+            Some(Ok(piece)) => {
+                let len = piece.len() as u64;
+                let sent = progress.sent.fetch_add(len, Relaxed) + len;
+                progress.counters.add_sent(len);
+                if sent > progress.size {
+                    return Some((Err(wrong(sent)), None));
+                }
+                if sent == progress.size {
+                    progress.finished.store(true, Relaxed);
+                }
+                Some((Ok(piece), Some((bytes, progress, context))))
+            }
+            Some(Err(error)) => Some((Err(progress.fail(error)), None)),
+            None => {
+                let sent = progress.sent.load(Relaxed);
+                let short = sent < progress.size;
+                short.then(|| {
+                    let reason =
+                        format!("the source ended after {sent} bytes, announced were {}", progress.size);
+                    (Err(progress.fail(Error::protocol(&context, reason))), None)
+                })
+            }
+        }
+    })
+}

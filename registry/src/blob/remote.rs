@@ -1,0 +1,334 @@
+//! A blob in a registry, read in ranges: the path that every lazily loaded byte takes.
+//!
+//! Registries answer blob requests with a redirect to object storage, signed for some minutes. It is resolved by the
+//! first real read and the final URL is used from then on, one round trip per read instead of two, until the storage
+//! refuses it. Then it is resolved again, once for all readers that wait.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use reqwest::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
+};
+use reqwest::{Method, StatusCode};
+use url::Url;
+
+use super::BlobReader;
+use super::range;
+use super::stream::{OpenBody, ResumingBody};
+use crate::body::ByteStream;
+use crate::client::{Client, context, note_health};
+use crate::digest::Digest;
+use crate::error::{Context, Error, Result};
+use crate::hosts::Endpoint;
+use crate::media_types::essence;
+use crate::redact;
+use crate::reference::Repository;
+use crate::retry::Backoff;
+use crate::stats::{Counters, Stats};
+use crate::tls::Purpose;
+use crate::transport::{Reply, Request};
+
+/// Retries at a remembered URL before it is resolved anew: its host may be what is broken.
+const TARGET_RETRIES: u32 = 1;
+/// Retries at a mirror before the next server is asked.
+const MIRROR_RETRIES: u32 = 1;
+/// How often a read looks for a URL that works; more means that somebody else's are refused, too.
+const ROUNDS: usize = 3;
+
+/// A [`BlobReader`] over a registry's blob. Clones share the resolved URL and the counters.
+#[derive(Debug, Clone)]
+pub struct RegistryBlob {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) client: Client,
+    repository: Repository,
+    digest: Digest,
+    size: u64,
+    max_skip: u64,
+    /// Mirrors are left out.
+    origin_only: bool,
+    pub(super) counters: Arc<Counters>,
+    target: Mutex<Option<Arc<Target>>>,
+    resolving: tokio::sync::Mutex<()>,
+    range_ignored: AtomicBool,
+}
+
+/// Where the blob was found.
+#[derive(Debug)]
+struct Target {
+    url: Url,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Client {
+    /// A reader of the blob `digest` of `size` bytes. Nothing is sent before the first read.
+    pub fn blob_reader(&self, repository: &Repository, digest: Digest, size: u64) -> RegistryBlob {
+        self.reader(repository, digest, size, false)
+    }
+
+    pub(super) fn reader(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        size: u64,
+        origin_only: bool,
+    ) -> RegistryBlob {
+        RegistryBlob {
+            shared: Arc::new(Shared {
+                client: self.clone(),
+                repository: repository.clone(),
+                digest,
+                size,
+                max_skip: u64::MAX,
+                origin_only,
+                counters: Counters::child_of(self.counters()),
+                target: Mutex::default(),
+                resolving: tokio::sync::Mutex::default(),
+                range_ignored: AtomicBool::new(false),
+            }),
+        }
+    }
+}
+
+impl RegistryBlob {
+    /// The same blob, refusing to skip more than `bytes` when a server sends the whole blob instead of a range:
+    /// such reads fail with [`Error::RangeIgnored`]. Without this any prefix is skipped. The result has counters
+    /// and a URL of its own.
+    #[must_use]
+    pub fn with_max_skip(self, bytes: u64) -> Self {
+        let old = &self.shared;
+        let mut new = old.client.reader(&old.repository, old.digest.clone(), old.size, old.origin_only);
+        if let Some(shared) = Arc::get_mut(&mut new.shared) {
+            shared.max_skip = bytes;
+        }
+        new
+    }
+
+    /// Whether a server answered a range request with the whole blob. Each such read costs everything before it as
+    /// well: better fetch the blob once.
+    pub fn range_ignored(&self) -> bool {
+        self.shared.range_ignored.load(Relaxed)
+    }
+
+    /// What reads of this blob have cost so far. Token requests count for the client only.
+    pub fn stats(&self) -> Stats {
+        self.shared.counters.snapshot()
+    }
+
+    pub(super) fn context(&self) -> Context {
+        context(&self.shared.repository, operation(&self.shared.digest))
+    }
+
+    /// The body of an answer that begins at `range.start` and covers as much of `range` as the server likes.
+    pub(super) async fn open(&self, range: Range<u64>) -> Result<OpenBody> {
+        let mut tried: Option<Arc<Target>> = None;
+        for _ in 0..ROUNDS {
+            if let Some(target) = self.remembered(tried.as_ref()) {
+                match self.read_target(&target, &range).await {
+                    Ok(body) => return Ok(body),
+                    Err(error @ Error::RangeIgnored { .. }) => return Err(error),
+                    Err(error) => {
+                        tracing::debug!(url = %redact::url(&target.url), %error, "blob's URL no longer serves; resolving anew");
+                        self.forget(&target);
+                        tried = Some(target);
+                    }
+                }
+            }
+            let _single = self.shared.resolving.lock().await;
+            if self.remembered(tried.as_ref()).is_some() {
+                continue;
+            }
+            return self.resolve(&range).await;
+        }
+        let reason = "the storage refuses every URL that the registry gives out";
+        Err(Error::protocol(&self.context(), reason))
+    }
+
+    fn remembered(&self, but_not: Option<&Arc<Target>>) -> Option<Arc<Target>> {
+        let target = self.shared.target.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        but_not.is_none_or(|tried| !Arc::ptr_eq(tried, &target)).then_some(target)
+    }
+
+    fn forget(&self, refused: &Arc<Target>) {
+        let mut target = self.shared.target.lock().unwrap_or_else(PoisonError::into_inner);
+        if target.as_ref().is_some_and(|current| Arc::ptr_eq(current, refused)) {
+            *target = None;
+        }
+    }
+
+    async fn read_target(&self, target: &Target, range: &Range<u64>) -> Result<OpenBody> {
+        let policy = self.shared.client.retry_policy().at_most(TARGET_RETRIES);
+        let mut backoff = Backoff::new(policy, &self.shared.counters);
+        loop {
+            match self.read_at(&target.endpoint, Some(&target.url), range).await {
+                Ok((body, _)) => return Ok(body),
+                Err(error) => backoff.pause(error).await?,
+            }
+        }
+    }
+
+    /// Asks the registry, mirrors first, and remembers where the answer came from.
+    async fn resolve(&self, range: &Range<u64>) -> Result<OpenBody> {
+        let client = &self.shared.client;
+        let mut endpoints = client.pull_endpoints(&self.shared.repository, false)?;
+        if self.shared.origin_only {
+            endpoints.retain(|endpoint| endpoint.is_origin());
+        }
+        let count = endpoints.len();
+        for (i, endpoint) in endpoints.into_iter().enumerate() {
+            let is_last = i + 1 == count;
+            let policy = client.retry_policy();
+            let policy = if is_last { policy.clone() } else { policy.at_most(MIRROR_RETRIES) };
+            let mut backoff = Backoff::new(policy, &self.shared.counters);
+            let done = loop {
+                match self.read_at(&endpoint, None, range).await {
+                    Ok(done) => break Ok(done),
+                    Err(error) => {
+                        if let Err(error) = backoff.pause(error).await {
+                            break Err(error);
+                        }
+                    }
+                }
+            };
+            note_health(&endpoint, &done);
+            match done {
+                Ok((body, url)) => {
+                    let target = Arc::new(Target { url, endpoint });
+                    *self.shared.target.lock().unwrap_or_else(PoisonError::into_inner) = Some(target);
+                    return Ok(body);
+                }
+                Err(error) if is_last => return Err(error),
+                Err(error) => tracing::debug!(mirror = endpoint.host(), %error, "mirror passed over"),
+            }
+        }
+        Err(Error::config(format!("registry {}: no server to ask", self.shared.repository.host())))
+    }
+
+    async fn read_at(
+        &self,
+        endpoint: &Endpoint,
+        url: Option<&Url>,
+        range: &Range<u64>,
+    ) -> Result<(OpenBody, Url)> {
+        let shared = &*self.shared;
+        let tail = format!("blobs/{}", shared.digest);
+        let mut request =
+            Request::new(endpoint, Method::GET, &shared.repository, &tail, operation(&shared.digest));
+        request.purpose = Purpose::Blob;
+        request.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        let whole = range.start == 0 && range.end == shared.size;
+        if !whole {
+            let bytes = format!("bytes={}-{}", range.start, range.end - 1);
+            let bytes = HeaderValue::try_from(bytes)
+                .map_err(|_| Error::protocol(&request.context, "the range is not valid in a header"))?;
+            request.headers.insert(RANGE, bytes);
+        }
+        if let Some(url) = url {
+            request.url = url.clone();
+        }
+        let reply = shared.client.transport().send(endpoint, &request, &shared.counters).await?;
+        let url = reply.url.clone();
+        Ok((self.body_of(reply, range, whole).await?, url))
+    }
+
+    async fn body_of(&self, reply: Reply, asked: &Range<u64>, whole: bool) -> Result<OpenBody> {
+        let shared = &*self.shared;
+        let protocol = |reason: String| Err(Error::protocol(&reply.context, reason));
+        let encoding = reply.header(CONTENT_ENCODING).unwrap_or("identity");
+        match reply.status() {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT if !encoding.eq_ignore_ascii_case("identity") => {
+                protocol(format!(
+                    "the server changed the content's encoding to {}",
+                    redact::message(encoding)
+                ))
+            }
+            StatusCode::PARTIAL_CONTENT => {
+                let content_type = reply.header(CONTENT_TYPE).map(essence).unwrap_or_default();
+                if content_type.starts_with("multipart/") {
+                    return protocol("the server answers one range with a multipart body".to_owned());
+                }
+                let Some(text) = reply.header(CONTENT_RANGE) else {
+                    return protocol("the server answers a range without Content-Range".to_owned());
+                };
+                let Some(got) = range::parse(text) else {
+                    return protocol(format!("Content-Range `{}` is not valid", redact::message(text)));
+                };
+                // Shorter than asked is allowed (RFC 9110, 15.3.7); the rest is asked for afterwards.
+                let fits = got.range.start == asked.start && got.range.end <= asked.end;
+                if !fits || got.total.is_some_and(|total| total != shared.size) {
+                    return protocol(format!(
+                        "asked for bytes {}-{} of {}, but got Content-Range `{}`",
+                        asked.start,
+                        asked.end - 1,
+                        shared.size,
+                        redact::message(text)
+                    ));
+                }
+                Ok(OpenBody::new(reply, 0, got.range.end))
+            }
+            StatusCode::OK => {
+                let length = reply.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
+                if let Some(length) = length.filter(|length| *length != shared.size) {
+                    return protocol(format!("the blob has {length} bytes, expected {}", shared.size));
+                }
+                if !whole {
+                    self.note_ignored_range(&reply);
+                    if asked.start > shared.max_skip {
+                        return Err(Error::RangeIgnored { context: reply.context });
+                    }
+                }
+                Ok(OpenBody::new(reply, asked.start, asked.end))
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => Err(Error::RangeNotSatisfiable {
+                context: reply.context,
+                start: asked.start,
+                end: asked.end,
+                size: shared.size,
+            }),
+            _ => Err(reply.into_error(&shared.counters).await),
+        }
+    }
+
+    fn note_ignored_range(&self, reply: &Reply) {
+        self.shared.counters.add_ranges_ignored(1);
+        if !self.shared.range_ignored.swap(true, Relaxed) {
+            tracing::warn!(
+                url = %redact::url(&reply.url),
+                "the server ignores range requests and sends whole blobs; lazy loading gains nothing here"
+            );
+        }
+    }
+}
+
+#[async_trait]
+impl BlobReader for RegistryBlob {
+    fn size(&self) -> u64 {
+        self.shared.size
+    }
+
+    fn digest(&self) -> &Digest {
+        &self.shared.digest
+    }
+
+    async fn read_range(&self, range: Range<u64>) -> Result<ByteStream> {
+        if range.start > range.end || range.end > self.shared.size {
+            return Err(Error::RangeNotSatisfiable {
+                context: self.context(),
+                start: range.start,
+                end: range.end,
+                size: self.shared.size,
+            });
+        }
+        ResumingBody::start(self.clone(), range).await
+    }
+}
+
+fn operation(digest: &Digest) -> String {
+    format!("read blob {digest}")
+}

@@ -1,0 +1,111 @@
+//! How a [`Client`](crate::Client) is set up.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::credentials::{Anonymous, CredentialProvider};
+use crate::hosts::HostConfig;
+use crate::retry::RetryPolicy;
+
+/// Settings of a client. Start from [`Default`] and change what is needed.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// `User-Agent` of every request.
+    pub user_agent: String,
+    /// Directory in containerd's `certs.d` layout (`<host[:port]>/hosts.toml`). May be several, divided by `:`, as
+    /// containerd's `config_path`; a directory that does not exist configures nothing.
+    pub hosts_dir: Option<PathBuf>,
+    /// Configuration of hosts that does not come from files, by `host[:port]` as in references. A host that is
+    /// named here is not looked up in [`Self::hosts_dir`].
+    pub hosts: BTreeMap<String, HostConfig>,
+    /// Use plain HTTP for registries without a configured scheme, and allow redirects from HTTPS to HTTP.
+    /// Loopback hosts get plain HTTP without this.
+    pub plain_http: bool,
+    /// TLS settings for hosts that have none of their own.
+    pub tls: TlsOptions,
+    /// Where user names, passwords and tokens come from.
+    pub credentials: Arc<dyn CredentialProvider>,
+    /// Limits of time.
+    pub timeouts: Timeouts,
+    /// What happens after transient failures.
+    pub retry: RetryPolicy,
+    /// Idle connections kept open per host; at least 8 lets a node read several layers without new handshakes.
+    /// Concurrency itself is the caller's to limit.
+    pub max_idle_per_host: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("soci-snapshotter/", env!("CARGO_PKG_VERSION")).to_owned(),
+            hosts_dir: None,
+            hosts: BTreeMap::new(),
+            plain_http: false,
+            tls: TlsOptions::default(),
+            credentials: Arc::new(Anonymous),
+            timeouts: Timeouts::default(),
+            retry: RetryPolicy::default(),
+            max_idle_per_host: 16,
+        }
+    }
+}
+
+/// Limits of time for one request; retries start them anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Resolving the name, connecting, and the TLS handshake; 3 s.
+    pub connect: Duration,
+    /// From sending a request to the first byte of the answer; 10 s. Pull-through caches that first ask their
+    /// upstream need more than the 3 s of the reference.
+    pub response_header: Duration,
+    /// Between two chunks of a body, in either direction; 30 s.
+    pub idle: Duration,
+    /// A whole request with its body, for everything but blobs; and the answer to an upload after its last byte;
+    /// 300 s.
+    pub request: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            response_header: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
+            request: Duration::from_secs(300),
+        }
+    }
+}
+
+/// TLS settings. The system's certificates are always trusted too.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct TlsOptions {
+    /// PEM files with further certificate authorities.
+    pub ca_files: Vec<PathBuf>,
+    /// PEM file with the client's certificate chain; may hold the key too.
+    pub client_cert: Option<PathBuf>,
+    /// PEM file with the client's private key.
+    pub client_key: Option<PathBuf>,
+    /// Accept any certificate. Only for trying things out: credentials are sent to whoever answers.
+    pub skip_verify: bool,
+}
+
+impl TlsOptions {
+    /// Whether these settings only make sense with TLS.
+    pub(crate) fn wants_tls(&self) -> bool {
+        !self.ca_files.is_empty() || self.client_cert.is_some()
+    }
+
+    /// These settings, with what they leave open taken from `base`.
+    pub(crate) fn over(&self, base: &Self) -> Self {
+        let mut ca_files = self.ca_files.clone();
+        ca_files.extend(base.ca_files.iter().cloned());
+        let (client_cert, client_key) = if self.client_cert.is_some() {
+            (self.client_cert.clone(), self.client_key.clone())
+        } else {
+            (base.client_cert.clone(), base.client_key.clone())
+        };
+        Self { ca_files, client_cert, client_key, skip_verify: self.skip_verify || base.skip_verify }
+    }
+}

@@ -1,0 +1,139 @@
+//! When to try again: exponential waits with jitter, `Retry-After`, and a bound on the time spent.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+use crate::error::{Error, Result};
+use crate::stats::Counters;
+
+/// How often and how long to try again after a transient failure (see [`Error::is_transient`]).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RetryPolicy {
+    /// Tries after the first; 8.
+    pub max_retries: u32,
+    /// Wait before the first retry, doubled for each later one; 30 ms.
+    pub min_wait: Duration,
+    /// The longest single wait, also for `Retry-After`; 30 s.
+    pub max_wait: Duration,
+    /// Up to this fraction is added to each wait at random, so that nodes that failed together do not return
+    /// together; 0.25.
+    pub jitter: f64,
+    /// No retry starts after this much time since the first try; 300 s.
+    pub max_elapsed: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_retries: 8,
+            min_wait: Duration::from_millis(30),
+            max_wait: Duration::from_secs(30),
+            jitter: 0.25,
+            max_elapsed: Duration::from_secs(300),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// Never try again.
+    pub fn none() -> Self {
+        Self { max_retries: 0, ..Self::default() }
+    }
+
+    /// The same policy with at most `max_retries` retries.
+    pub fn at_most(&self, max_retries: u32) -> Self {
+        Self { max_retries: self.max_retries.min(max_retries), ..self.clone() }
+    }
+
+    fn wait(&self, retry: u32, asked: Option<Duration>) -> Duration {
+        let exponential = self.min_wait.saturating_mul(2_u32.saturating_pow(retry)).min(self.max_wait);
+        let base = exponential.max(asked.unwrap_or_default()).min(self.max_wait);
+        base + base.mul_f64(self.jitter.clamp(0.0, 1.0) * fastrand::f64())
+    }
+}
+
+/// The state of one operation's retries.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    policy: RetryPolicy,
+    counters: Arc<Counters>,
+    retries: u32,
+    started: Instant,
+}
+
+impl Backoff {
+    pub(crate) fn new(policy: RetryPolicy, counters: &Arc<Counters>) -> Self {
+        Self { policy, counters: counters.clone(), retries: 0, started: Instant::now() }
+    }
+
+    /// Sleeps before the next try, or gives `error` back when there is to be none.
+    pub(crate) async fn pause(&mut self, error: Error) -> Result<()> {
+        if !error.is_transient() || self.retries >= self.policy.max_retries {
+            return Err(error);
+        }
+        let wait = self.policy.wait(self.retries, error.retry_after());
+        if self.started.elapsed() + wait > self.policy.max_elapsed {
+            return Err(error);
+        }
+        self.retries += 1;
+        self.counters.add_retries(1);
+        tracing::debug!(retry = self.retries, wait_ms = wait.as_millis() as u64, %error, "trying again");
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// Starts counting anew, after progress.
+    pub(crate) fn reset(&mut self) {
+        self.retries = 0;
+        self.started = Instant::now();
+    }
+}
+
+/// `Retry-After` as a wait from now: seconds or an HTTP date (RFC 9110, 10.2.3).
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn header(value: &str) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, value.parse().unwrap());
+        retry_after(&headers)
+    }
+
+    #[test]
+    fn retry_after_in_both_forms() {
+        assert_eq!(header("7"), Some(Duration::from_secs(7)));
+        assert_eq!(header("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        let wait = header(&soon).unwrap();
+        assert!(wait > Duration::from_secs(57) && wait <= Duration::from_secs(60), "{wait:?}");
+        assert_eq!(header("soon"), None);
+        assert_eq!(header("-1"), None);
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn waits_grow_are_capped_and_honour_the_server() {
+        let policy = RetryPolicy { jitter: 0.0, ..RetryPolicy::default() };
+        assert_eq!(policy.wait(0, None), Duration::from_millis(30));
+        assert_eq!(policy.wait(3, None), Duration::from_millis(240));
+        assert_eq!(policy.wait(60, None), policy.max_wait);
+        assert_eq!(policy.wait(0, Some(Duration::from_secs(2))), Duration::from_secs(2));
+        assert_eq!(policy.wait(0, Some(Duration::from_secs(86_400))), policy.max_wait);
+        let jittered = RetryPolicy { jitter: 0.5, ..policy }.wait(3, None);
+        assert!(jittered >= Duration::from_millis(240) && jittered <= Duration::from_millis(360));
+    }
+}

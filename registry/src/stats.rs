@@ -1,0 +1,81 @@
+//! Counters of requests and bytes: what a read really costs on the wire.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counters at one moment; take two and subtract to measure something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// HTTP requests sent, with redirects, retries and token requests.
+    pub requests: u64,
+    /// Bytes of response bodies received.
+    pub bytes_received: u64,
+    /// Bytes of request bodies sent.
+    pub bytes_sent: u64,
+    /// Requests sent again after a transient failure.
+    pub retries: u64,
+    /// Redirects followed.
+    pub redirects: u64,
+    /// Tokens fetched from a token server.
+    pub token_requests: u64,
+    /// Answers to range requests that held the whole content (status 200).
+    pub ranges_ignored: u64,
+    /// Bodies that broke off and were continued with a new range request.
+    pub resumed: u64,
+}
+
+/// The counters themselves; a blob's also count for its client.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    parent: Option<Arc<Counters>>,
+    requests: AtomicU64,
+    bytes_received: AtomicU64,
+    bytes_sent: AtomicU64,
+    retries: AtomicU64,
+    redirects: AtomicU64,
+    token_requests: AtomicU64,
+    ranges_ignored: AtomicU64,
+    resumed: AtomicU64,
+}
+
+macro_rules! counted {
+    ($($name:ident => $field:ident),* $(,)?) => {
+        $(pub(crate) fn $name(&self, n: u64) {
+            self.$field.fetch_add(n, Relaxed);
+            if let Some(parent) = &self.parent {
+                parent.$name(n);
+            }
+        })*
+    };
+}
+
+impl Counters {
+    pub(crate) fn child_of(parent: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self { parent: Some(parent.clone()), ..Self::default() })
+    }
+
+    counted! {
+        add_requests => requests,
+        add_received => bytes_received,
+        add_sent => bytes_sent,
+        add_retries => retries,
+        add_redirects => redirects,
+        add_token_requests => token_requests,
+        add_ranges_ignored => ranges_ignored,
+        add_resumed => resumed,
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        Stats {
+            requests: self.requests.load(Relaxed),
+            bytes_received: self.bytes_received.load(Relaxed),
+            bytes_sent: self.bytes_sent.load(Relaxed),
+            retries: self.retries.load(Relaxed),
+            redirects: self.redirects.load(Relaxed),
+            token_requests: self.token_requests.load(Relaxed),
+            ranges_ignored: self.ranges_ignored.load(Relaxed),
+            resumed: self.resumed.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One request to one server: authentication, redirects by hand, and the mapping of failures to errors.
+//!
+//! Retries are a level above (see [`crate::Client`]); what happens here once is what a single try means.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
+use reqwest::{Method, StatusCode};
+use url::Url;
+
+use crate::auth::{Access, Authorizer, Grant, Scope};
+use crate::body;
+use crate::error::{Context, Error, Result};
+use crate::hosts::Endpoint;
+use crate::redact;
+use crate::reference::Repository;
+use crate::retry::retry_after;
+use crate::stats::Counters;
+use crate::tls::{Pools, Purpose};
+
+/// As many as Go's HTTP client follows, and so the reference.
+const MAX_REDIRECTS: usize = 10;
+
+/// A request as it is first sent; redirects and authentication add to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Bytes>,
+    pub(crate) purpose: Purpose,
+    pub(crate) scope: Scope,
+    pub(crate) context: Context,
+}
+
+impl Request {
+    /// `method` for `<repository>/<tail>` of `endpoint`; `operation` is for messages.
+    pub(crate) fn new(
+        endpoint: &Endpoint,
+        method: Method,
+        repository: &Repository,
+        tail: &str,
+        operation: impl Into<String>,
+    ) -> Self {
+        let access = if matches!(method, Method::GET | Method::HEAD) { Access::Pull } else { Access::Push };
+        Self {
+            method,
+            url: endpoint.url(repository.name(), tail, &[]),
+            headers: HeaderMap::new(),
+            body: None,
+            purpose: Purpose::Api,
+            scope: Scope::of(repository, access),
+            context: Context {
+                operation: operation.into(),
+                host: endpoint.host().to_owned(),
+                repository: repository.name().to_owned(),
+            },
+        }
+    }
+}
+
+/// An answer with a status that is not transient; the caller judges it.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) response: reqwest::Response,
+    /// Where the answer came from, after redirects.
+    pub(crate) url: Url,
+    pub(crate) context: Context,
+}
+
+impl Reply {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(crate) fn header(&self, name: impl reqwest::header::AsHeaderName) -> Option<&str> {
+        self.response.headers().get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The error that an unwelcome status means, with the server's own words.
+    pub(crate) async fn into_error(self, counters: &Counters) -> Error {
+        let status = self.status();
+        let context = self.context;
+        let bytes = body::short(self.response, counters, &context).await;
+        status_error(status, body::error_text(&bytes), context)
+    }
+}
+
+fn status_error(status: StatusCode, detail: String, context: Context) -> Error {
+    match status {
+        StatusCode::NOT_FOUND => Error::NotFound { context, detail },
+        StatusCode::UNAUTHORIZED => Error::Unauthorized { context, detail },
+        StatusCode::FORBIDDEN => Error::Denied { context, detail },
+        _ => Error::Status { context, status: status.as_u16(), detail },
+    }
+}
+
+/// Sends requests.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    pub(crate) pools: Arc<Pools>,
+    pub(crate) authorizer: Authorizer,
+    pub(crate) request_timeout: Duration,
+    /// Redirects from HTTPS to plain HTTP are followed.
+    pub(crate) allow_downgrade: bool,
+}
+
+impl Transport {
+    /// Sends `request` to `endpoint`: answers one challenge, follows redirects.
+    ///
+    /// # Errors
+    /// Failures of the connection, refused credentials, and statuses that are transient (408, 429, 5xx but 501).
+    /// Every other status is for the caller.
+    pub(crate) async fn send(
+        &self,
+        endpoint: &Endpoint,
+        request: &Request,
+        counters: &Counters,
+    ) -> Result<Reply> {
+        let context = &request.context;
+        let mut url = request.url.clone();
+        let mut renewed = false;
+        let mut redirects = 0;
+        loop {
+            let own = endpoint.owns(&url);
+            let grant =
+                if own { self.authorizer.current(endpoint, &request.scope, context).await? } else { None };
+            let response = self.transmit(endpoint, request, &url, grant.as_ref(), counters).await?;
+            let status = response.status();
+
+            let refused =
+                status == StatusCode::UNAUTHORIZED || (status == StatusCode::FORBIDDEN && grant.is_some());
+            if own && refused && !renewed {
+                renewed = true;
+                let headers = response.headers().clone();
+                let said = body::error_text(&body::short(response, counters, context).await);
+                let again =
+                    self.authorizer.renew(endpoint, &request.scope, &headers, grant.as_ref(), context);
+                if again.await? {
+                    continue;
+                }
+                return Err(status_error(status, said, context.clone()));
+            }
+            if let Some(next) = self.redirect(endpoint, request, &url, &response)? {
+                redirects += 1;
+                if redirects > MAX_REDIRECTS {
+                    return Err(Error::protocol(context, format!("more than {MAX_REDIRECTS} redirects")));
+                }
+                counters.add_redirects(1);
+                body::short(response, counters, context).await;
+                url = next;
+                continue;
+            }
+            if is_transient(status) {
+                return Err(transient(response, counters, context).await);
+            }
+            return Ok(Reply { response, url, context: context.clone() });
+        }
+    }
+
+    /// One exchange over the network.
+    async fn transmit(
+        &self,
+        endpoint: &Endpoint,
+        request: &Request,
+        url: &Url,
+        grant: Option<&Grant>,
+        counters: &Counters,
+    ) -> Result<reqwest::Response> {
+        let context = &request.context;
+        let client = self.client_for(endpoint, url, request.purpose)?;
+        let mut outgoing = client.request(request.method.clone(), url.clone());
+        if endpoint.owns(url) {
+            outgoing = outgoing.headers(endpoint.headers().clone());
+        }
+        outgoing = outgoing.headers(request.headers.clone());
+        if let Some(grant) = grant {
+            outgoing = outgoing.header(AUTHORIZATION, grant.header.clone());
+        }
+        if let Some(body) = &request.body {
+            counters.add_sent(body.len() as u64);
+            outgoing = outgoing.body(body.clone());
+        }
+        if request.purpose == Purpose::Api {
+            outgoing = outgoing.timeout(self.request_timeout);
+        }
+        counters.add_requests(1);
+        tracing::trace!(method = %request.method, url = %redact::url(url), "request");
+        // The pool connects within `send`, so its time comes on top.
+        let limit = endpoint.connect_timeout() + endpoint.response_timeout();
+        match tokio::time::timeout(limit, outgoing.send()).await {
+            Err(_) => Err(Error::Timeout { context: context.clone(), waited_for: "the answer", limit }),
+            Ok(Err(error)) => Err(Error::transport(context, error)),
+            Ok(Ok(response)) => {
+                tracing::trace!(status = response.status().as_u16(), url = %redact::url(url), "answer");
+                Ok(response)
+            }
+        }
+    }
+
+    pub(crate) fn client_for(
+        &self,
+        endpoint: &Endpoint,
+        url: &Url,
+        purpose: Purpose,
+    ) -> Result<reqwest::Client> {
+        self.pools.get(url.scheme() == "https", endpoint.tls(), endpoint.connect_timeout(), purpose)
+    }
+
+    /// Where `response` sends us, if it does.
+    fn redirect(
+        &self,
+        endpoint: &Endpoint,
+        request: &Request,
+        from: &Url,
+        response: &reqwest::Response,
+    ) -> Result<Option<Url>> {
+        let reading = matches!(request.method, Method::GET | Method::HEAD);
+        let follows = match response.status().as_u16() {
+            301..=303 => reading,
+            307 | 308 => true,
+            _ => false,
+        };
+        if !follows {
+            return Ok(None);
+        }
+        let context = &request.context;
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let Some(location) = location else {
+            return Err(Error::protocol(context, "a redirect without a Location that can be read"));
+        };
+        let next = self.resolve(from, location, context)?;
+        if !reading && !endpoint.owns(&next) {
+            return Err(Error::protocol(
+                context,
+                format!("an upload is redirected to another server ({})", redact::url(&next)),
+            ));
+        }
+        Ok(Some(next))
+    }
+
+    /// `location` as a URL, seen from `base`.
+    pub(crate) fn resolve(&self, base: &Url, location: &str, context: &Context) -> Result<Url> {
+        let next = base.join(location).map_err(|_| Error::protocol(context, "Location is not a URL"))?;
+        if !matches!(next.scheme(), "http" | "https") || next.host_str().is_none() {
+            return Err(Error::protocol(context, "Location is not an HTTP URL"));
+        }
+        if base.scheme() == "https" && next.scheme() == "http" && !self.allow_downgrade {
+            let shown = redact::url(&next);
+            return Err(Error::protocol(
+                context,
+                format!(
+                    "redirect from HTTPS to plain HTTP refused ({shown}); allow plain HTTP if that is meant"
+                ),
+            ));
+        }
+        Ok(next)
+    }
+}
+
+pub(crate) fn is_transient(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 408 | 429) || (status.is_server_error() && status.as_u16() != 501)
+}
+
+pub(crate) async fn transient(response: reqwest::Response, counters: &Counters, context: &Context) -> Error {
+    let status = response.status();
+    let retry_after = retry_after(response.headers());
+    let detail = body::error_text(&body::short(response, counters, context).await);
+    let context = context.clone();
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        Error::RateLimited { context, detail, retry_after }
+    } else {
+        Error::Server { context, status: status.as_u16(), detail, retry_after }
+    }
+}

@@ -1,0 +1,283 @@
+//! Authentication: tokens, their renewal, and where credentials go.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{SECRET, assert_clean, client, client_as, config, noise, put, read, repository};
+use registry::{
+    Client, ClientConfig, Credential, CredentialProvider, DockerConfig, Error, StaticCredentials,
+};
+use testdata::registry::{Action, Auth, Fault, Listener, Redirect, TestRegistry, TokenIn};
+
+fn bearer() -> Auth {
+    Auth::bearer("me", SECRET)
+}
+
+#[tokio::test]
+async fn one_token_serves_all_reads_and_goes_ahead_of_them() {
+    for auth in [Auth::anonymous_bearer(), bearer()] {
+        let registry = TestRegistry::builder().auth(auth).start().await;
+        let data = noise(1000);
+        let client = client_as("me", SECRET);
+        let blob = client.blob_reader(&repository(&registry), put(&registry, &data), 1000);
+        for i in 0..5 {
+            assert_eq!(read(&blob, i..i + 10).await.unwrap(), data[i as usize..][..10]);
+        }
+        assert_eq!(registry.token_requests(), 1);
+        let refused = registry.requests().iter().filter(|r| r.status == 401).count();
+        assert_eq!(refused, 1, "only the very first request goes out bare");
+        // Another repository needs another token, but no challenge.
+        let other = registry::Repository::new(&registry.host(), "c/d").unwrap();
+        client.blob_exists(&other, &registry::Digest::of(&data)).await.unwrap().unwrap();
+        assert_eq!(registry.token_requests(), 2);
+        assert_eq!(registry.requests().iter().filter(|r| r.status == 401).count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn renewal_is_single_flight_on_401_and_403() {
+    for status in [401, 403] {
+        let registry = TestRegistry::builder()
+            .auth(bearer())
+            .expired_token_status(status)
+            .latency(Duration::from_millis(10))
+            .start()
+            .await;
+        let data = noise(1000);
+        let blob = client_as("me", SECRET).blob_reader(&repository(&registry), put(&registry, &data), 1000);
+        read(&blob, 0..1).await.unwrap();
+        assert_eq!(registry.token_requests(), 1);
+        for _ in 0..3 {
+            registry.expire_tokens();
+            registry.clear_requests();
+            let reads = (0..16_u64).map(|i| read(&blob, i..i + 10));
+            for (i, bytes) in futures::future::join_all(reads).await.into_iter().enumerate() {
+                assert_eq!(bytes.unwrap(), data[i..i + 10]);
+            }
+            assert_eq!(registry.token_requests(), 1, "status {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn first_token_is_single_flight_too() {
+    let registry = TestRegistry::builder().auth(bearer()).latency(Duration::from_millis(10)).start().await;
+    let client = client_as("me", SECRET);
+    let digests: Vec<_> = (0..16_u8).map(|i| put(&registry, &[i; 100])).collect();
+    let repository = repository(&registry);
+    let looks = digests.iter().map(|digest| client.blob_exists(&repository, digest));
+    for found in futures::future::join_all(looks).await {
+        assert_eq!(found.unwrap(), Some(100));
+    }
+    assert_eq!(registry.token_requests(), 1);
+    assert_eq!(client.stats().token_requests, 1);
+}
+
+#[tokio::test]
+async fn tokens_are_renewed_before_they_expire() {
+    let expires_in = Duration::from_secs(1);
+    let auth = Auth::Bearer { user: None, expires_in, token_in: TokenIn::AccessToken };
+    let registry = TestRegistry::builder().auth(auth).start().await;
+    let blob = client().blob_reader(&repository(&registry), put(&registry, &noise(1000)), 1000);
+    read(&blob, 0..1).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(950)).await;
+    registry.clear_requests();
+    read(&blob, 0..1).await.unwrap();
+    assert_eq!(registry.token_requests(), 1);
+    assert!(registry.requests().iter().all(|r| r.status != 401));
+}
+
+#[tokio::test]
+async fn basic_authentication() {
+    let registry = TestRegistry::builder().auth(Auth::basic("me", SECRET)).start().await;
+    let digest = put(&registry, &noise(1000));
+    let blob = client_as("me", SECRET).blob_reader(&repository(&registry), digest.clone(), 1000);
+    read(&blob, 0..1).await.unwrap();
+    read(&blob, 0..1).await.unwrap();
+    assert_eq!(registry.requests().len(), 3);
+    for client in [client_as("me", "wrong"), client()] {
+        let error = client.blob_exists(&repository(&registry), &digest).await.unwrap_err();
+        assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("docker login {}", registry.host())), "{error}");
+        assert_clean(&error, &["wrong"]);
+    }
+}
+
+#[tokio::test]
+async fn wrong_passwords_are_reported_without_them() {
+    let registry = TestRegistry::builder().auth(bearer()).start().await;
+    let digest = put(&registry, b"x");
+    let error = client_as("me", "hunter2").blob_exists(&repository(&registry), &digest).await.unwrap_err();
+    assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
+    assert_clean(&error, &["hunter2", "bWU6aHVudGVyMg"]);
+    // A token server that quotes what it was given.
+    registry.inject(Fault::always(Action::Status(403, vec![], "bad password hunter2".into())).path("/token"));
+    let error = client_as("me", "hunter2").blob_exists(&repository(&registry), &digest).await.unwrap_err();
+    assert_clean(&error, &["hunter2"]);
+}
+
+#[tokio::test]
+async fn identity_and_registry_tokens() {
+    let registry = TestRegistry::builder().auth(bearer()).start().await;
+    let digest = put(&registry, b"x");
+    let with = |credential| {
+        let credentials = Arc::new(StaticCredentials::for_host(registry.host(), credential));
+        Client::new(ClientConfig { credentials, ..config() }).unwrap()
+    };
+    let client = with(Credential::IdentityToken(SECRET.into()));
+    assert_eq!(client.blob_exists(&repository(&registry), &digest).await.unwrap(), Some(1));
+    let posted = registry.requests().iter().any(|r| r.method == "POST" && r.path == "/token");
+    assert!(posted);
+    // token-1 was issued above; it is handed over ready-made.
+    let client = with(Credential::RegistryToken("token-1".into()));
+    assert_eq!(client.blob_exists(&repository(&registry), &digest).await.unwrap(), Some(1));
+    assert_eq!(client.stats().token_requests, 0);
+}
+
+#[tokio::test]
+async fn token_servers_that_know_only_get() {
+    let registry = TestRegistry::builder().auth(bearer()).start().await;
+    let digest = put(&registry, b"x");
+    for status in [404, 405, 400, 401] {
+        registry.inject(Fault::once(Action::Status(status, vec![], "".into())).path("/token").method("POST"));
+        let client = client_as("me", SECRET);
+        assert_eq!(client.blob_exists(&repository(&registry), &digest).await.unwrap(), Some(1), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_stay_at_the_registry() {
+    let registry = TestRegistry::builder().auth(bearer()).redirect_blobs(Redirect::default()).start().await;
+    let data = noise(1000);
+    let blob = client_as("me", SECRET).blob_reader(&repository(&registry), put(&registry, &data), 1000);
+    for _ in 0..3 {
+        read(&blob, 0..10).await.unwrap();
+    }
+    registry.expire_redirects();
+    read(&blob, 0..10).await.unwrap();
+    let requests = registry.requests();
+    let at_storage: Vec<_> = requests.iter().filter(|r| r.listener == Listener::Redirect).collect();
+    assert!(at_storage.len() >= 4);
+    assert!(at_storage.iter().all(|r| !r.had_authorization));
+}
+
+#[tokio::test]
+async fn denied_is_told_apart_and_not_repeated_for_ever() {
+    let registry = TestRegistry::builder().auth(bearer()).start().await;
+    let digest = put(&registry, b"x");
+    let client = client_as("me", SECRET);
+    client.blob_exists(&repository(&registry), &digest).await.unwrap();
+    registry.clear_requests();
+    let body = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
+    registry.inject(Fault::always(Action::Status(403, vec![], body.into())).path("/manifests/"));
+    let error = client.manifest_in(&repository(&registry), "latest").await.unwrap_err();
+    assert!(matches!(error, Error::Denied { .. }), "{error}");
+    assert!(error.to_string().contains("requested access to the resource is denied"), "{error}");
+    assert!(registry.requests().len() <= 3);
+}
+
+fn helper(dir: &Path, name: &str, script: &str) {
+    let path = dir.join(format!("docker-credential-{name}"));
+    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Helpers are found through PATH. The variable is the process's own, so all of it is in one test: it runs this
+/// test binary again with PATH set.
+#[test]
+fn credential_helpers() {
+    if std::env::var_os("REGISTRY_TEST_HELPERS").is_some() {
+        return tokio::runtime::Runtime::new().unwrap().block_on(helpers_in_path());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    helper(
+        dir.path(),
+        "good",
+        &format!(
+            "read host; printf '{{\"ServerURL\":\"%s\",\"Username\":\"me-%s\",\"Secret\":\"{SECRET}\"}}' $host $host"
+        ),
+    );
+    helper(dir.path(), "token", &format!("echo '{{\"Username\":\"<token>\",\"Secret\":\"{SECRET}\"}}'"));
+    helper(dir.path(), "none", "echo 'credentials not found in native keychain'; exit 1");
+    helper(dir.path(), "bad", "echo 'keychain is locked' >&2; exit 1");
+    helper(dir.path(), "slow", "sleep 60");
+    helper(dir.path(), "rubbish", &format!("echo {SECRET}"));
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "credential_helpers", "--nocapture"])
+        .env("REGISTRY_TEST_HELPERS", "1")
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(
+        run.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&run.stdout),
+        String::from_utf8_lossy(&run.stderr)
+    );
+}
+
+async fn helpers_in_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let names = ["good", "token", "none", "bad", "slow", "rubbish", "missing", "../x"];
+    let helpers: serde_json::Map<String, serde_json::Value> =
+        names.iter().enumerate().map(|(i, name)| (format!("h{i}"), (*name).into())).collect();
+    std::fs::write(
+        &file,
+        serde_json::json!({ "credHelpers": helpers, "auths": {"h2": {"identitytoken": "old"}} }).to_string(),
+    )
+    .unwrap();
+    let config = DockerConfig::from_file(&file).with_helper_timeout(Duration::from_secs(2));
+    let ask = |i: usize| {
+        let config = config.clone();
+        async move { config.credential(&format!("h{i}"), "a/b").await }
+    };
+    assert_eq!(ask(0).await.unwrap(), Some(Credential::password("me-h0", SECRET)));
+    assert_eq!(ask(1).await.unwrap(), Some(Credential::IdentityToken(SECRET.into())));
+    assert_eq!(
+        ask(2).await.unwrap(),
+        Some(Credential::IdentityToken("old".into())),
+        "the store has none, the file has"
+    );
+    for (i, words) in [
+        (3, "keychain is locked"),
+        (4, "no answer"),
+        (5, "JSON"),
+        (6, "not installed"),
+        (7, "name of a helper"),
+    ] {
+        let error = ask(i).await.unwrap_err();
+        assert!(matches!(error, Error::Credentials { .. }));
+        assert!(error.to_string().contains(words), "{error}");
+        assert_clean(&error, &[]);
+    }
+    assert_eq!(config.credential("elsewhere", "a/b").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn docker_configuration_is_read_again_each_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("config.json");
+    let registry = TestRegistry::builder().auth(Auth::basic("me", "pw")).start().await;
+    let digest = put(&registry, b"x");
+    let credentials = Arc::new(DockerConfig::from_file(&file));
+    let client = Client::new(ClientConfig { credentials, ..config() }).unwrap();
+    assert!(client.blob_exists(&repository(&registry), &digest).await.unwrap_err().is_auth());
+    // me:pw
+    std::fs::write(
+        &file,
+        format!(r#"{{"auths":{{"http://{}/v2/":{{"auth":"bWU6cHc="}}}}}}"#, registry.host()),
+    )
+    .unwrap();
+    assert_eq!(client.blob_exists(&repository(&registry), &digest).await.unwrap(), Some(1));
+    std::fs::write(&file, format!("{{\"auths\": {SECRET}")).unwrap();
+    let error = DockerConfig::from_file(&file).credential(&registry.host(), "a/b").await.unwrap_err();
+    assert!(error.to_string().contains("line 1"), "{error}");
+    assert_clean(&error, &[]);
+}

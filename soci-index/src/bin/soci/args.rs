@@ -1,0 +1,357 @@
+//! The command line. Names, short forms and defaults are the reference's (they are an interface: nerdctl and scripts
+//! depend on them); what is added is additional.
+
+// These comments are help texts for a terminal: brackets in them are no links.
+#![allow(rustdoc::broken_intra_doc_links)]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use registry::Digest;
+use soci_index::platform::Platform;
+use soci_index::registry_args::RegistryArgs;
+use soci_index::source::SourceSpec;
+
+use crate::table::parse_go_duration;
+
+/// `--version` prints `soci version v1.0.0 <revision>`; nerdctl parses this form.
+const VERSION: &str = concat!("version v", env!("CARGO_PKG_VERSION"), " ", env!("SOCI_REVISION"));
+
+/// Build, push and inspect SOCI indexes.
+///
+/// A SOCI index lets a container start before its image is downloaded: it names a table of contents with decompressor
+/// checkpoints (a zTOC) for each large layer, so that a snapshotter can fetch just the parts that are read.
+///
+/// `soci create` reads the image from where it is (a registry, an OCI layout, an OCI archive), needs neither containerd
+/// nor root, and keeps no copy of the layers.
+#[derive(Debug, Parser)]
+#[command(
+    name = "soci",
+    version = VERSION,
+    disable_version_flag = true,
+    propagate_version = false,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_long_help = "\
+Examples:
+  Index an image in a registry and push the index beside it:
+    soci create --push registry.example.com/app:v1
+
+  The same in two steps, for every platform of the image:
+    soci create --all-platforms registry.example.com/app:v1
+    soci push --all-platforms registry.example.com/app:v1
+
+  Index an image in an OCI layout, as skopeo writes it:
+    soci create oci:./app:v1
+
+  See what there is:
+    soci index list
+    soci ztoc info sha256:…
+
+Exit status: 0 success, 1 failure, 2 wrong usage."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+}
+
+/// Flags before the command; after it they work too.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Globals {
+    /// Address of containerd's socket. Accepted for compatibility; containerd is not needed
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "SOCKET",
+        env = "CONTAINERD_ADDRESS",
+        default_value = "/run/containerd/containerd.sock",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    pub(crate) address: String,
+    /// Namespace of containerd. Accepted for compatibility; containerd is not needed
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = "CONTAINERD_NAMESPACE",
+        default_value = "default",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    pub(crate) namespace: String,
+    /// Give up after this time, such as 90s or 1m30s; 0 for never
+    #[arg(long, global = true, value_name = "DURATION", default_value = "0", value_parser = parse_go_duration)]
+    pub(crate) timeout: Duration,
+    /// Log what is done, to stderr
+    #[arg(long, global = true)]
+    pub(crate) debug: bool,
+    /// Where artifacts are kept
+    #[arg(long, global = true, value_name = "STORE", default_value = "soci")]
+    pub(crate) content_store: ContentStore,
+    /// Root directory of the artifact store [default: /var/lib/soci-snapshotter-grpc for root, otherwise
+    /// soci-snapshotter-grpc in $XDG_DATA_HOME or ~/.local/share]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) root: Option<PathBuf>,
+    /// Print the version
+    #[arg(long, short = 'v', action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// Values of `--content-store`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ContentStore {
+    /// The artifact store under --root.
+    Soci,
+    /// containerd's content store (not supported yet).
+    Containerd,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Create(CreateArgs),
+    Push(PushArgs),
+    /// List, show and remove SOCI indexes
+    Index {
+        #[command(subcommand)]
+        command: IndexCommand,
+    },
+    /// List and show zTOCs, and read files through them
+    Ztoc {
+        #[command(subcommand)]
+        command: ZtocCommand,
+    },
+}
+
+/// Which platforms are meant.
+#[derive(Debug, Args)]
+pub(crate) struct PlatformArgs {
+    /// Every platform of the image
+    #[arg(long, conflicts_with = "platform")]
+    pub(crate) all_platforms: bool,
+    /// Platforms as os/arch[/variant], repeated or divided by commas [default: this machine's]
+    #[arg(long, short, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platform: Vec<Platform>,
+}
+
+/// How indexes are pushed.
+#[derive(Debug, Args)]
+pub(crate) struct UploadArgs {
+    /// What to do if the registry has an index for the image already
+    #[arg(long, value_enum, default_value = "warn")]
+    pub(crate) existing_index: Existing,
+    /// Blobs that are uploaded at the same time
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) max_concurrent_uploads: u16,
+}
+
+/// Values of `--existing-index`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Existing {
+    /// Say so and push.
+    Warn,
+    /// Say so and do not push.
+    Skip,
+    /// Push without asking.
+    Allow,
+}
+
+/// Values of `--optimizations`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Optimization {
+    /// Mark layers without extended attributes.
+    Xattr,
+}
+
+/// Build the SOCI index of an image
+///
+/// Each platform asked for gets an index, and each layer that is large enough a zTOC, in one pass over its bytes.
+///
+/// IMAGE is
+///   REF or docker://REF       an image in a registry
+///   oci:DIR[:TAG]             an image in an OCI layout
+///   oci-archive:FILE[:TAG]    an image in an OCI archive (an uncompressed tar)
+///
+/// A layer that cannot be indexed (damaged, sparse files, an unsupported compression) is left out
+/// with a warning; the others are still read lazily. A zTOC that the store has already is used
+/// again.
+#[derive(Debug, Args)]
+#[command(
+    verbatim_doc_comment,
+    after_long_help = "\
+Examples:
+  soci create registry.example.com/app:v1
+  soci create --push --all-platforms registry.example.com/app:v1
+  soci create --min-layer-size 0 --span-size 1048576 oci:./app:v1
+  skopeo copy docker-archive:app.tar oci:./app:v1 && soci create oci:./app:v1
+  soci create oci-archive:app.tar --push-to registry.example.com/app"
+)]
+pub(crate) struct CreateArgs {
+    /// The image: REF, docker://REF, oci:DIR[:TAG] or oci-archive:FILE[:TAG]
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: SourceSpec,
+    #[command(flatten)]
+    pub(crate) platforms: PlatformArgs,
+    /// Uncompressed bytes between checkpoints. Smaller spans mean smaller reads and larger zTOCs (32 KiB a span)
+    #[arg(long, value_name = "BYTES", default_value = "4194304", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
+    pub(crate) span_size: u64,
+    /// Smallest compressed layer that gets a zTOC
+    #[arg(long, value_name = "BYTES", default_value = "10485760", value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
+    pub(crate) min_layer_size: u64,
+    /// Optimizations to apply
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) optimizations: Vec<Optimization>,
+    /// Build zTOCs again that the store has already
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    /// Push the indexes to the image's repository when they are built
+    #[arg(long, help_heading = "Push")]
+    pub(crate) push: bool,
+    /// Push the indexes to the repository of REF, which has the same image
+    #[arg(long, value_name = "REF", help_heading = "Push")]
+    pub(crate) push_to: Option<registry::Reference>,
+    #[command(flatten, next_help_heading = "Push")]
+    pub(crate) upload: UploadArgs,
+    /// Print only the digests of the indexes
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// Push SOCI indexes to the registry that has their image
+///
+/// The newest index of each platform goes to the repository of REF. The registry has to have the image; the index is found by the digest of its manifest, so that an index that was built
+/// from an OCI layout can be pushed to wherever the same image went.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  soci push registry.example.com/app:v1
+  soci push --all-platforms --existing-index skip registry.example.com/app:v1
+  soci push --user me --password-stdin registry.example.com/app:v1 < password")]
+pub(crate) struct PushArgs {
+    /// The image in its registry
+    #[arg(value_name = "REF")]
+    pub(crate) image: SourceSpec,
+    #[command(flatten)]
+    pub(crate) platforms: PlatformArgs,
+    #[command(flatten)]
+    pub(crate) upload: UploadArgs,
+    /// Print only the digests of the indexes
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Accepted for compatibility
+    #[arg(long, hide = true, env = "CONTAINERD_SNAPSHOTTER", hide_env_values = true)]
+    pub(crate) snapshotter: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IndexCommand {
+    /// List the indexes in the store, newest first
+    #[command(visible_alias = "ls")]
+    List(IndexListArgs),
+    /// Print an index manifest
+    Info(IndexInfoArgs),
+    /// Remove indexes, and zTOCs that no other index uses
+    #[command(visible_alias = "rm")]
+    Remove(IndexRemoveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IndexListArgs {
+    /// Only indexes of this image
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) r#ref: Option<String>,
+    /// Only indexes for these platforms
+    #[arg(long, short, value_name = "PLATFORM", value_delimiter = ',')]
+    pub(crate) platform: Vec<Platform>,
+    /// Print only digests
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IndexInfoArgs {
+    /// Digest of the index
+    pub(crate) digest: Digest,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "which", required = true, multiple = false)]
+pub(crate) struct IndexRemoveArgs {
+    /// Digests of the indexes
+    #[arg(group = "which", value_name = "DIGEST")]
+    pub(crate) digests: Vec<Digest>,
+    /// All indexes of this image
+    #[arg(long, value_name = "IMAGE", group = "which")]
+    pub(crate) r#ref: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ZtocCommand {
+    /// List the zTOCs in the store
+    #[command(visible_alias = "ls")]
+    List(ZtocListArgs),
+    /// Print what a zTOC says, as JSON
+    Info(ZtocInfoArgs),
+    GetFile(Box<GetFileArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ZtocListArgs {
+    /// Only this zTOC
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) ztoc_digest: Option<Digest>,
+    /// Only zTOCs of this image
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image_ref: Option<String>,
+    /// Print only digests
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ZtocInfoArgs {
+    /// Digest of the zTOC
+    pub(crate) digest: Digest,
+}
+
+/// Read one file of a layer, fetching only the spans it lies in
+///
+/// The layer's bytes come from the image that the zTOC was built for, or from --image; links
+/// within the layer are followed.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  soci ztoc get-file sha256:… etc/os-release
+  soci ztoc get-file -o python3 --image registry.example.com/app:v1 sha256:… usr/bin/python3.13")]
+pub(crate) struct GetFileArgs {
+    /// Digest of the zTOC
+    pub(crate) digest: Digest,
+    /// Name of the file in the layer
+    pub(crate) file: String,
+    /// Write to this file (mode 0644) instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Read the layer from this image [default: the image given to `soci create`]
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<SourceSpec>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}

@@ -1,0 +1,138 @@
+//! `soci index list|info|remove`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::bail;
+use registry::Digest;
+use serde_json::json;
+use soci_index::canonical_json;
+use soci_index::manifest::IndexVersion;
+use soci_index::oci::MAX_MANIFEST_SIZE;
+use soci_index::store::{ArtifactKind, Record};
+
+use crate::args::{IndexInfoArgs, IndexListArgs, IndexRemoveArgs};
+use crate::session::{Session, names_image};
+use crate::table::{Table, go_duration};
+
+pub(crate) async fn list(session: &Session, args: IndexListArgs) -> anyhow::Result<()> {
+    let mut records = session.store()?.records().await?;
+    records.retain(|record| {
+        let platform = || args.platform.iter().any(|wanted| wanted.to_string() == record.platform);
+        record.kind == ArtifactKind::Index
+            && args.r#ref.as_ref().is_none_or(|image| names_image(&record.image_ref, image))
+            && (args.platform.is_empty() || platform())
+    });
+    records.sort_by(|a, b| {
+        let newest = |record: &Record| std::cmp::Reverse((record.created_at, record.created_at_ns));
+        newest(a).cmp(&newest(b)).then_with(|| (&a.digest, &a.image_ref).cmp(&(&b.digest, &b.image_ref)))
+    });
+    if args.quiet {
+        let mut last = None;
+        for record in &records {
+            if last != Some(&record.digest) {
+                session.output.line(&record.digest)?;
+            }
+            last = Some(&record.digest);
+        }
+        return Ok(());
+    }
+    if args.json {
+        let all: Vec<serde_json::Value> = records.iter().map(as_json).collect();
+        session.output.line(serde_json::to_string_pretty(&all)?)?;
+        return Ok(());
+    }
+    let mut table =
+        Table::new(&["DIGEST", "SIZE", "IMAGE REF", "PLATFORM", "MEDIA TYPE", "MANIFEST VERSION", "CREATED"]);
+    for record in &records {
+        table.row(vec![
+            record.digest.to_string(),
+            record.size.to_string(),
+            soci_index::text::excerpt(&record.image_ref),
+            record.platform.clone(),
+            record.media_type.clone(),
+            version(record),
+            age(record),
+        ]);
+    }
+    session.output.raw(table.render().as_bytes())?;
+    Ok(())
+}
+
+fn version(record: &Record) -> String {
+    IndexVersion::from_media_type(&record.artifact_type)
+        .map(|version| version.to_string())
+        .unwrap_or_default()
+}
+
+fn created(record: &Record) -> Option<SystemTime> {
+    let seconds = u64::try_from(record.created_at).ok().filter(|&seconds| seconds > 0)?;
+    UNIX_EPOCH.checked_add(Duration::new(seconds, record.created_at_ns.min(999_999_999)))
+}
+
+fn age(record: &Record) -> String {
+    match created(record) {
+        Some(created) => format!("{} ago", go_duration(created.elapsed().unwrap_or_default())),
+        None => "n/a".to_owned(),
+    }
+}
+
+fn as_json(record: &Record) -> serde_json::Value {
+    let created = jiff::Timestamp::from_second(record.created_at).ok().map(|time| time.to_string());
+    json!({
+        "digest": record.digest,
+        "size": record.size,
+        "image_ref": record.image_ref,
+        "image_manifest": record.oci_digest,
+        "image_digest": record.image_digest,
+        "platform": record.platform,
+        "media_type": record.media_type,
+        "version": version(record),
+        "span_size": record.span_size,
+        "created_at": created,
+    })
+}
+
+pub(crate) async fn info(session: &Session, args: IndexInfoArgs) -> anyhow::Result<()> {
+    let store = session.store()?;
+    let records = store.records().await?;
+    if records.iter().any(|record| record.digest == args.digest && record.kind == ArtifactKind::Layer) {
+        bail!(
+            "the provided digest is of ztoc not SOCI index. Use \"soci ztoc info\" command to get detailed info of ztoc"
+        );
+    }
+    // Parsed to make sure that it is one; printed as it is.
+    store.index(&args.digest).await?;
+    let json = store.get(&args.digest, MAX_MANIFEST_SIZE).await?;
+    let mut text = canonical_json::indent(&json);
+    text.push(b'\n');
+    session.output.raw(&text)?;
+    Ok(())
+}
+
+pub(crate) async fn remove(session: &Session, args: IndexRemoveArgs) -> anyhow::Result<()> {
+    let store = session.store()?;
+    let records = store.records().await?;
+    let indexes = || records.iter().filter(|record| record.kind == ArtifactKind::Index);
+    let removed = if let Some(image) = args.r#ref {
+        if !indexes().any(|record| names_image(&record.image_ref, &image)) {
+            bail!("no SOCI index of {image} in the store; `soci index list` shows what there is");
+        }
+        store.remove_indexes(move |record| names_image(&record.image_ref, &image)).await?
+    } else {
+        let missing: Vec<&Digest> =
+            args.digests.iter().filter(|digest| !indexes().any(|record| record.digest == **digest)).collect();
+        if let Some(digest) = missing.first() {
+            bail!("{digest} is not a SOCI index in the store; nothing was removed");
+        }
+        let digests = args.digests;
+        store.remove_indexes(move |record| digests.contains(&record.digest)).await?
+    };
+    tracing::debug!(?removed, "removed");
+    if removed.shared {
+        session.output.note(format_args!(
+            "the blobs stay: {} holds the state of awslabs/soci-snapshotter too, which may name them",
+            store.root().display()
+        ));
+    }
+    Ok(())
+}

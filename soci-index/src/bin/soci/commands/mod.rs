@@ -1,0 +1,6 @@
+//! One module per command.
+
+pub(crate) mod create;
+pub(crate) mod index;
+pub(crate) mod push;
+pub(crate) mod ztoc;

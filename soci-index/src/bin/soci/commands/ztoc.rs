@@ -1,0 +1,216 @@
+//! `soci ztoc list|info|get-file`.
+
+use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::{BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+
+use anyhow::{Context, bail};
+use registry::{Descriptor, Digest};
+use serde_json::json;
+use soci_index::canonical_json::{self, Encoder};
+use soci_index::extract;
+use soci_index::manifest::{MAX_ZTOC_SIZE, ZTOC};
+use soci_index::source::SourceSpec;
+use soci_index::store::{ArtifactKind, Record, Store};
+use ztoc::Ztoc;
+
+use crate::args::{GetFileArgs, ZtocInfoArgs, ZtocListArgs};
+use crate::output::Output;
+use crate::session::{Session, names_image};
+use crate::table::Table;
+
+pub(crate) async fn list(session: &Session, args: ZtocListArgs) -> anyhow::Result<()> {
+    let store = session.store()?;
+    let mut records = store.records().await?;
+    let of_image = match &args.image_ref {
+        Some(image) => Some(ztocs_of(&store, &records, image).await?),
+        None => None,
+    };
+    records.retain(|record| {
+        record.kind == ArtifactKind::Layer
+            && args.ztoc_digest.as_ref().is_none_or(|wanted| record.digest == *wanted)
+            && of_image.as_ref().is_none_or(|ztocs| ztocs.contains(&record.digest))
+    });
+    if args.quiet {
+        let digests: BTreeSet<&Digest> = records.iter().map(|record| &record.digest).collect();
+        for digest in digests {
+            session.output.line(digest)?;
+        }
+    } else if args.json {
+        let all: Vec<serde_json::Value> = records
+            .iter()
+            .map(|record| {
+                json!({
+                    "digest": record.digest,
+                    "size": record.size,
+                    "layer_digest": record.oci_digest,
+                    "span_size": record.span_size,
+                    "build_tool": record.tool,
+                })
+            })
+            .collect();
+        session.output.line(serde_json::to_string_pretty(&all)?)?;
+    } else {
+        let mut table = Table::new(&["DIGEST", "SIZE", "LAYER DIGEST"]);
+        for record in &records {
+            table.row(vec![
+                record.digest.to_string(),
+                record.size.to_string(),
+                record.oci_digest.to_string(),
+            ]);
+        }
+        session.output.raw(table.render().as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The zTOCs in all indexes of an image.
+async fn ztocs_of(store: &Store, records: &[Record], image: &str) -> anyhow::Result<BTreeSet<Digest>> {
+    let indexes = records
+        .iter()
+        .filter(|record| record.kind == ArtifactKind::Index && names_image(&record.image_ref, image));
+    let mut found = BTreeSet::new();
+    let mut known = false;
+    for record in indexes {
+        known = true;
+        let index = store.index(&record.digest).await?;
+        found.extend(index.ztocs().map(|ztoc| ztoc.descriptor.digest.clone()));
+    }
+    if !known {
+        bail!("no SOCI index of {image} in the store; `soci index list` shows what there is");
+    }
+    Ok(found)
+}
+
+/// Reads a zTOC from the store.
+async fn load(store: &Store, records: &[Record], digest: &Digest) -> anyhow::Result<Ztoc> {
+    if records.iter().any(|record| record.digest == *digest && record.kind == ArtifactKind::Index) {
+        bail!("the provided digest belongs to a SOCI index. Use \"soci index info\" to get detailed info");
+    }
+    let bytes = store.get(digest, MAX_ZTOC_SIZE).await?;
+    Ztoc::parse(bytes).with_context(|| format!("{digest}"))
+}
+
+pub(crate) async fn info(session: &Session, args: ZtocInfoArgs) -> anyhow::Result<()> {
+    let store = session.store()?;
+    let ztoc = load(&store, &store.records().await?, &args.digest).await?;
+    let spans = ztoc.spans();
+    // The reference takes the end as inclusive here.
+    let range = |entry: &ztoc::EntryRef<'_>| {
+        (spans.span_of(entry.offset), spans.span_of(entry.offset.saturating_add(entry.size)))
+    };
+    let multi_span =
+        ztoc.entries().filter(|entry| matches!(range(entry), (start, end) if start != end)).count();
+    let mut json = Encoder::new();
+    json.object(|json| {
+        json.key("version").string(ztoc.version());
+        json.key("build_tool").string(ztoc.build_tool_identifier());
+        json.key("size").integer(ztoc.bytes().len() as u64);
+        json.key("span_size").integer(spans.span_size());
+        json.key("num_spans").integer(spans.len() as u64);
+        json.key("num_files").integer(ztoc.len() as u64);
+        json.key("num_multi_span_files").integer(multi_span as u64);
+        json.key("files").array(|json| {
+            for entry in ztoc.entries() {
+                let (start, end) = range(&entry);
+                json.object(|json| {
+                    json.key("filename").string(entry.name);
+                    json.key("offset").integer(entry.offset);
+                    json.key("size").integer(entry.size);
+                    json.key("type").string(entry.kind.as_str());
+                    json.key("start_span").integer(start as u64);
+                    json.key("end_span").integer(end as u64);
+                });
+            }
+        });
+    });
+    let mut text = canonical_json::indent(&json.into_bytes());
+    text.push(b'\n');
+    session.output.raw(&text)?;
+    Ok(())
+}
+
+pub(crate) async fn get_file(session: &Session, args: GetFileArgs) -> anyhow::Result<()> {
+    let store = session.store()?;
+    let records = store.records().await?;
+    let ztoc = load(&store, &records, &args.digest).await?;
+    let range = extract::find_file(&ztoc, args.file.as_bytes())?;
+    let mut places = places(&store, &records, &args.digest).await;
+    if let Some(image) = args.image {
+        // The layer may be in another image than those it was found in.
+        let layers: BTreeSet<Digest> = records
+            .iter()
+            .filter(|record| record.kind == ArtifactKind::Layer && record.digest == args.digest)
+            .map(|record| record.oci_digest.clone())
+            .chain(places.into_iter().map(|(_, layer)| layer))
+            .collect();
+        places = layers.into_iter().map(|layer| (image.clone(), layer)).collect();
+    }
+    let mut failed = anyhow::anyhow!(
+        "the store does not know which image {} belongs to; give it with --image",
+        args.digest
+    );
+    for (image, layer) in places {
+        let descriptor = Descriptor::new(ZTOC, layer, ztoc.compressed_size());
+        let opened = match session.image(image.clone(), &args.registry) {
+            Ok(source) => source.blob_reader(&descriptor).await.map_err(anyhow::Error::from),
+            Err(error) => Err(error),
+        };
+        match opened {
+            Ok(reader) => {
+                return match &args.output {
+                    Some(path) => {
+                        let file =
+                            OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path);
+                        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+                        let mut file = BufWriter::new(file);
+                        extract::copy(&ztoc, range, &*reader, &mut file).await?;
+                        let file = file.into_inner().map_err(std::io::IntoInnerError::into_error);
+                        // Some file systems report a full disk only now.
+                        file.and_then(|file| file.sync_all())
+                            .with_context(|| format!("cannot write {}", path.display()))
+                    }
+                    None => {
+                        extract::copy(&ztoc, range, &*reader, &mut Stdout(&session.output)).await?;
+                        Ok(())
+                    }
+                };
+            }
+            Err(error) => failed = error.context(format!("cannot read the layer from {image}")),
+        }
+    }
+    Err(failed)
+}
+
+/// The images, with their layers, that a zTOC was built for.
+async fn places(store: &Store, records: &[Record], ztoc: &Digest) -> Vec<(SourceSpec, Digest)> {
+    let mut places = Vec::new();
+    for record in records.iter().filter(|record| record.kind == ArtifactKind::Index) {
+        let (Ok(index), Ok(image)) =
+            (store.index(&record.digest).await, record.image_ref.parse::<SourceSpec>())
+        else {
+            continue;
+        };
+        for found in index.ztocs().filter(|found| found.descriptor.digest == *ztoc) {
+            if let Ok(layer) = found.layer.parse() {
+                places.push((image.clone(), layer));
+            }
+        }
+    }
+    places
+}
+
+/// Standard output as a writer.
+struct Stdout<'a>(&'a Output);
+
+impl Write for Stdout<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.raw(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! `soci`: builds, pushes and inspects SOCI indexes.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod args;
+mod commands;
+mod hints;
+mod output;
+mod progress;
+mod session;
+mod table;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use args::{Cli, Command, IndexCommand, ZtocCommand};
+use clap::Parser;
+use output::Output;
+use session::Session;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    init_logging(cli.globals.debug);
+    let output = Arc::new(Output::default());
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => {
+            let result = runtime.block_on(within(cli, &output));
+            // A blocked read of a background task must not delay the end.
+            runtime.shutdown_background();
+            output.finish(result)
+        }
+        Err(error) => output.finish(Err(anyhow::Error::new(error).context("cannot start"))),
+    }
+}
+
+/// Runs the command within `--timeout`.
+async fn within(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
+    let timeout = cli.globals.timeout;
+    if timeout.is_zero() {
+        return run(cli, output).await;
+    }
+    match tokio::time::timeout(timeout, run(cli, output)).await {
+        Ok(result) => result,
+        Err(_) => anyhow::bail!("not finished within --timeout {timeout:?}"),
+    }
+}
+
+async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
+    let session = Session::new(cli.globals, output)?;
+    match cli.command {
+        Command::Create(args) => commands::create::run(&session, args).await,
+        Command::Push(args) => commands::push::run(&session, args).await,
+        Command::Index { command } => match command {
+            IndexCommand::List(args) => commands::index::list(&session, args).await,
+            IndexCommand::Info(args) => commands::index::info(&session, args).await,
+            IndexCommand::Remove(args) => commands::index::remove(&session, args).await,
+        },
+        Command::Ztoc { command } => match command {
+            ZtocCommand::List(args) => commands::ztoc::list(&session, args).await,
+            ZtocCommand::Info(args) => commands::ztoc::info(&session, args).await,
+            ZtocCommand::GetFile(args) => commands::ztoc::get_file(&session, *args).await,
+        },
+    }
+}
+
+/// Logs go to stderr: warnings, or everything of ours with `--debug`; `RUST_LOG` decides if it is set.
+fn init_logging(debug: bool) {
+    let default = if debug { "warn,soci=debug,soci_index=debug,registry=debug,ztoc=debug" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

@@ -1,0 +1,121 @@
+//! Builds and pushes as lines and progress bars.
+
+use std::collections::HashMap;
+use std::io::IsTerminal;
+use std::sync::{Arc, Mutex};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use registry::{Descriptor, Digest};
+use soci_index::build::{LayerEvent, Progress};
+use soci_index::platform::Platform;
+use soci_index::push::{PushEvent, PushProgress};
+
+use crate::output::Output;
+
+/// Shows a build. Lines on stdout are the reference's, word for word.
+pub(crate) struct BuildView {
+    output: Arc<Output>,
+    /// Whether lines about layers are wanted.
+    lines: bool,
+    bars: Option<MultiProgress>,
+    open: Mutex<HashMap<Digest, ProgressBar>>,
+}
+
+impl BuildView {
+    pub(crate) fn new(output: Arc<Output>, lines: bool) -> Self {
+        let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
+        if let Some(bars) = &bars {
+            output.attach(bars.clone());
+        }
+        Self { output, lines, bars, open: Mutex::default() }
+    }
+
+    fn line(&self, text: impl std::fmt::Display) {
+        if self.lines {
+            // A closed stdout shows again when the result is printed.
+            let _ = self.output.line(text);
+        }
+    }
+
+    fn start(&self, layer: &Descriptor) {
+        let (Some(bars), Ok(mut open)) = (&self.bars, self.open.lock()) else { return };
+        let bar = bars.add(ProgressBar::new(layer.size));
+        if let Ok(style) = ProgressStyle::with_template(
+            "{prefix} {bar:30} {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12} {eta:>5}",
+        ) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(layer.digest.as_str()[..19].to_owned());
+        open.insert(layer.digest.clone(), bar);
+    }
+
+    fn with_bar(&self, layer: &Descriptor, act: impl FnOnce(&ProgressBar)) {
+        if let Ok(open) = self.open.lock()
+            && let Some(bar) = open.get(&layer.digest)
+        {
+            act(bar);
+        }
+    }
+}
+
+impl Progress for BuildView {
+    fn layer(&self, layer: &Descriptor, event: LayerEvent<'_>) {
+        match &event {
+            LayerEvent::Started => self.start(layer),
+            LayerEvent::Advanced(bytes) => self.with_bar(layer, |bar| bar.inc(*bytes)),
+            _ => self.with_bar(layer, ProgressBar::finish_and_clear),
+        }
+        let digest = &layer.digest;
+        match event {
+            LayerEvent::Started | LayerEvent::Advanced(_) => {}
+            LayerEvent::Skipped(skipped) => self.line(skipped.message(layer)),
+            LayerEvent::Reused(ztoc) => {
+                self.line(format_args!("layer {digest} -> ztoc {ztoc} (already exists)"))
+            }
+            LayerEvent::Built(ztoc) => self.line(format_args!("layer {digest} -> ztoc {ztoc}")),
+            LayerEvent::Failed(reason) => self.output.warn(format_args!(
+                "layer {digest} cannot be indexed and is left out of the index: {reason}"
+            )),
+        }
+    }
+
+    fn platform_skipped(&self, platform: &Platform, reason: &str) {
+        self.output.warn(format_args!("platform {platform} gets no index: {reason}"));
+    }
+}
+
+/// Shows a push.
+pub(crate) struct PushView<'a> {
+    pub(crate) output: &'a Output,
+    pub(crate) image: Digest,
+    pub(crate) quiet: bool,
+}
+
+impl PushProgress for PushView<'_> {
+    fn event(&self, event: PushEvent<'_>) {
+        if self.quiet {
+            return;
+        }
+        let found = |existing: &[Descriptor]| match existing {
+            [one] => format!("soci index found in remote repository with digest: {}", one.digest),
+            _ => "multiple soci indices found in remote repository".to_owned(),
+        };
+        let line = match event {
+            PushEvent::CheckingExisting => {
+                "checking if a soci index already exists in remote repository...".to_owned()
+            }
+            PushEvent::Existing { indexes, skip: true } => {
+                format!("{}: skipping pushing artifacts for image manifest: {}", found(indexes), self.image)
+            }
+            PushEvent::Existing { indexes, skip: false } => {
+                format!("[WARN] {}: pushing index anyway", found(indexes))
+            }
+            PushEvent::PushingIndex(digest) => format!("pushing soci index with digest: {digest}"),
+            PushEvent::Pushing(digest) => format!("pushing artifact with digest: {digest}"),
+            PushEvent::Pushed(digest) => format!("successfully pushed artifact with digest: {digest}"),
+            PushEvent::Skipped(digest) => format!("skipped artifact with digest: {digest}"),
+        };
+        // A closed stdout is no reason to leave a push half done.
+        let _ = self.output.line(line);
+    }
+}

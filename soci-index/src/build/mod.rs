@@ -1,0 +1,394 @@
+//! Building SOCI indexes: a zTOC for each layer that gets one, and an index manifest per platform.
+
+mod layer;
+mod progress;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use registry::{Descriptor, Digest};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use ztoc::Ztoc;
+
+pub use progress::{LayerEvent, Progress, Silent, Skipped};
+
+use crate::image::{self, PlatformChoice, PlatformImage};
+use crate::manifest::{IndexManifest, IndexVersion, MAX_ZTOC_SIZE, PREFETCH, ZTOC};
+use crate::oci::IMAGE_MANIFEST;
+use crate::platform::Platform;
+use crate::source::{ImageSource, SourceError};
+use crate::store::{ArtifactKind, Record, Store, StoreError};
+use layer::{BuildLayerError, Format, Outcome};
+
+/// Layers below this size are left alone by default, in bytes: fetching them whole costs less than a zTOC.
+pub const DEFAULT_MIN_LAYER_SIZE: u64 = 10 << 20;
+
+/// More layers than this at a time gain nothing: the network or the disk is the limit by then.
+const MAX_PARALLEL_LAYERS: usize = 8;
+
+/// What an index is built with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// Uncompressed bytes between checkpoints.
+    pub span_size: u64,
+    /// Layers with fewer compressed bytes get no zTOC.
+    pub min_layer_size: u64,
+    /// Build zTOCs that the store has already.
+    pub force: bool,
+    /// Mark layers without extended attributes, so that the snapshotter answers for them itself.
+    pub optimize_xattrs: bool,
+    /// Build tool identifier, part of every zTOC and so of every digest.
+    pub tool: String,
+    /// Layers that are built at the same time. Each takes one core and, beside its zTOC, a few MiB.
+    pub parallel_layers: usize,
+}
+
+impl Default for BuildOptions {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            span_size: ztoc::DEFAULT_SPAN_SIZE,
+            min_layer_size: DEFAULT_MIN_LAYER_SIZE,
+            force: false,
+            optimize_xattrs: false,
+            tool: ztoc::DEFAULT_BUILD_TOOL.to_owned(),
+            parallel_layers: cores.min(MAX_PARALLEL_LAYERS),
+        }
+    }
+}
+
+/// An index that was built and stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CreatedIndex {
+    /// Platform of the image.
+    pub platform: Platform,
+    /// Descriptor of the image manifest.
+    pub image: Descriptor,
+    /// Descriptor of the index manifest.
+    pub index: Descriptor,
+    /// The index manifest.
+    pub manifest: IndexManifest,
+    /// Layers that the image has.
+    pub layers: usize,
+    /// Layers that could not be indexed, each with its reason.
+    pub failed: Vec<(Digest, String)>,
+}
+
+/// Why no index was built.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The image could not be read, or is corrupt.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An option is out of range.
+    #[error("{0}")]
+    Options(String),
+    /// The image manifest lists something that is no layer.
+    #[error("{digest}: not a layer mediaType: {media_type}; only container images can be indexed")]
+    NotALayer {
+        /// The descriptor's digest.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
+    /// Every layer was skipped or failed.
+    #[error("no ztocs created, all layers either skipped or produced errors")]
+    Empty,
+    /// Something failed that should not.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// Builds and stores a version 1 index for each platform that `choice` asks for.
+///
+/// A layer that cannot be indexed (junk, truncated, sparse files, …) is left out with an event that gives the reason. So is
+/// a platform that gets no zTOC at all, as long as another one gets some.
+///
+/// # Errors
+/// When the image cannot be read or its bytes do not match their digests, the store fails, or nothing could be indexed
+/// ([`CreateError::Empty`]).
+pub async fn create(
+    source: Arc<dyn ImageSource>,
+    store: &Store,
+    options: &BuildOptions,
+    choice: &PlatformChoice,
+    progress: Arc<dyn Progress>,
+) -> Result<Vec<CreatedIndex>, CreateError> {
+    if options.span_size == 0 || i64::try_from(options.span_size).is_err() {
+        return Err(CreateError::Options(format!(
+            "span size {} is out of range: it has to be above 0",
+            options.span_size
+        )));
+    }
+    let root = source.root().await?;
+    let images = image::select(&*source, &root, choice).await?;
+    let _lease = store.lease().await?;
+    let mut indexer = Indexer {
+        known: if options.force { Vec::new() } else { reusable(store, options).await? },
+        built: HashMap::new(),
+        shared: Arc::new(Shared {
+            source,
+            store: store.clone(),
+            options: options.clone(),
+            progress,
+            permits: Semaphore::new(options.parallel_layers.max(1)),
+        }),
+    };
+    let mut created = Vec::new();
+    for image in &images {
+        match indexer.index(&root, image).await {
+            Ok(index) => created.push(index),
+            Err(error @ CreateError::Empty) if images.len() > 1 => {
+                indexer.shared.progress.platform_skipped(&image.platform, &error.to_string());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if created.is_empty() { Err(CreateError::Empty) } else { Ok(created) }
+}
+
+/// zTOC records that a build with these options may use again.
+async fn reusable(store: &Store, options: &BuildOptions) -> Result<Vec<Record>, StoreError> {
+    let mut records = store.records().await?;
+    records.retain(|record| {
+        record.kind == ArtifactKind::Layer
+            && record.span_size == options.span_size
+            && record.tool == options.tool
+    });
+    Ok(records)
+}
+
+/// A layer's zTOC, in the store.
+#[derive(Debug, Clone)]
+struct LayerZtoc {
+    digest: Digest,
+    size: u64,
+    has_xattrs: bool,
+}
+
+/// What a layer came to: a zTOC, or nothing with the reason if that was the layer's own fault.
+type LayerResult = Result<LayerZtoc, Option<String>>;
+
+/// One run of [`create`]. Remembers layers across platforms.
+struct Indexer {
+    known: Vec<Record>,
+    built: HashMap<LayerKey, LayerResult>,
+    shared: Arc<Shared>,
+}
+
+/// What decides about a layer's zTOC within one run.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct LayerKey {
+    digest: Digest,
+    media_type: String,
+    size: u64,
+}
+
+impl LayerKey {
+    fn of(layer: &Descriptor) -> Self {
+        Self { digest: layer.digest.clone(), media_type: layer.media_type.clone(), size: layer.size }
+    }
+}
+
+struct Shared {
+    source: Arc<dyn ImageSource>,
+    store: Store,
+    options: BuildOptions,
+    progress: Arc<dyn Progress>,
+    permits: Semaphore,
+}
+
+impl Indexer {
+    async fn index(&mut self, root: &Descriptor, image: &PlatformImage) -> Result<CreatedIndex, CreateError> {
+        let manifest = self.shared.source.image_manifest(&image.descriptor).await?;
+        let layers: Vec<&Descriptor> =
+            manifest.layers.iter().filter(|layer| layer.media_type != PREFETCH).collect();
+        self.build_layers(&layers).await?;
+
+        let options = &self.shared.options;
+        let mut ztocs = Vec::new();
+        let mut failed = Vec::new();
+        for layer in &layers {
+            match self.built.get(&LayerKey::of(layer)) {
+                Some(Ok(ztoc)) => ztocs.push(IndexManifest::ztoc_descriptor(
+                    ztoc.digest.clone(),
+                    ztoc.size,
+                    layer,
+                    options.span_size,
+                    options.optimize_xattrs && !ztoc.has_xattrs,
+                )),
+                Some(Err(Some(reason))) => failed.push((layer.digest.clone(), reason.clone())),
+                Some(Err(None)) | None => {}
+            }
+        }
+        if ztocs.is_empty() {
+            return Err(CreateError::Empty);
+        }
+        let index = IndexManifest::new(IndexVersion::V1, ztocs, Some(&image.descriptor), &options.tool);
+        let descriptor = self.shared.store.put_index(&index).await?;
+        let mut record = Record {
+            kind: ArtifactKind::Index,
+            image_digest: Some(root.digest.clone()),
+            image_ref: self.shared.source.name(),
+            platform: image.platform.to_string(),
+            media_type: IMAGE_MANIFEST.to_owned(),
+            artifact_type: index.version.media_type().to_owned(),
+            ..self.shared.layer_record(
+                descriptor.digest.clone(),
+                descriptor.size,
+                image.descriptor.digest.clone(),
+            )
+        };
+        record.stamp();
+        self.shared.store.record(vec![record]).await?;
+        Ok(CreatedIndex {
+            platform: image.platform.clone(),
+            image: image.descriptor.clone(),
+            index: descriptor,
+            manifest: index,
+            layers: layers.len(),
+            failed,
+        })
+    }
+
+    /// Sees to it that `self.built` has every layer.
+    async fn build_layers(&mut self, layers: &[&Descriptor]) -> Result<(), CreateError> {
+        let mut tasks = JoinSet::new();
+        let mut started = std::collections::HashSet::new();
+        for &layer in layers {
+            let key = LayerKey::of(layer);
+            let Some(format) = Format::of(&layer.media_type) else {
+                let media_type = crate::text::excerpt(&layer.media_type);
+                return Err(CreateError::NotALayer { digest: layer.digest.clone(), media_type });
+            };
+            if let Some(done) = self.built.get(&key) {
+                // Another platform had it: what this one reports is where its zTOC is.
+                if let Ok(ztoc) = done {
+                    self.shared.progress.layer(layer, LayerEvent::Reused(&ztoc.digest));
+                }
+                continue;
+            }
+            if let Some(skipped) = self.skip(layer, format) {
+                self.shared.progress.layer(layer, LayerEvent::Skipped(skipped));
+                self.built.insert(key, Err(None));
+                continue;
+            }
+            if started.insert(key.clone()) {
+                let known =
+                    self.known.iter().filter(|record| record.oci_digest == layer.digest).cloned().collect();
+                let (shared, layer) = (Arc::clone(&self.shared), layer.clone());
+                tasks.spawn(async move { (key, shared.layer(&layer, format, known).await) });
+            }
+        }
+        // The first error ends the run; dropping the set stops the other layers.
+        while let Some(joined) = tasks.join_next().await {
+            let (key, result) = joined.map_err(|error| CreateError::Internal(error.to_string()))?;
+            self.built.insert(key, result?);
+        }
+        Ok(())
+    }
+
+    fn skip(&self, layer: &Descriptor, format: Format) -> Option<Skipped> {
+        let min = self.shared.options.min_layer_size;
+        if layer.size < min {
+            return Some(Skipped::TooSmall(min));
+        }
+        match format {
+            Format::Gzip | Format::Uncompressed | Format::Unknown => None,
+            Format::Zstd | Format::Other => Some(Skipped::Unsupported(format.name().to_owned())),
+        }
+    }
+}
+
+impl Shared {
+    async fn layer(
+        &self,
+        layer: &Descriptor,
+        format: Format,
+        known: Vec<Record>,
+    ) -> Result<LayerResult, CreateError> {
+        let Ok(_permit) = self.permits.acquire().await else {
+            return Err(CreateError::Internal("the layer budget is closed".into()));
+        };
+        for record in known {
+            if let Some(ztoc) = self.reuse(&record).await {
+                self.progress.layer(layer, LayerEvent::Reused(&ztoc.digest));
+                return Ok(Ok(ztoc));
+            }
+        }
+        self.progress.layer(layer, LayerEvent::Started);
+        let advanced = |bytes| self.progress.layer(layer, LayerEvent::Advanced(bytes));
+        let outcome = layer::build(&*self.source, layer, format, &self.options, advanced).await;
+        let built = match outcome {
+            Ok(Outcome::Built(built)) => built,
+            Ok(Outcome::Refused(error)) => {
+                let reason = crate::text::excerpt(&error.to_string());
+                self.progress.layer(layer, LayerEvent::Failed(&reason));
+                return Ok(Err(Some(reason)));
+            }
+            Err(BuildLayerError::Source(error)) => return Err(error.into()),
+            Err(BuildLayerError::Internal(reason)) => {
+                return Err(CreateError::Internal(format!("layer {}: {reason}", layer.digest)));
+            }
+        };
+        let size = built.bytes.len() as u64;
+        if size > MAX_ZTOC_SIZE {
+            let reason = format!("its zTOC would have {size} bytes; a larger --span-size makes it smaller");
+            self.progress.layer(layer, LayerEvent::Failed(&reason));
+            return Ok(Err(Some(reason)));
+        }
+        let ztoc =
+            LayerZtoc { digest: self.store.put(built.bytes).await?, size, has_xattrs: built.has_xattrs };
+        let mut record = self.layer_record(ztoc.digest.clone(), size, layer.digest.clone());
+        record.stamp();
+        self.store.record(vec![record]).await?;
+        self.progress.layer(layer, LayerEvent::Built(&ztoc.digest));
+        Ok(Ok(ztoc))
+    }
+
+    /// The zTOC of a record, if its blob is there and intact.
+    async fn reuse(&self, record: &Record) -> Option<LayerZtoc> {
+        let has_xattrs = if self.options.optimize_xattrs {
+            let bytes = self.store.get(&record.digest, MAX_ZTOC_SIZE).await.ok()?;
+            let ztoc = Ztoc::parse(bytes).ok()?;
+            ztoc.entries()
+                .any(|entry| entry.name.ends_with(b".wh..wh..opq") || entry.xattrs().next().is_some())
+        } else {
+            // Not looked at without the optimisation.
+            self.store.verify(&record.digest).await.then_some(true)?
+        };
+        Some(LayerZtoc { digest: record.digest.clone(), size: record.size, has_xattrs })
+    }
+
+    fn layer_record(&self, digest: Digest, size: u64, oci_digest: Digest) -> Record {
+        Record {
+            digest,
+            kind: ArtifactKind::Layer,
+            size,
+            span_size: self.options.span_size,
+            oci_digest,
+            image_digest: None,
+            image_ref: String::new(),
+            platform: String::new(),
+            media_type: ZTOC.to_owned(),
+            artifact_type: String::new(),
+            tool: self.options.tool.clone(),
+            created_at: 0,
+            created_at_ns: 0,
+        }
+    }
+}
+
+impl Record {
+    /// Sets the time of creation to now.
+    pub fn stamp(&mut self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.created_at = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        self.created_at_ns = now.subsec_nanos();
+    }
+}

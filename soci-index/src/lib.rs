@@ -1,0 +1,47 @@
+//! SOCI indexes: building, storing, pushing and finding them.
+//!
+//! A SOCI index makes a container image readable before it is downloaded. It is a small manifest beside the image that
+//! names a [zTOC](ztoc) for each of its larger layers. This crate
+//!
+//! * reads images from a registry, an OCI layout or an OCI archive ([`source`]) and picks platforms ([`image`]);
+//! * builds a zTOC per layer in one streaming pass and an index per platform ([`build`]), in the reference's exact
+//!   bytes ([`manifest`], [`canonical_json`]);
+//! * keeps what it built in a local [`store`], and pushes it beside the image ([`push`]);
+//! * finds the index of an image in its registry ([`discover`]), which is what a snapshotter starts with.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use soci_index::build::{self, BuildOptions, Silent};
+//! use soci_index::image::PlatformChoice;
+//! use soci_index::source::{LayoutSource, Selector};
+//! use soci_index::store::{self, Store};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let image = Arc::new(LayoutSource::directory("app", Selector::Name("v1".into()))?);
+//! let store = Store::open(store::default_root())?;
+//! let options = BuildOptions::default();
+//! for index in build::create(image, &store, &options, &PlatformChoice::All, Arc::new(Silent)).await? {
+//!     assert_eq!(store.index(&index.index.digest).await?, index.manifest);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The binary `soci` is a thin shell around it. The library never prints: builds and pushes report through traits.
+
+// A test that meets something unexpected should stop right there.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod build;
+pub mod canonical_json;
+pub mod discover;
+pub mod extract;
+pub mod image;
+pub mod manifest;
+pub mod oci;
+pub mod platform;
+pub mod push;
+pub mod registry_args;
+pub mod source;
+pub mod store;
+pub mod text;

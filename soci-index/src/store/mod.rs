@@ -1,0 +1,319 @@
+//! The local artifact store: index manifests and zTOCs on disk, and what is known about them.
+//!
+//! ```text
+//! ROOT/artifacts.redb            records, see [`Record`]; never open across I/O
+//! ROOT/artifacts.lock            held shared by builds, exclusively by removals
+//! ROOT/content/oci-layout        an OCI image layout, so that skopeo and the reference can read it
+//! ROOT/content/index.json        the index manifests
+//! ROOT/content/blobs/sha256/…    mode 0444, named by digest
+//! ROOT/content/ingest/…          files being written
+//! ```
+//!
+//! The reference keeps `artifacts.db` (bbolt) beside the same `content/`. A root that has one is recognised: its
+//! database is never written, and its blobs are never deleted.
+
+mod content;
+mod database;
+mod lock;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use registry::{ByteStream, Descriptor, Digest};
+
+pub use content::Content;
+pub use database::{ArtifactKind, Record};
+pub use lock::Lease;
+
+use crate::manifest::IndexManifest;
+use crate::oci::{DocumentError, MAX_MANIFEST_SIZE};
+
+/// Where the store is unless the user says otherwise: `/var/lib/soci-snapshotter-grpc` for root, as in the reference,
+/// else `soci-snapshotter-grpc` in `$XDG_DATA_HOME` or `~/.local/share`.
+pub fn default_root() -> PathBuf {
+    const NAME: &str = "soci-snapshotter-grpc";
+    if rustix::process::geteuid().is_root() {
+        return Path::new("/var/lib").join(NAME);
+    }
+    let directory =
+        |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    match (directory("XDG_DATA_HOME"), directory("HOME")) {
+        (Some(data), _) => data.join(NAME),
+        (None, Some(home)) => home.join(".local/share").join(NAME),
+        (None, None) => std::env::temp_dir().join(format!("{NAME}-{}", rustix::process::geteuid().as_raw())),
+    }
+}
+
+/// Why the store could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file or directory of the store.
+    #[error("artifact store: {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Another process kept the store for longer than this one waits.
+    #[error("artifact store: {} is in use by another process; try again when it has finished", path.display())]
+    Busy {
+        /// The file that is locked.
+        path: PathBuf,
+    },
+    /// The database failed.
+    #[error("artifact store: {}: {reason}", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// What it says.
+        reason: String,
+    },
+    /// A blob is not there.
+    #[error("artifact store: {0} is not in the store")]
+    Missing(Digest),
+    /// A blob does not have its digest any more.
+    #[error("artifact store: {0} is damaged ({1}); run `soci create --force` to build it again")]
+    Damaged(Digest, String),
+    /// A manifest in the store cannot be parsed.
+    #[error("artifact store: {0}: {1}")]
+    Document(Digest, DocumentError),
+    /// A background task ended without a result.
+    #[error("artifact store: internal error: {0}")]
+    Task(String),
+}
+
+impl StoreError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
+
+/// What removing an index freed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Records of indexes removed.
+    pub indexes: usize,
+    /// Blobs deleted.
+    pub blobs: usize,
+    /// Their size in bytes.
+    pub bytes: u64,
+    /// Whether blobs were left because the reference's state in the same root may name them.
+    pub shared: bool,
+}
+
+/// The artifact store under one root directory. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    content: Content,
+    database: database::Database,
+}
+
+impl Store {
+    /// The store under `root`, whose directories are made with mode 0700 where they are missing.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        content::create_directories(&root)?;
+        let content = Content::open(&root.join("content"))?;
+        let database = database::Database::new(root.join("artifacts.redb"));
+        Ok(Self { inner: Arc::new(Inner { root, content, database }) })
+    }
+
+    /// The root directory.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// The blobs.
+    pub fn content(&self) -> &Content {
+        &self.inner.content
+    }
+
+    /// Whether the reference keeps its state in the same root.
+    pub fn has_reference_state(&self) -> bool {
+        self.inner.root.join("artifacts.db").exists()
+    }
+
+    /// Whether this store has never had a record.
+    pub fn is_new(&self) -> bool {
+        !self.inner.database.path().exists()
+    }
+
+    /// Keeps removals out until the lease is dropped: take one before writing blobs that no record names yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] when a removal is under way and does not end.
+    pub async fn lease(&self) -> Result<Lease, StoreError> {
+        let path = self.inner.root.join("artifacts.lock");
+        blocking(move || Lease::shared(&path)).await
+    }
+
+    /// Stores bytes under their digest.
+    ///
+    /// # Errors
+    /// When writing fails.
+    pub async fn put(&self, bytes: Bytes) -> Result<Digest, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.content.put(&bytes)).await
+    }
+
+    /// Stores an index manifest with its config blob, and lists it in `index.json`.
+    ///
+    /// # Errors
+    /// When writing fails.
+    pub async fn put_index(&self, manifest: &IndexManifest) -> Result<Descriptor, StoreError> {
+        let (inner, manifest) = (Arc::clone(&self.inner), manifest.clone());
+        blocking(move || {
+            inner.content.put(crate::manifest::CONFIG_BLOB)?;
+            let bytes = manifest.encode();
+            inner.content.put(&bytes)?;
+            let mut descriptor = Descriptor::of(crate::oci::IMAGE_MANIFEST, &bytes);
+            descriptor.artifact_type = Some(manifest.version.media_type().to_owned());
+            let _guard = Lease::layout(&inner.root)?;
+            inner.content.list(&descriptor)?;
+            Ok(descriptor)
+        })
+        .await
+    }
+
+    /// Reads a whole blob of at most `limit` bytes and checks its digest.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], [`StoreError::Damaged`] or a failure to read.
+    pub async fn get(&self, digest: &Digest, limit: u64) -> Result<Bytes, StoreError> {
+        let (inner, digest) = (Arc::clone(&self.inner), digest.clone());
+        blocking(move || inner.content.get(&digest, limit)).await
+    }
+
+    /// Reads and parses an index manifest.
+    ///
+    /// # Errors
+    /// Those of [`Store::get`], and a blob that is no index manifest.
+    pub async fn index(&self, digest: &Digest) -> Result<IndexManifest, StoreError> {
+        let json = self.get(digest, MAX_MANIFEST_SIZE).await?;
+        IndexManifest::parse(&json).map_err(|error| StoreError::Document(digest.clone(), error))
+    }
+
+    /// A blob as a stream that ends with an error unless its digest is right.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], or [`StoreError::Damaged`] when the size is wrong.
+    pub fn stream(&self, descriptor: &Descriptor) -> Result<ByteStream, StoreError> {
+        self.inner.content.stream(descriptor)
+    }
+
+    /// Whether a blob is there and has its digest.
+    pub async fn verify(&self, digest: &Digest) -> bool {
+        let (inner, digest) = (Arc::clone(&self.inner), digest.clone());
+        blocking(move || Ok(inner.content.verify(&digest))).await.unwrap_or(false)
+    }
+
+    /// Adds records, replacing those with the same key.
+    ///
+    /// # Errors
+    /// When the database cannot be opened or written.
+    pub async fn record(&self, records: Vec<Record>) -> Result<(), StoreError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.database.put(&records)).await
+    }
+
+    /// All records.
+    ///
+    /// # Errors
+    /// When the database cannot be opened or read.
+    pub async fn records(&self) -> Result<Vec<Record>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || inner.database.all()).await
+    }
+
+    /// Removes every index record for which `chosen` holds, and deletes the blobs that only they used.
+    ///
+    /// Where the reference has state in the same root, blobs stay: its database may name them.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while a build is running, or a failure to read or write.
+    pub async fn remove_indexes(
+        &self,
+        chosen: impl Fn(&Record) -> bool + Send + 'static,
+    ) -> Result<Removed, StoreError> {
+        let store = self.clone();
+        blocking(move || store.remove_blocking(&chosen)).await
+    }
+
+    fn remove_blocking(&self, chosen: &dyn Fn(&Record) -> bool) -> Result<Removed, StoreError> {
+        let Inner { root, content, database } = &*self.inner;
+        let _exclusive = Lease::exclusive(&root.join("artifacts.lock"))?;
+        let (removed, kept): (Vec<_>, Vec<_>) = database
+            .all()?
+            .into_iter()
+            .filter(|record| record.kind == ArtifactKind::Index)
+            .partition(|record| chosen(record));
+        let mut result =
+            Removed { indexes: removed.len(), shared: self.has_reference_state(), ..Removed::default() };
+        if removed.is_empty() {
+            return Ok(result);
+        }
+        let kept_digests: Vec<Digest> = kept.into_iter().map(|record| record.digest).collect();
+        let gone: Vec<Digest> = removed
+            .iter()
+            .map(|record| record.digest.clone())
+            .filter(|digest| !kept_digests.contains(digest))
+            .collect();
+        if result.shared {
+            database.remove(&removed)?;
+            return Ok(result);
+        }
+
+        // Everything else that `index.json` lists counts as in use, whoever wrote it.
+        let _guard = Lease::layout(root)?;
+        let mut used: std::collections::HashSet<Digest> = kept_digests.iter().cloned().collect();
+        let listed =
+            content.listed()?.into_iter().map(|entry| entry.digest).filter(|digest| !gone.contains(digest));
+        for digest in kept_digests.iter().cloned().chain(listed) {
+            used.extend(content.references(&digest)?);
+            used.insert(digest);
+        }
+        let mut doomed = Vec::new();
+        for digest in &gone {
+            doomed.extend(content.references(digest)?);
+            doomed.push(digest.clone());
+        }
+        doomed.retain(|digest| !used.contains(digest));
+        doomed.sort();
+        doomed.dedup();
+
+        // Records first: a blob without a record is only space, a record without its blob would be a lie.
+        let layers = database.all()?.into_iter().filter(|record| doomed.contains(&record.digest));
+        let records: Vec<Record> = removed.into_iter().chain(layers).collect();
+        database.remove(&records)?;
+        content.unlist(&gone)?;
+        for digest in doomed {
+            if let Some(bytes) = content.delete(&digest)? {
+                result.blobs += 1;
+                result.bytes += bytes;
+            }
+        }
+        content.clean_ingest();
+        Ok(result)
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Task(error.to_string()))?
+}
+
+#[cfg(test)]
+mod tests;
