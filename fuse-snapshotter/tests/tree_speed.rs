@@ -39,7 +39,11 @@ fn a_layer_of_100_000_files() {
             *best = time.min(*best);
         }
         let grown = resident().saturating_sub(before) / 1024;
-        println!("parse, table, merge: {times:.1?}; {} inodes, {} blocks, {grown} KiB", tree.len(), table.block_count());
+        println!(
+            "parse, table, merge: {times:.1?}; {} inodes, {} blocks, {grown} KiB",
+            tree.len(),
+            table.block_count()
+        );
     }
     println!("best: {best:.1?}, together {:.1?}", best.iter().sum::<Duration>());
 }

@@ -3,68 +3,12 @@
 
 mod common;
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
 use bytes::Bytes;
 use common::{all, client, client_as, noise, read};
 use futures::StreamExt;
 use registry::{Descriptor, Digest, Error, Repository, media_types};
 use serde_json::json;
-
-const BINARY: &str = "/usr/bin/docker-registry";
-/// A published test vector of bcrypt, for the password `U*U`.
-const HTPASSWD: &str = "me:$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW\n";
-const PASSWORD: &str = "U*U";
-
-struct Server {
-    process: Child,
-    host: String,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// `None` where the registry is not installed.
-async fn start(with_password: bool) -> Option<Server> {
-    if !Path::new(BINARY).exists() {
-        eprintln!("{BINARY} is not installed: nothing tested");
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let host = format!("127.0.0.1:{port}");
-    let storage = dir.path().join("storage");
-    let mut text = format!(
-        "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: \"{}\"}}, delete: {{enabled: true}}}}\nhttp: {{addr: \"{host}\"}}\n",
-        storage.display()
-    );
-    if with_password {
-        let file = dir.path().join("htpasswd");
-        std::fs::write(&file, HTPASSWD).unwrap();
-        text += &format!("auth: {{htpasswd: {{realm: test, path: \"{}\"}}}}\n", file.display());
-    }
-    let config = dir.path().join("config.yml");
-    std::fs::write(&config, text).unwrap();
-    let mut command = Command::new(BINARY);
-    command.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::null());
-    let process = command.spawn().unwrap();
-    let server = Server { process, host, _dir: dir };
-    for _ in 0..200 {
-        if tokio::net::TcpStream::connect(&server.host).await.is_ok() {
-            return Some(server);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("docker-registry does not listen");
-}
+use testdata::docker_registry::{CREDENTIALS, DockerRegistry};
 
 async fn round_trip(client: &registry::Client, host: &str) {
     let repository = Repository::new(host, "team/app").unwrap();
@@ -136,18 +80,18 @@ async fn round_trip(client: &registry::Client, host: &str) {
 
 #[tokio::test]
 async fn everything_without_a_password() {
-    let Some(server) = start(false).await else { return };
-    round_trip(&client(), &server.host).await;
+    let Some(server) = DockerRegistry::start() else { return };
+    round_trip(&client(), server.host()).await;
 }
 
 #[tokio::test]
 async fn everything_with_a_password() {
-    let Some(server) = start(true).await else { return };
-    round_trip(&client_as("me", PASSWORD), &server.host).await;
-    let repository = Repository::new(&server.host, "team/app").unwrap();
+    let Some(server) = DockerRegistry::with_password() else { return };
+    round_trip(&client_as("me", CREDENTIALS.1), server.host()).await;
+    let repository = Repository::new(server.host(), "team/app").unwrap();
     for client in [client(), client_as("me", "wrong")] {
         let error = client.manifest_in(&repository, "v1").await.unwrap_err();
         assert!(matches!(error, Error::Unauthorized { .. }), "{error}");
-        common::assert_clean(&error, &["wrong", PASSWORD]);
+        common::assert_clean(&error, &["wrong", CREDENTIALS.1]);
     }
 }

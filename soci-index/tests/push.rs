@@ -3,7 +3,8 @@
 
 mod common;
 
-use common::{DockerRegistry, Soci, after};
+use common::{Soci, after};
+use testdata::docker_registry::DockerRegistry;
 use registry::{Client, ClientConfig, Reference};
 use soci_index::discover;
 use soci_index::oci::ImageManifest;

@@ -10,7 +10,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod digest;
+pub mod docker_registry;
 pub mod expected;
 pub mod golden;
 pub mod image;
+pub mod need;
 pub mod registry;

@@ -125,7 +125,9 @@ impl BlockTable {
 
     pub(super) fn present(&self) -> u64 {
         self.filled()
-            .map(|(_, chunk)| chunk.words.iter().filter(|word| word.load(Ordering::Relaxed) != 0).count() as u64)
+            .map(|(_, chunk)| {
+                chunk.words.iter().filter(|word| word.load(Ordering::Relaxed) != 0).count() as u64
+            })
             .sum()
     }
 

@@ -158,6 +158,13 @@ impl LayerCache {
         Pin { cache: Arc::clone(self), regions }
     }
 
+    /// The blocks that a range of the stream lies in; `None` if there are no such blocks.
+    fn blocks_of(&self, offset: u64, length: usize) -> Option<Range<u32>> {
+        let end = offset.checked_add(length as u64)?.div_ceil(BLOCK_SIZE);
+        let end = u32::try_from(end).ok().filter(|end| *end <= self.len())?;
+        Some((offset / BLOCK_SIZE) as u32..end)
+    }
+
     /// Milliseconds since some moment, for the order of uses.
     fn now() -> u64 {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
@@ -178,7 +185,10 @@ impl LayerCache {
     /// # Errors
     /// If the disk fails. A block that does not have its checksum is dropped, not an error.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
-        let range = blocks_of(offset, buffer.len());
+        if buffer.is_empty() {
+            return Ok(true);
+        }
+        let Some(range) = self.blocks_of(offset, buffer.len()) else { return Ok(false) };
         let evictions = self.evictions.load(Ordering::Acquire);
         if !range.clone().all(|block| self.blocks.is_present(block)) {
             return Ok(false);
@@ -327,10 +337,4 @@ fn load(words: &File, blocks: &BlockTable) -> io::Result<()> {
         at += length as u64;
     }
     Ok(())
-}
-
-/// The blocks that a range of the stream lies in.
-fn blocks_of(offset: u64, length: usize) -> Range<u32> {
-    let block = |offset: u64| u32::try_from(offset / BLOCK_SIZE).unwrap_or(u32::MAX);
-    block(offset)..block((offset + length as u64).next_multiple_of(BLOCK_SIZE))
 }

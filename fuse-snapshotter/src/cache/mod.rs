@@ -27,17 +27,17 @@ mod tests;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::{FlockOperation, flock};
 
 use usage::Usage;
 
+pub use layer::LayerCache;
 pub(crate) use layer::Pin;
 pub(crate) use parts::Parts;
-pub use layer::LayerCache;
 pub use writer::{Published, SpanWriter};
 
 /// Size of a cache block in bytes: a page, the unit in which the kernel asks.
@@ -100,7 +100,8 @@ impl CacheRoot {
             Err(error) => return Err(io_error("lock", &path)(error.into())),
         }
         let usage = Arc::<Usage>::default();
-        for entry in std::fs::read_dir(directory).map_err(io_error("list", directory))?.filter_map(Result::ok) {
+        for entry in std::fs::read_dir(directory).map_err(io_error("list", directory))?.filter_map(Result::ok)
+        {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 // What it takes up; only opening it would tell how many of its blocks are valid.
                 let taken = std::fs::metadata(entry.path().join("data")).map_or(0, |m| m.blocks() * 512);
@@ -164,4 +165,10 @@ impl CacheRoot {
 /// A lock that a panic elsewhere cannot make unusable: all that is behind one is valid at every moment.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The regions of a layer that hold something.
+#[cfg(test)]
+fn layer_regions_for_tests(layer: &LayerCache) -> Vec<u32> {
+    layer.regions().map(|(_, region, _)| region).collect()
 }

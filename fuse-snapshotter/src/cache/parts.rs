@@ -28,7 +28,10 @@ impl Parts {
         self.0 = std::mem::take(&mut self.0)
             .into_iter()
             .flat_map(|old| {
-                [old.start..old.end.min(part.start).max(old.start), old.start.max(part.end).min(old.end)..old.end]
+                [
+                    old.start..old.end.min(part.start).max(old.start),
+                    old.start.max(part.end).min(old.end)..old.end,
+                ]
             })
             .filter(|rest| !rest.is_empty())
             .collect();

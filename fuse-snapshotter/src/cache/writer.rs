@@ -46,7 +46,15 @@ impl SpanWriter {
     /// A writer for a span of this layer.
     #[must_use]
     pub fn new(cache: Arc<LayerCache>) -> Self {
-        Self { cache, start: None, position: 0, buffer: Vec::new(), words: Vec::new(), parts: Vec::new(), pins: Vec::new() }
+        Self {
+            cache,
+            start: None,
+            position: 0,
+            buffer: Vec::new(),
+            words: Vec::new(),
+            parts: Vec::new(),
+            pins: Vec::new(),
+        }
     }
 
     /// Takes the next bytes, of a file whose content stands at `offset` of the stream. What lies between files
@@ -125,7 +133,12 @@ impl SpanWriter {
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn publish(mut self, continues: bool, first_block: u16, last_block: u16) -> io::Result<Option<Published>> {
+    pub fn publish(
+        mut self,
+        continues: bool,
+        first_block: u16,
+        last_block: u16,
+    ) -> io::Result<Option<Published>> {
         let Some(start) = self.start else { return Ok(None) };
         if !continues {
             let end = (self.position + self.buffer.len() as u64).next_multiple_of(BLOCK_SIZE);

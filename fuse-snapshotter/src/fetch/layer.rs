@@ -266,7 +266,12 @@ impl LazyLayer {
     ///
     /// # Errors
     /// As [`LazyLayer::try_read`] and [`LazyLayer::fill`].
-    pub async fn read(self: &Arc<Self>, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<(), FetchError> {
+    pub async fn read(
+        self: &Arc<Self>,
+        entry: usize,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), FetchError> {
         let range = offset..offset + buffer.len() as u64;
         // Otherwise others could evict it between `fill` and `try_read`, again and again.
         let _pin = self.pin(entry, &range);
@@ -295,8 +300,7 @@ impl LazyLayer {
             let (flights, mut duties) = self.claim(missing, true);
             // Reading on is not waited for, but rides along in the same request.
             let end = self.read_ahead(entry, first, last + 1, range.start == 0);
-            let ahead: Vec<usize> = (last + 1..end).filter(|span| !self.has_span(*span)).collect();
-            duties.extend(self.claim(ahead, true).1);
+            duties.extend(self.claim((last + 1..end).collect(), true).1);
             self.launch(duties);
             let (mut complete, mut failed) = (true, false);
             for flight in flights {
@@ -382,7 +386,9 @@ impl LazyLayer {
             let block = (first_block + at / BLOCK_SIZE) as u32;
             let start = at - at % BLOCK_SIZE;
             let end = range.end.min(start + BLOCK_SIZE);
-            if !self.cache.has(block) && !self.cache.has_part(block, &((at - start) as u16..(end - start) as u16)) {
+            if !self.cache.has(block)
+                && !self.cache.has_part(block, &((at - start) as u16..(end - start) as u16))
+            {
                 return false;
             }
             at = end;
@@ -392,7 +398,12 @@ impl LazyLayer {
 
     /// Joins or begins the flights of some spans, in ascending order.
     pub(super) fn claim(&self, spans: Vec<usize>, demanded: bool) -> (Vec<Flight>, Vec<Duty>) {
-        self.common.flights.join(spans, demanded)
+        let (flights, duties) = self.common.flights.join(spans, demanded);
+        // Another flight may have landed since the caller saw that a span was missing.
+        let (there, missing): (Vec<_>, Vec<_>) =
+            duties.into_iter().partition(|duty| self.has_span(duty.span));
+        there.into_iter().for_each(|duty| duty.land(Ok(())));
+        (flights, missing)
     }
 
     /// Whether there is so little room that something else would have to go for what is fetched.
@@ -403,6 +414,13 @@ impl LazyLayer {
     #[cfg(test)]
     pub(super) fn flights(&self) -> usize {
         self.common.flights.len()
+    }
+
+    /// Fetches all spans, those without content, too.
+    #[cfg(test)]
+    pub(super) async fn fetch_all_spans(&self) {
+        let (_, duties) = self.common.flights.join((0..self.table.spans().len()).collect(), false);
+        self.fly(duties).await;
     }
 
     /// Fetches runs of neighbouring spans, each by a request of its own.

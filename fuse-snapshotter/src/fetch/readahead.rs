@@ -19,7 +19,14 @@ pub(super) struct ReadAhead {
 impl ReadAhead {
     /// A reader waits for spans up to `end` of an entry, of which `last` is the last one. Returns the end of
     /// what to fetch.
-    pub(super) fn extend(&mut self, entry: usize, start: usize, end: usize, last: usize, at_start: bool) -> usize {
+    pub(super) fn extend(
+        &mut self,
+        entry: usize,
+        start: usize,
+        end: usize,
+        last: usize,
+        at_start: bool,
+    ) -> usize {
         let sequential = self.entry == entry && (start..=end).contains(&self.next);
         self.window = match (sequential, at_start) {
             (true, _) => (self.window * 2).clamp(1, MAX_WINDOW),

@@ -15,6 +15,9 @@ use super::span::SpanSink;
 /// How often a span with a wrong digest is fetched again before the whole layer is.
 const RETRIES: usize = 2;
 
+/// The complaint about a server that would send everything for each span.
+const IGNORED: &str = "the registry ignores ranges";
+
 impl LazyLayer {
     /// Fetches neighbouring spans, in ascending order, and ends their flights. Whatever is left when the future is
     /// dropped ends as cancelled.
@@ -28,7 +31,7 @@ impl LazyLayer {
             Ok(()) => {}
             // Each read would cost all that is before it, too.
             Err(FetchError::Registry(registry::Error::RangeIgnored { .. })) => {
-                corrupt.extend(duties.drain(..).map(|duty| (duty, "the registry ignores ranges".to_owned())));
+                corrupt.extend(duties.drain(..).map(|duty| (duty, IGNORED.to_owned())));
             }
             Err(error) => {
                 tracing::warn!(layer = %self.digest(), %error, "cannot fetch spans");
@@ -105,7 +108,11 @@ impl LazyLayer {
     }
 
     /// Fetches a span alone; `Err` inside is what is wrong with its bytes.
-    async fn fetch_alone(&self, span: usize, reader: &dyn BlobReader) -> Result<Result<(), String>, FetchError> {
+    async fn fetch_alone(
+        &self,
+        span: usize,
+        reader: &dyn BlobReader,
+    ) -> Result<Result<(), String>, FetchError> {
         count(&self.counters.requests, 1);
         let mut body = reader.read_range(self.table().spans().compressed(span)).await?;
         let mut sink = self.sink(span)?;
@@ -123,7 +130,7 @@ impl LazyLayer {
     /// Insists on a span that was wrong: again, and then from the whole, verified layer.
     async fn insist(&self, mut complaint: String, span: usize) -> Result<(), FetchError> {
         let corrupt = |reason: String| FetchError::Corrupt { layer: self.digest().to_string(), span, reason };
-        if !self.has_whole() {
+        if !self.has_whole() && complaint != IGNORED {
             let _permit = self.connections().acquire().await;
             for _ in 0..RETRIES {
                 match self.fetch_alone(span, &*self.reader()).await {
@@ -140,7 +147,10 @@ impl LazyLayer {
             Err(reason) => {
                 tracing::error!(layer = %self.digest(), span, %reason,
                     "the zTOC contradicts the layer, which is intact; rebuild the SOCI index of this image");
-                Err(FetchError::False { layer: self.digest().to_string(), reason: format!("span {span}: {reason}") })
+                Err(FetchError::False {
+                    layer: self.digest().to_string(),
+                    reason: format!("span {span}: {reason}"),
+                })
             }
         }
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use ztoc::{Sha256Digest, SpanDecoder};
 
+use super::FetchError;
 use super::headers::SpanHeaders;
 use super::table::{LayerTable, Piece};
-use super::FetchError;
 use crate::cache::{LayerCache, SpanWriter};
 
 /// Room for inflated bytes, in bytes.
@@ -102,7 +102,8 @@ impl<'t> SpanSink<'t> {
     fn distribute(&mut self, mut bytes: &[u8]) -> Result<(), FetchError> {
         while !bytes.is_empty() {
             let piece = self.table.piece_at(&mut self.entry, self.position);
-            let length = usize::try_from(piece.length()).map_or(bytes.len(), |length| length.min(bytes.len()));
+            let length =
+                usize::try_from(piece.length()).map_or(bytes.len(), |length| length.min(bytes.len()));
             let (now, later) = bytes.split_at(length);
             match piece {
                 Piece::Header { entry, at, .. } => self.headers.push(self.table, entry, at, now),
@@ -128,7 +129,8 @@ impl<'t> SpanSink<'t> {
         if let Some(error) = self.failed.take() {
             return Some(error);
         }
-        (!self.decoder.is_complete()).then(|| format!("{} bytes of output are missing", self.decoder.missing()))
+        (!self.decoder.is_complete())
+            .then(|| format!("{} bytes of output are missing", self.decoder.missing()))
     }
 
     /// All bytes have arrived: says what is wrong with the span if anything is.
@@ -136,7 +138,8 @@ impl<'t> SpanSink<'t> {
         if let Some(complaint) = self.complaint() {
             return Err(complaint);
         }
-        let length = |place: Option<(usize, u64)>| place.map_or(0, |(entry, at)| self.table.block_length(entry, at));
+        let length =
+            |place: Option<(usize, u64)>| place.map_or(0, |(entry, at)| self.table.block_length(entry, at));
         Ok(Verified {
             first_block: length(self.first),
             // The last byte's block, not that of the byte behind it.

@@ -183,7 +183,9 @@ impl LayerTable {
         while *entry < self.len() && self.end(*entry) <= position {
             *entry += 1;
         }
-        let Some(offset) = self.offsets.get(*entry).copied() else { return Piece::Filler { length: u64::MAX } };
+        let Some(offset) = self.offsets.get(*entry).copied() else {
+            return Piece::Filler { length: u64::MAX };
+        };
         let content_end = offset + self.sizes[*entry];
         if position < offset {
             let at = position - self.header_start(*entry);

@@ -1,1 +1,12 @@
+//! Fetching over fakes and over a registry in the test process.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod background;
+mod cancel;
+mod corrupt;
+mod flights;
+mod golden;
+mod headers;
+mod limits;
+mod network;
+mod rig;

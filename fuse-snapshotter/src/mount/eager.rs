@@ -18,13 +18,14 @@ use super::lazy::Prepared;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::unpack::{self, LayerFormat};
 
-/// Unpacks a layer into `target` in the form that overlayfs stacks, and checks its `diff_id`.
+/// Unpacks a layer into `target` in the form that overlayfs stacks, and checks its `diff_id`. Returns the directories
+/// that the layer does not mention itself.
 pub(super) async fn unpack(
     source: &dyn ImageSource,
     layer: &Descriptor,
     diff_id: Option<&str>,
     target: PathBuf,
-) -> Result<(), String> {
+) -> Result<Vec<PathBuf>, String> {
     let format = LayerFormat::from_media_type(&layer.media_type);
     let stream = source.open_blob(layer, Check::BySource).await.map_err(|error| error.to_string())?;
     let reader = SyncIoBridge::new(StreamReader::new(stream.map_err(std::io::Error::other)));
@@ -35,7 +36,7 @@ pub(super) async fn unpack(
         Some(diff_id) if diff_id != unpacked.diff_id => {
             Err(format!("its uncompressed digest is {}, but the image says {diff_id}", unpacked.diff_id))
         }
-        _ => Ok(()),
+        _ => Ok(unpacked.implied),
     }
 }
 

@@ -30,7 +30,8 @@ pub(super) struct Image {
 /// How a layer is served.
 enum Content {
     Lazy { layer: Arc<LazyLayer>, ztoc: Option<Ztoc> },
-    Unpacked { directory: PathBuf },
+    /// In this directory, where these sub-directories are only implied.
+    Unpacked { directory: PathBuf, implied: Vec<PathBuf> },
 }
 
 /// One layer, ready to be mounted.
@@ -69,10 +70,10 @@ impl Layer {
         }
     }
 
-    /// Where it was unpacked.
-    pub(super) fn directory(&self) -> Option<&PathBuf> {
+    /// Where it was unpacked, and which of its directories it does not mention itself.
+    pub(super) fn unpacked(&self) -> Option<(&PathBuf, &[PathBuf])> {
         match &self.content {
-            Content::Unpacked { directory } => Some(directory),
+            Content::Unpacked { directory, implied } => Some((directory, implied)),
             Content::Lazy { .. } => None,
         }
     }
@@ -120,10 +121,13 @@ impl Image {
         // `select` gives at least one, or an error.
         let descriptor = chosen.into_iter().next().map_or(root, |chosen| chosen.descriptor);
         let manifest = origin.source.image_manifest(&descriptor).await?;
-        let (index, diff_ids) = tokio::join!(
-            artifacts::index(origin, &descriptor, &manifest, options.index.as_ref()),
-            diff_ids(origin, &manifest)
-        );
+        let index = async {
+            match options.lazy {
+                true => artifacts::index(origin, &descriptor, &manifest, options.index.as_ref()).await,
+                false => Ok(None),
+            }
+        };
+        let (index, diff_ids) = tokio::join!(index, diff_ids(origin, &manifest));
         let index = index?;
         match &index {
             Some(index) => tracing::info!(digest = %index.digest, layers = index.covered, "using SOCI index"),
@@ -189,8 +193,8 @@ impl Image {
         let content = if rustix::process::geteuid().is_root() {
             let directory = workspace.directory(&position.to_string())?;
             let diff_id = self.diff_ids.get(position).map(String::as_str);
-            eager::unpack(&*origin.source, layer, diff_id, directory.clone()).await.map_err(failed)?;
-            Content::Unpacked { directory }
+            let unpacked = eager::unpack(&*origin.source, layer, diff_id, directory.clone()).await;
+            Content::Unpacked { directory, implied: unpacked.map_err(failed)? }
         } else if let Some(shared) = shared {
             let prepared = eager::index(&*origin.source, layer, workspace.path(), shared).await.map_err(failed)?;
             Content::Lazy { layer: prepared.layer, ztoc: Some(prepared.ztoc) }

@@ -10,6 +10,7 @@
 mod artifacts;
 mod eager;
 mod image;
+mod inherit;
 mod lazy;
 mod report;
 mod stack;
@@ -41,6 +42,8 @@ const CONNECTIONS: usize = 8;
 /// What to mount, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// Read layers lazily where possible. Without it every layer is unpacked, to compare.
+    pub lazy: bool,
     /// Use this index and no other.
     pub index: Option<Digest>,
     /// Of an image for several platforms, the one to mount.

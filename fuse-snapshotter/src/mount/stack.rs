@@ -8,6 +8,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, 
 use tokio::runtime::Handle;
 
 use super::image::Layer;
+use super::inherit::{inherit, inherit_tree, is_opaque};
 use super::workspace::Workspace;
 use super::{MountImageError, Options, io_error};
 use crate::fs::ImageFs;
@@ -45,7 +46,7 @@ pub(super) struct Stack {
 /// Consecutive layers of one kind.
 enum Part<'l> {
     Run { first: usize, layers: Vec<&'l Layer> },
-    Directory(&'l PathBuf),
+    Directory { path: &'l PathBuf, implied: &'l [PathBuf] },
 }
 
 impl Stack {
@@ -62,7 +63,14 @@ impl Stack {
         let mut lower = Vec::new();
         for (position, part) in parts.iter().enumerate() {
             match part {
-                Part::Directory(directory) => lower.push((*directory).clone()),
+                Part::Directory { path, implied } => {
+                    // Overlayfs does not look whether a root is opaque, so what it hides is left out.
+                    if is_opaque(path).map_err(io_error("read", path))? {
+                        lower.clear();
+                    }
+                    inherit(path, implied, &lower).map_err(io_error("describe directories in", path))?;
+                    lower.push((*path).clone());
+                }
                 Part::Run { first, layers } => {
                     let below = if position == 0 {
                         Below::Nothing
@@ -70,8 +78,12 @@ impl Stack {
                         Below::Layers(OverlayNamespace::Trusted)
                     };
                     let ztocs: Vec<_> = layers.iter().filter_map(|layer| layer.ztoc()).collect();
-                    let tree = Tree::merge(&ztocs, below)
+                    let mut tree = Tree::merge(&ztocs, below)
                         .map_err(|error| StackError::Tree { layer: first + error.layer, reason: error.to_string() })?;
+                    if tree.hides_all_below() {
+                        lower.clear();
+                    }
+                    inherit_tree(&mut tree, &lower).map_err(io_error("read directories below", target))?;
                     let lazy = layers.iter().filter_map(|layer| layer.lazy()).cloned().collect();
                     let path = if parts.len() == 1 {
                         target.to_owned()
@@ -154,8 +166,8 @@ impl Drop for Stack {
 fn parts(layers: &[Layer]) -> Vec<Part<'_>> {
     let mut parts: Vec<Part<'_>> = Vec::new();
     for (position, layer) in layers.iter().enumerate() {
-        match (layer.directory(), parts.last_mut()) {
-            (Some(directory), _) => parts.push(Part::Directory(directory)),
+        match (layer.unpacked(), parts.last_mut()) {
+            (Some((path, implied)), _) => parts.push(Part::Directory { path, implied }),
             (None, Some(Part::Run { layers, .. })) => layers.push(layer),
             (None, _) => parts.push(Part::Run { first: position, layers: vec![layer] }),
         }

@@ -158,7 +158,12 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn add_directory(&mut self, parent: u32, name: &'a [u8], meta: Option<Meta<'a>>) -> Result<u32, &'static str> {
+    fn add_directory(
+        &mut self,
+        parent: u32,
+        name: &'a [u8],
+        meta: Option<Meta<'a>>,
+    ) -> Result<u32, &'static str> {
         let child = self.add(directory(meta))?;
         self.insert(parent, name, child);
         Ok(child)

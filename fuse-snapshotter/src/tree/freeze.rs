@@ -16,12 +16,19 @@ pub(super) type FreezeError<'a> = (u16, &'a [u8], &'static str);
 
 const TOO_LARGE: FreezeError<'static> = (0, b"", "the tables of the merged tree exceed 4 GiB");
 
-pub(super) fn freeze<'a>(draft: &Draft<'a>, layers: &[&'a Ztoc], below: Below) -> Result<Tree, FreezeError<'a>> {
+pub(super) fn freeze<'a>(
+    draft: &Draft<'a>,
+    layers: &[&'a Ztoc],
+    below: Below,
+) -> Result<Tree, FreezeError<'a>> {
     let mut freezer = Freezer {
         draft,
         layers,
         below,
-        tree: Tree { files: layers.iter().map(|ztoc| vec![u32::MAX; ztoc.len()]).collect(), ..Tree::default() },
+        tree: Tree {
+            files: layers.iter().map(|ztoc| vec![u32::MAX; ztoc.len()]).collect(),
+            ..Tree::default()
+        },
         indexes: vec![u32::MAX; draft.nodes.len()],
         queue: VecDeque::new(),
     };
@@ -68,7 +75,9 @@ impl<'a> Freezer<'_, 'a> {
         let inode = match &self.draft.nodes[node as usize] {
             Node::Directory(directory) => self.new_directory(directory, index).ok_or(TOO_LARGE)?,
             Node::File(kind, meta) => self.new_file(*kind, meta, index).ok_or(TOO_LARGE)?,
-            Node::Link(link) => return Err((link.layer, link.name, "a hard link to a file that is not there")),
+            Node::Link(link) => {
+                return Err((link.layer, link.name, "a hard link to a file that is not there"));
+            }
             // Resolved above, and always to a file.
             Node::Alias(_) | Node::Whiteout => {
                 let number = self.owned(index).ok_or(TOO_LARGE)?;
@@ -105,6 +114,9 @@ impl<'a> Freezer<'_, 'a> {
         let mut inode = blank(InodeKind::Directory, 0o755, number);
         inode.links = 2;
         inode.size = 4096;
+        if directory.meta.is_none() {
+            self.tree.implied.push(InodeIndex(index));
+        }
         if let Some(meta) = &directory.meta {
             describe(&mut inode, meta);
         }
@@ -150,13 +162,16 @@ impl<'a> Freezer<'_, 'a> {
             let name = self.text(name).ok_or(TOO_LARGE)?.start;
             self.tree.dirents.push(Dirent { name, length, inode });
         }
-        self.tree.inodes[index as usize].span = start..u32::try_from(self.tree.dirents.len()).map_err(|_| TOO_LARGE)?;
+        self.tree.inodes[index as usize].span =
+            start..u32::try_from(self.tree.dirents.len()).map_err(|_| TOO_LARGE)?;
         Ok(())
     }
 
     fn xattrs(&mut self, meta: Option<&Meta<'a>>, marks: &[(&[u8], &[u8])]) -> Option<Range<u32>> {
         let start = u32::try_from(self.tree.xattrs.len()).ok()?;
-        let entry = meta.filter(|m| m.has_xattrs).and_then(|m| self.layers[usize::from(m.file.layer)].entry(m.file.entry as usize));
+        let entry = meta
+            .filter(|m| m.has_xattrs)
+            .and_then(|m| self.layers[usize::from(m.file.layer)].entry(m.file.entry as usize));
         let mut found: Vec<(&[u8], &[u8])> = entry.map(|e| e.xattrs().collect()).unwrap_or_default();
         found.retain(|(name, _)| {
             !name.is_empty()

@@ -99,6 +99,21 @@ pub enum InodeKind {
     Fifo,
 }
 
+/// Attributes of a directory that come from outside the tree; see [`Tree::describe`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryAttributes {
+    /// Permission bits with setgid and sticky.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Modification time.
+    pub mtime: Timestamp,
+    /// Extended attributes: names and values.
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
 /// Index of an inode within its tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InodeIndex(u32);
@@ -151,6 +166,8 @@ pub struct Tree {
     dirents: Vec<Dirent>,
     /// Inodes without a zTOC entry of their own, by number - 1: directories and whiteouts.
     owned: Vec<InodeIndex>,
+    /// Directories that no layer of the tree mentions itself, parents first.
+    implied: Vec<InodeIndex>,
     /// Per layer, per zTOC entry: its inode, or `u32::MAX`.
     files: Vec<Vec<u32>>,
     text: Vec<u8>,
@@ -311,6 +328,55 @@ impl Tree {
         self.xattrs[range.start as usize..range.end as usize]
             .iter()
             .map(|xattr| (self.text(&xattr.name), self.text(&xattr.value)))
+    }
+
+    /// Directories that no layer of the tree mentions itself, with their paths from the root. Over other layers they
+    /// should have the attributes that those give them.
+    #[must_use]
+    pub fn implied(&self) -> Vec<(Vec<u8>, InodeIndex)> {
+        let mut found = Vec::new();
+        if self.implied.is_empty() {
+            return found;
+        }
+        let mut pending = vec![(Vec::new(), self.root())];
+        while let Some((path, directory)) = pending.pop() {
+            for (name, child) in self.children(directory, 0) {
+                if self.inode(child).kind == InodeKind::Directory {
+                    let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
+                    pending.push(([&path, separator, name].concat(), child));
+                }
+            }
+            if self.implied.binary_search(&directory).is_ok() {
+                found.push((path, directory));
+            }
+        }
+        found
+    }
+
+    /// Gives a directory other attributes. Extended attributes are added to those it has.
+    pub fn describe(&mut self, directory: InodeIndex, attributes: &DirectoryAttributes) {
+        let own: Vec<_> =
+            self.xattrs(directory).map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        let start = self.xattrs.len();
+        for (name, value) in own.iter().chain(&attributes.xattrs) {
+            let (Some(name), Some(value)) = (self.add_text(name), self.add_text(value)) else { return };
+            self.xattrs.push(Xattr { name, value });
+        }
+        let (Ok(start), Ok(end)) = (u32::try_from(start), u32::try_from(self.xattrs.len())) else { return };
+        let inode = &mut self.inodes[directory.0 as usize];
+        inode.xattrs = start..end;
+        inode.mode = attributes.mode;
+        inode.uid = attributes.uid;
+        inode.gid = attributes.gid;
+        inode.mtime = attributes.mtime;
+    }
+
+    /// Appends to the texts; `None` beyond 4 GiB.
+    fn add_text(&mut self, text: &[u8]) -> Option<Range<u32>> {
+        let start = u32::try_from(self.text.len()).ok()?;
+        let end = u32::try_from(self.text.len() + text.len()).ok()?;
+        self.text.extend_from_slice(text);
+        Some(start..end)
     }
 
     /// The inode at a path from the root; symbolic links are not followed.

@@ -88,7 +88,8 @@ fn assert_same(tree: &Tree, expected: &expected::Tree) {
         assert_eq!((inode.mtime.seconds, inode.mtime.nanos), node.mtime, "{at}");
         assert_eq!(inode.device, node.device.unwrap_or((0, 0)), "{at}");
         assert_eq!(tree.link_target(*index), node.target.clone().unwrap_or_default(), "{at}");
-        let xattrs: Vec<_> = tree.xattrs(*index).map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        let xattrs: Vec<_> =
+            tree.xattrs(*index).map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
         assert_eq!(xattrs, node.xattrs.clone().into_iter().collect::<Vec<_>>(), "{at}");
         if inode.kind == InodeKind::Directory {
             let is_directory = |name: &Vec<u8>| {

@@ -74,8 +74,8 @@ impl Applier {
         self.place.check_memory()
     }
 
-    /// Writes what was left for last.
-    pub(super) fn finish(mut self) -> Result<(), UnpackError> {
+    /// Writes what was left for last; returns the directories that the layer does not mention itself.
+    pub(super) fn finish(mut self) -> Result<Vec<Vec<u8>>, UnpackError> {
         self.place.finish(&mut self.writer)
     }
 

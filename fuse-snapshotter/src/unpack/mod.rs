@@ -54,8 +54,10 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::io::Read;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 
 pub use error::UnpackError;
 pub use format::LayerFormat;
@@ -136,6 +138,10 @@ pub struct Unpacked {
     pub uncompressed_size: u64,
     /// The number of entries in the archive, whiteouts included, PAX headers not.
     pub entries: u64,
+    /// Directories that the layer has something in but does not mention itself, as paths from the root (which is
+    /// empty), parents first. They were made with mode 0755 and owner 0:0; over a layer that has them too, they
+    /// should take its attributes.
+    pub implied: Vec<PathBuf>,
 }
 
 /// Unpacks a layer into `target`, a directory that exists, is empty and that nobody else uses meanwhile.
@@ -163,7 +169,8 @@ pub fn unpack(
         }
         applier.apply(entry, &mut archive)?;
     }
-    applier.finish()?;
+    let implied = applier.finish()?;
+    let implied = implied.into_iter().map(|path| PathBuf::from(OsString::from_vec(path))).collect();
     let (diff_id, uncompressed_size) = archive.into_stream().finish()?;
-    Ok(Unpacked { diff_id, uncompressed_size, entries })
+    Ok(Unpacked { diff_id, uncompressed_size, entries, implied })
 }

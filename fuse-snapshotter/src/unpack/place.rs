@@ -8,7 +8,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 
-use super::attributes::{Attributes, Failure, Writer, op};
+use super::attributes::{Attributes, Failure, Time, Writer, op};
 use super::{Options, UnpackError, Whiteouts};
 
 /// Longest path, in bytes: the kernel's `PATH_MAX`, and what [`crate::tree`] takes.
@@ -154,7 +154,7 @@ impl Place {
             // What the layers below have there stays hidden.
             self.mark_opaque(directory.as_fd())?;
         }
-        self.set_directory(path, Attributes { mode: 0o755, uid: 0, gid: 0, mtime: None, xattrs: Vec::new() });
+        self.set_directory(path, implied());
         Ok(directory)
     }
 
@@ -238,19 +238,33 @@ impl Place {
         }
     }
 
-    /// Gives directories their attributes, deepest first: one may take away the right to go through it.
-    pub(super) fn finish(mut self, writer: &mut Writer) -> Result<(), UnpackError> {
+    /// Gives directories their attributes, deepest first: one may take away the right to go through it. Returns
+    /// those that the layer does not mention itself, parents before what is in them.
+    pub(super) fn finish(mut self, writer: &mut Writer) -> Result<Vec<Vec<u8>>, UnpackError> {
         self.current = None;
+        self.directories.entry(Vec::new()).or_insert_with(implied);
+        let mut unmentioned = Vec::new();
         // A path sorts after its parents.
-        while let Some((path, attributes)) = self.directories.pop_last() {
+        while let Some((path, mut attributes)) = self.directories.pop_last() {
+            if attributes.mtime.is_none() {
+                // The same everywhere, rather than the time at which the layer happened to be unpacked.
+                attributes.mtime = Some(Time { seconds: 0, nanos: 0 });
+                unmentioned.push(path.clone());
+            }
             let directory = open_path(self.root.as_fd(), &path)
                 .map_err(|source| UnpackError::io(&path, "open a directory", source))?;
             writer
                 .write_open(&path, directory.as_fd(), &attributes)
                 .map_err(|failure| UnpackError::io(&path, failure.operation, failure.source))?;
         }
-        Ok(())
+        unmentioned.reverse();
+        Ok(unmentioned)
     }
+}
+
+/// What a directory is like that no entry describes.
+fn implied() -> Attributes {
+    Attributes { mode: 0o755, uid: 0, gid: 0, mtime: None, xattrs: Vec::new() }
 }
 
 fn directory_memory(path: &[u8], attributes: &Attributes) -> usize {

@@ -2,7 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -88,73 +88,6 @@ impl Run {
     pub(crate) fn err(&self) -> String {
         assert_eq!(self.code(), Some(1), "stdout:\n{}\nstderr:\n{}", self.stdout(), self.stderr());
         self.stderr()
-    }
-}
-
-/// A real registry (Debian's docker-registry) on loopback, ended when dropped.
-pub(crate) struct DockerRegistry {
-    child: std::process::Child,
-    address: String,
-    _dir: TempDir,
-}
-
-impl DockerRegistry {
-    /// Starts one; `None`, with a word about it, where it is not installed.
-    pub(crate) fn start() -> Option<Self> {
-        let program = Path::new("/usr/bin/docker-registry");
-        if !program.exists() {
-            eprintln!("skipped: {} is not installed (package docker-registry)", program.display());
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        // Let the system choose a free port, then give it to the registry.
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let config = dir.path().join("config.yml");
-        let text = format!(
-            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-            dir.path().join("data").display()
-        );
-        std::fs::write(&config, text).unwrap();
-        let child = std::process::Command::new(program)
-            .arg("serve")
-            .arg(&config)
-            .env("OTEL_TRACES_EXPORTER", "none")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let registry = Self { child, address, _dir: dir };
-        for _ in 0..200 {
-            if std::net::TcpStream::connect(&registry.address).is_ok() {
-                return Some(registry);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
-        panic!("docker-registry does not listen on {}", registry.address);
-    }
-
-    /// `host:port`
-    pub(crate) fn host(&self) -> &str {
-        &self.address
-    }
-
-    /// Copies an image from an OCI layout into the registry with skopeo.
-    pub(crate) fn copy(&self, from: &str, name: &str) -> String {
-        let reference = format!("{}/{name}", self.address);
-        let output = std::process::Command::new("skopeo")
-            .args(["copy", "--quiet", "--all", "--preserve-digests", "--dest-tls-verify=false", from])
-            .arg(format!("docker://{reference}"))
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        reference
-    }
-}
-
-impl Drop for DockerRegistry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

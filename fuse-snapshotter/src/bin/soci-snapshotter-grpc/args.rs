@@ -68,6 +68,9 @@ pub(crate) struct MountArgs {
     /// Use this SOCI index and no other
     #[arg(long, value_name = "DIGEST")]
     pub(crate) soci_index_digest: Option<Digest>,
+    /// Unpack every layer before the mount, to compare
+    #[arg(long, conflicts_with_all = ["soci_index_digest", "background"])]
+    pub(crate) no_lazy: bool,
     /// Of an image for several platforms, the one to mount, as os/arch[/variant] [default: this machine's]
     #[arg(long, short)]
     pub(crate) platform: Option<Platform>,

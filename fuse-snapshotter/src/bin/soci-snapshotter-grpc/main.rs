@@ -42,6 +42,13 @@ fn init_logging(level: &str) {
 
 #[allow(clippy::print_stderr)]
 fn fail(error: &anyhow::Error) -> ExitCode {
-    eprintln!("soci-snapshotter-grpc: {error:#}");
+    let mut message = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Many errors end with their cause already.
+        if !message.ends_with(&cause) {
+            message = format!("{message}: {cause}");
+        }
+    }
+    eprintln!("soci-snapshotter-grpc: {message}");
     ExitCode::FAILURE
 }

@@ -22,6 +22,7 @@ pub(crate) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let root = root.unwrap_or_else(default_root);
     let options = Options {
+        lazy: !args.no_lazy,
         index: args.soci_index_digest.clone(),
         platform: args.platform.clone().map_or(PlatformChoice::Host, |platform| PlatformChoice::These(vec![platform])),
         background: args.background,

@@ -46,7 +46,7 @@ fn they_are_unique_and_lead_back() {
 #[test]
 fn files_are_named_by_layer_and_entry() {
     let lower = vec![Entry::dir("a"), Entry::file("a/x", "1")];
-    let alone = merge(&[lower.clone()]);
+    let alone = merge(std::slice::from_ref(&lower));
     let covered = merge(&[lower, vec![Entry::file("a/y", "2")]]);
     let number = |tree: &Tree, path: &[u8]| tree.inode(tree.find(path).unwrap()).number;
     assert_eq!(number(&alone, b"a/x"), number(&covered, b"a/x"));

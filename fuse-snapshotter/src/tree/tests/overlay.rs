@@ -40,9 +40,14 @@ fn listing(root: &Path) -> Vec<String> {
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
-            let meta = fs::symlink_metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let meta =
+                fs::symlink_metadata(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let size = if meta.is_file() { meta.size() } else { 0 };
-            all.push(format!("{} {:o} {size}", path.strip_prefix(root).unwrap().display(), meta.mode() >> 12));
+            all.push(format!(
+                "{} {:o} {size}",
+                path.strip_prefix(root).unwrap().display(),
+                meta.mode() >> 12
+            ));
             if meta.is_dir() {
                 directories.push(path);
             }
@@ -62,7 +67,14 @@ fn two_runs_under_overlayfs_are_one_tree() {
         return;
     }
     let lower = vec![
-        vec![file("keep", 1), file("gone", 1), file("d/a", 1), file("d/b", 1), file("r/old", 1), file("f", 1)],
+        vec![
+            file("keep", 1),
+            file("gone", 1),
+            file("d/a", 1),
+            file("d/b", 1),
+            file("r/old", 1),
+            file("f", 1),
+        ],
         vec![file("o/old", 1), file("o/s/deep", 1), file("x/y/z", 1), file("swap/in", 1), file("n/low", 1)],
     ];
     let upper = vec![
@@ -70,7 +82,14 @@ fn two_runs_under_overlayfs_are_one_tree() {
         vec![Entry::whiteout("gone"), Entry::whiteout("d/a"), Entry::whiteout("nobody"), file("new/f", 2)],
         vec![Entry::whiteout("new/f"), file("new/g", 2), Entry::whiteout("new/h")],
         // Replaced, opaque, and changed from one type into another and back.
-        vec![Entry::whiteout("r"), file("r/new", 3), Entry::opaque("o"), file("o/new", 3), file("swap", 3), file("f/dir", 3)],
+        vec![
+            Entry::whiteout("r"),
+            file("r/new", 3),
+            Entry::opaque("o"),
+            file("o/new", 3),
+            file("swap", 3),
+            file("f/dir", 3),
+        ],
         vec![file("swap/again", 4), Entry::whiteout("x/y"), file("n/up", 4)],
         vec![file("x/y/later", 5), Entry::opaque("n/sub"), file("n/sub/f", 5)],
     ];
@@ -85,7 +104,9 @@ fn two_runs_under_overlayfs_are_one_tree() {
     materialise(&whole, &at("whole"));
     let options = format!("lowerdir={}:{},xino=on", at("upper").display(), at("lower").display());
     let options = std::ffi::CString::new(options).unwrap();
-    if let Err(error) = mount("overlay", at("merged"), "overlay", MountFlags::RDONLY, Some(options.as_c_str())) {
+    if let Err(error) =
+        mount("overlay", at("merged"), "overlay", MountFlags::RDONLY, Some(options.as_c_str()))
+    {
         // Root in a container may not be allowed to.
         assert!(matches!(error, rustix::io::Errno::PERM | rustix::io::Errno::NODEV), "{error}");
         return;

@@ -13,11 +13,19 @@ fn path() -> impl Strategy<Value = String> {
     let name = prop::sample::select(vec!["a", "b", "cc"]);
     let odd = prop::sample::select(vec!["", "", "", "./", "/", "x/../", "../", ".//"]);
     let depth = prop_oneof![1..3_usize, 1..4_usize];
-    depth.prop_flat_map(move |depth| vec((odd.clone(), name.clone()), depth)).prop_map(|parts| parts.iter().map(|(odd, name)| format!("{odd}{name}")).collect::<Vec<_>>().join("/"))
+    depth.prop_flat_map(move |depth| vec((odd.clone(), name.clone()), depth)).prop_map(|parts| {
+        parts.iter().map(|(odd, name)| format!("{odd}{name}")).collect::<Vec<_>>().join("/")
+    })
 }
 
 fn xattrs() -> impl Strategy<Value = Vec<(&'static str, u8)>> {
-    let name = prop::sample::select(vec!["user.k", "user.j", "security.capability", "trusted.overlay.opaque", "user.overlay.x"]);
+    let name = prop::sample::select(vec![
+        "user.k",
+        "user.j",
+        "security.capability",
+        "trusted.overlay.opaque",
+        "user.overlay.x",
+    ]);
     prop_oneof![4 => Just(Vec::new()), 1 => vec((name, any::<u8>()), 1..3)]
 }
 
@@ -58,20 +66,32 @@ fn clean(name: &[u8]) -> Vec<u8> {
     super::super::path::components(name).unwrap().join(&b'/')
 }
 
-/// Takes away the hard links that the oracle leaves out: the tree refuses them.
+/// Gives hard links that the oracle would leave out another target, or takes them away: the tree refuses them.
 fn without_dangling_links(mut layers: Vec<Vec<Entry>>) -> Vec<Vec<Entry>> {
     for layer in 0..layers.len() {
         let below = merge_entries(layers[..layer].iter().map(Vec::as_slice));
         let mut kept: Vec<Entry> = Vec::new();
-        for entry in std::mem::take(&mut layers[layer]) {
-            if let Kind::HardLink(target) = &entry.kind {
-                let own = merge_entries([kept.as_slice()]);
-                let target = clean(target);
-                let found = own.get(&target).or_else(|| below.get(&target));
-                if clean(&entry.path).starts_with(&[&target[..], b"/"].concat()) || found.is_none_or(|node| node.node_type == NodeType::Dir) {
-                    continue;
+        // The same with files in place of links to what is below.
+        let mut alone: Vec<Entry> = Vec::new();
+        for mut entry in std::mem::take(&mut layers[layer]) {
+            let path = clean(&entry.path);
+            if let Kind::HardLink(target) = &mut entry.kind {
+                let own = merge_entries([alone.as_slice()]);
+                let is_file = |name: &Vec<u8>| {
+                    let found = own.get(name).or_else(|| below.get(name));
+                    // What is to be a directory above the link is no file that it could name.
+                    let above = path.starts_with(&[&name[..], b"/"].concat());
+                    found.is_some_and(|node| node.node_type != NodeType::Dir) && !above
+                };
+                if !is_file(&clean(target)) {
+                    let files: Vec<_> =
+                        own.0.keys().chain(below.0.keys()).filter(|name| is_file(name)).collect();
+                    let Some(other) = files.get(target.len() % files.len().max(1)) else { continue };
+                    *target = other.to_vec();
                 }
             }
+            let link = matches!(entry.kind, Kind::HardLink(_));
+            alone.push(if link { Entry::file(&entry.path, "") } else { entry.clone() });
             kept.push(entry);
         }
         layers[layer] = kept;
@@ -132,9 +152,9 @@ fn stack(upper: &Tree, lower: &Tree) -> Vec<Seen> {
             if is_whiteout(upper.inode(child)) {
                 continue;
             }
-            let below = down.and_then(|down| lower.lookup(down, name)).filter(|below| {
-                is_directory(upper, &child) && is_directory(lower, below)
-            });
+            let below = down
+                .and_then(|down| lower.lookup(down, name))
+                .filter(|below| is_directory(upper, &child) && is_directory(lower, below));
             pairs.push((of(name), Some(child), below));
         }
         for (name, child) in down.iter().flat_map(|down| lower.children(*down, 0)) {
@@ -154,7 +174,12 @@ fn with_parents(layers: &[Vec<Entry>]) -> Vec<Vec<Entry>> {
     for layer in layers {
         let so_far: Vec<_> = described.iter().map(Vec::as_slice).chain([layer.as_slice()]).collect();
         let whole = merge_entries(so_far);
-        let own = merge_entries([layer.as_slice()]);
+        // With files in place of links, which alone would have no targets.
+        let alone = layer.iter().map(|entry| match entry.kind {
+            Kind::HardLink(_) => Entry::file(&entry.path, ""),
+            _ => entry.clone(),
+        });
+        let own = merge_entries([alone.collect::<Vec<_>>().as_slice()]);
         let mut entries = layer.clone();
         for (path, node) in own.0.iter().filter(|(_, node)| node.layer.is_none()) {
             let node = whole.get(path).unwrap_or(node);
@@ -224,5 +249,5 @@ fn the_generator_makes_what_it_promises() {
             below += usize::from(tree.get(&group[0]).unwrap().layer != Some(layers.len() - 1));
         }
     }
-    assert!(links > 20 && below > 5, "{links} {below}");
+    assert!(links > 50 && below > 20, "{links} {below}");
 }

@@ -31,7 +31,13 @@ fn is_whiteout(tree: &Tree, path: &str) -> bool {
 
 #[test]
 fn names_are_cleaned() {
-    let tree = merge(&[vec![Entry::dir("./"), Entry::dir("./a/"), file("/a//b"), file("a/./x/../c"), file("../../d")]]);
+    let tree = merge(&[vec![
+        Entry::dir("./"),
+        Entry::dir("./a/"),
+        file("/a//b"),
+        file("a/./x/../c"),
+        file("../../d"),
+    ]]);
     assert_eq!(paths(&tree), ["a", "a/b", "a/c", "d"].map(String::from));
     assert_eq!(tree.find(b"./a/../a//b"), tree.find(b"a/b"));
 }
@@ -47,7 +53,10 @@ fn the_entry_of_the_root_describes_the_root() {
     let root = tree.inode(tree.root());
     assert_eq!((root.mode, root.uid, root.gid, root.number), (0o700, 3, 4, 1));
     // What is not a directory cannot be the root.
-    assert_eq!(mode(&merge(&[vec![Entry::symlink("/", "x"), Entry::char_device("./", 0, 0), file("a")]]), "/"), 0o755);
+    assert_eq!(
+        mode(&merge(&[vec![Entry::symlink("/", "x"), Entry::char_device("./", 0, 0), file("a")]]), "/"),
+        0o755
+    );
 }
 
 #[test]
@@ -127,7 +136,10 @@ fn a_whiteout_beside_a_directory_hides_the_one_below() {
 
 #[test]
 fn a_whiteout_of_nothing_hides_nothing() {
-    assert_eq!(paths(&merge(&[vec![file("a")], vec![Entry::whiteout("b"), Entry::whiteout("c/d")]])), ["a", "c"]);
+    assert_eq!(
+        paths(&merge(&[vec![file("a")], vec![Entry::whiteout("b"), Entry::whiteout("c/d")]])),
+        ["a", "c"]
+    );
 }
 
 #[test]
@@ -151,7 +163,8 @@ fn a_character_device_0_0_is_a_whiteout() {
 
 #[test]
 fn bookkeeping_of_aufs_and_whiteouts_of_no_name_mean_nothing() {
-    let marks = [".wh..wh.plnk", ".wh.", ".wh..", ".wh...", "d/.wh.", "d/.wh..", "d/.wh..."].map(|name| Entry::file(name, ""));
+    let marks = [".wh..wh.plnk", ".wh.", ".wh..", ".wh...", "d/.wh.", "d/.wh..", "d/.wh..."]
+        .map(|name| Entry::file(name, ""));
     let layers = [vec![file("d/f"), file("g")], marks.to_vec()];
     assert_eq!(paths(&merge(&layers)), ["d", "d/f", "g"]);
     assert_eq!(paths(&on_layers(&layers)), ["d", "d/f", "g"]);
@@ -209,7 +222,8 @@ fn attributes_are_those_of_the_entry() {
         .xattr("security.capability", "c")
         .xattr("trusted.overlay.opaque", "y")
         .xattr("user.overlay.redirect", "/x");
-    let tree = merge(&[vec![entry, Entry::symlink("l", "f"), Entry::block_device("b", 8, 300), Entry::fifo("p")]]);
+    let tree =
+        merge(&[vec![entry, Entry::symlink("l", "f"), Entry::block_device("b", 8, 300), Entry::fifo("p")]]);
     let f = tree.find(b"f").unwrap();
     let inode = tree.inode(f);
     assert_eq!((inode.mode, inode.uid, inode.gid, inode.size), (0o4755, 70_000, 80_000, 3));
@@ -241,7 +255,10 @@ fn children_are_sorted_and_listed_from_any_position() {
 
 #[test]
 fn above_other_layers_whiteouts_stay() {
-    let tree = on_layers(&[vec![file("d/x"), Entry::whiteout("w"), Entry::whiteout("d/v")], vec![Entry::whiteout("d/x")]]);
+    let tree = on_layers(&[
+        vec![file("d/x"), Entry::whiteout("w"), Entry::whiteout("d/v")],
+        vec![Entry::whiteout("d/x")],
+    ]);
     assert!(is_whiteout(&tree, "w") && is_whiteout(&tree, "d/v") && is_whiteout(&tree, "d/x"));
     // Overlayfs lists whiteouts in a directory with nothing below, unless it is told that there may be some.
     let origin = (&b"trusted.overlay.origin"[..], &b""[..]);
@@ -255,7 +272,8 @@ fn above_other_layers_whiteouts_stay() {
 
 #[test]
 fn above_other_layers_what_replaces_is_opaque() {
-    let marker = on_layers(&[vec![file("d/x")], vec![Entry::opaque("d"), file("d/y"), Entry::whiteout("d/z")]]);
+    let marker =
+        on_layers(&[vec![file("d/x")], vec![Entry::opaque("d"), file("d/y"), Entry::whiteout("d/z")]]);
     assert!(is_opaque(&marker, "d"));
     // A whiteout in an opaque directory hides nothing.
     assert_eq!(paths(&marker), ["d", "d/y"]);

@@ -1,0 +1,33 @@
+# For people: the two commands a newcomer needs, and the ones a developer does. The logic is in cargo and scripts/.
+
+.PHONY: demo test check bench figures build clean
+
+## demo: index, push and lazily mount an image, with nothing but this repository (needs root for the mount)
+demo:
+	cargo build --release -p soci-index -p fuse-snapshotter -p benches --bins
+	./target/release/demo
+
+## test: install what the tests need (Debian), and run every test
+test:
+	./scripts/install-test-dependencies
+	./scripts/test
+
+## check: formatting, lints and documentation, as CI does before the tests
+check:
+	./scripts/check
+
+## build: the two programs, in target/release
+build:
+	cargo build --release -p soci-index -p fuse-snapshotter
+
+## figures: what the project promises about speed and size, measured against yardsticks in the same run
+figures:
+	cargo build --release -p soci-index -p fuse-snapshotter -p benches --bins
+	./target/release/figures
+
+## bench: criterion micro-benchmarks
+bench:
+	cargo bench -p benches
+
+clean:
+	cargo clean
