@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use super::{BLOCK_SIZE, CacheRoot, lock};
 
-/// Evicts until a tenth of the limit is free, so that it is not called for every block from then on.
+/// Evicts until there is room again.
 pub(super) fn trim(root: &CacheRoot) {
     // Whoever comes second would only do the same work again.
     let Ok(_single) = root.trimming.try_lock() else { return };
-    let target = root.limit - root.limit / 10;
+    let target = root.target();
     remove_closed(root, target);
     let open: Vec<_> = lock(&root.layers).values().filter_map(Weak::upgrade).collect();
     let mut regions: Vec<_> = open

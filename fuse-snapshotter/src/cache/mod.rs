@@ -43,6 +43,9 @@ pub use writer::{Published, SpanWriter};
 /// Size of a cache block in bytes: a page, the unit in which the kernel asks.
 pub const BLOCK_SIZE: u64 = 4096;
 
+/// Most bytes that are evicted at once: some hundred system calls, on a thread that others wait for.
+const MAX_SLACK: u64 = 256 << 20;
+
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -150,7 +153,13 @@ impl CacheRoot {
     /// Whether there is so little room left that something has to go before more can stay.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.used() >= self.limit - self.limit / 10
+        self.used() >= self.target()
+    }
+
+    /// What making room leaves: a tenth less than the limit, so that it is not done for every block from then on, but
+    /// not so much less that whoever does it is busy for long.
+    fn target(&self) -> u64 {
+        self.limit - (self.limit / 10).min(MAX_SLACK)
     }
 
     /// Makes room if the cache has outgrown its limit: layers that nobody has open go first, then the least

@@ -114,7 +114,8 @@ impl<'a> Freezer<'_, 'a> {
         let mut inode = blank(InodeKind::Directory, 0o755, number);
         inode.links = 2;
         inode.size = 4096;
-        if directory.meta.is_none() {
+        // What takes the place of a directory below does not take over its attributes.
+        if directory.meta.is_none() && !directory.replaces {
             self.tree.implied.push(InodeIndex(index));
         }
         if let Some(meta) = &directory.meta {

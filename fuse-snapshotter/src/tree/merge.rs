@@ -84,7 +84,8 @@ fn merge_child<'a>(
         }
         Node::Directory(directory) => {
             // It hides something of its own run, and so, too, whatever lies below the run.
-            directory.opaque |= directory.replaces || existing.is_some();
+            directory.replaces |= existing.is_some();
+            directory.opaque |= directory.replaces;
             image.insert(parent, name, child);
         }
         _ => image.insert(parent, name, child),

@@ -331,7 +331,7 @@ impl Tree {
     }
 
     /// Directories that no layer of the tree mentions itself, with their paths from the root. Over other layers they
-    /// should have the attributes that those give them.
+    /// should have the attributes that those give them; so those that replace what is below are not among them.
     #[must_use]
     pub fn implied(&self) -> Vec<(Vec<u8>, InodeIndex)> {
         let mut found = Vec::new();
@@ -340,7 +340,13 @@ impl Tree {
         }
         let mut pending = vec![(Vec::new(), self.root())];
         while let Some((path, directory)) = pending.pop() {
-            for (name, child) in self.children(directory, 0) {
+            // What lies below an opaque directory is hidden, with its attributes.
+            let opaque = self.xattrs(directory).any(|(name, _)| {
+                [OverlayNamespace::Trusted, OverlayNamespace::User]
+                    .iter()
+                    .any(|n| n.opaque_attribute() == name)
+            });
+            for (name, child) in self.children(directory, 0).filter(|_| !opaque) {
                 if self.inode(child).kind == InodeKind::Directory {
                     let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
                     pending.push(([&path, separator, name].concat(), child));

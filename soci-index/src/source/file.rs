@@ -63,12 +63,14 @@ impl FileSlice {
             let mut done = 0;
             while done < self.extent.len {
                 let len = CHUNK.min(self.extent.len - done) as usize;
-                let mut chunk = vec![0; len];
-                if let Err(error) = self.file.read_exact_at(&mut chunk, self.extent.offset + done) {
-                    // A receiver that is gone wants no error either.
-                    let _ = sender.blocking_send(Err(registry::Error::io(&self.path, error)));
-                    return;
-                }
+                let chunk = match read_chunk(&self.file, self.extent.offset + done, len) {
+                    Ok(chunk) => chunk,
+                    Err(error) => {
+                        // A receiver that is gone wants no error either.
+                        let _ = sender.blocking_send(Err(registry::Error::io(&self.path, error)));
+                        return;
+                    }
+                };
                 if let Some(hasher) = &mut hasher {
                     hasher.update(&chunk);
                 }
@@ -95,6 +97,22 @@ impl FileSlice {
         })
         .boxed()
     }
+}
+
+/// Reads exactly `len` bytes, into memory that need not be cleared first.
+fn read_chunk(file: &File, offset: u64, len: usize) -> std::io::Result<Vec<u8>> {
+    let mut chunk = Vec::with_capacity(len);
+    while chunk.len() < len {
+        let at = offset + chunk.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut chunk), at) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // The allocation may have more room than was asked for.
+    chunk.truncate(len);
+    Ok(chunk)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use testdata::expected::{self, NodeType, merge_entries};
 use testdata::image::{Entry, Kind};
 
 use super::{assert_same, merge, merge_below, walk};
-use crate::tree::{Below, Inode, InodeIndex, InodeKind, OverlayNamespace, Tree};
+use crate::tree::{Below, DirectoryAttributes, Inode, InodeIndex, InodeKind, OverlayNamespace, Tree};
 
 /// Few names, so that layers meet.
 fn path() -> impl Strategy<Value = String> {
@@ -106,6 +106,7 @@ struct Seen {
     kind: NodeType,
     mode: u16,
     owner: (u32, u32),
+    mtime: (i64, u32),
     size: u64,
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -118,6 +119,7 @@ fn seen(tree: &Tree, path: &[u8], index: InodeIndex) -> Seen {
         kind: super::node_type(inode.kind),
         mode: inode.mode,
         owner: (inode.uid, inode.gid),
+        mtime: (inode.mtime.seconds, inode.mtime.nanos),
         size: inode.size,
         xattrs: xattrs.map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
     }
@@ -167,31 +169,17 @@ fn stack(upper: &Tree, lower: &Tree) -> Vec<Seen> {
     all
 }
 
-/// Describes every directory that a layer only implies, as it is in the layers below: overlayfs cannot take over
-/// attributes, so that only such layers can be split.
-fn with_parents(layers: &[Vec<Entry>]) -> Vec<Vec<Entry>> {
-    let mut described: Vec<Vec<Entry>> = Vec::new();
-    for layer in layers {
-        let so_far: Vec<_> = described.iter().map(Vec::as_slice).chain([layer.as_slice()]).collect();
-        let whole = merge_entries(so_far);
-        // With files in place of links, which alone would have no targets.
-        let alone = layer.iter().map(|entry| match entry.kind {
-            Kind::HardLink(_) => Entry::file(&entry.path, ""),
-            _ => entry.clone(),
-        });
-        let own = merge_entries([alone.collect::<Vec<_>>().as_slice()]);
-        let mut entries = layer.clone();
-        for (path, node) in own.0.iter().filter(|(_, node)| node.layer.is_none()) {
-            let node = whole.get(path).unwrap_or(node);
-            let mut entry = Entry::dir(if path.is_empty() { b"./".to_vec() } else { path.clone() });
-            (entry.mode, entry.uid, entry.gid, entry.mtime, entry.mtime_nanos) =
-                (node.mode, node.uid, node.gid, node.mtime.0, node.mtime.1);
-            entry.xattrs = node.xattrs.clone();
-            entries.push(entry);
-        }
-        described.push(entries);
+/// Gives directories that the upper tree only implies the attributes that they have below: overlayfs cannot.
+fn inherit(upper: &mut Tree, lower: &Tree) {
+    for (path, index) in upper.implied() {
+        let Some(below) = lower.find(&path).filter(|at| lower.inode(*at).kind == InodeKind::Directory) else {
+            continue;
+        };
+        let inode = lower.inode(below);
+        let xattrs = lower.xattrs(below).map(|(name, value)| (name.to_vec(), value.to_vec())).collect();
+        let (mode, uid, gid, mtime) = (inode.mode, inode.uid, inode.gid, inode.mtime);
+        upper.describe(index, &DirectoryAttributes { mode, uid, gid, mtime, xattrs });
     }
-    described
 }
 
 proptest! {
@@ -205,8 +193,6 @@ proptest! {
 
     #[test]
     fn two_runs_stacked_by_overlayfs_are_one_run(layers in layers(), split in 0..5_usize) {
-        let layers = with_parents(&layers);
-        // Some layer must be on top, so that the root is described there.
         let (lower, upper) = layers.split_at(split.min(layers.len() - 1));
         let whole = merge(&layers);
         let upper = merge_below(upper, Below::Layers(OverlayNamespace::Trusted));
@@ -214,7 +200,9 @@ proptest! {
         prop_assume!(upper.is_ok());
         let mut expected: Vec<_> = walk(&whole).iter().map(|(path, index)| seen(&whole, path, *index)).collect();
         expected.sort_by(|a, b| a.path.cmp(&b.path));
-        prop_assert_eq!(stack(&upper.unwrap(), &merge(lower)), expected);
+        let (mut upper, lower) = (upper.unwrap(), merge(lower));
+        inherit(&mut upper, &lower);
+        prop_assert_eq!(stack(&upper, &lower), expected);
     }
 
     #[test]

@@ -289,3 +289,16 @@ fn above_other_layers_what_replaces_is_opaque() {
     assert!(is_opaque(&on_layers(&[vec![file("d")], vec![file("d/y")], vec![file("d/z")]]), "d"));
     assert!(on_layers(&[vec![Entry::opaque("")], vec![file("d/z")]]).hides_all_below());
 }
+
+#[test]
+fn above_other_layers_directories_without_an_entry_are_known() {
+    let tree = on_layers(&[
+        vec![file("a/b/c"), Entry::dir("d"), file("d/e/f"), Entry::opaque("o"), file("o/p/q")],
+        vec![Entry::dir("a"), Entry::whiteout("r"), file("r/s"), file("a/b/x")],
+    ]);
+    let mut implied: Vec<_> =
+        tree.implied().into_iter().map(|(path, _)| String::from_utf8(path).unwrap()).collect();
+    implied.sort();
+    // `a` has got an entry after all; `r` replaces the one below, and what is in `o` has nothing below it.
+    assert_eq!(implied, ["", "a/b", "d/e", "o"]);
+}
