@@ -4,10 +4,10 @@
 mod common;
 
 use common::{Soci, after};
-use testdata::docker_registry::DockerRegistry;
 use registry::{Client, ClientConfig, Reference};
 use soci_index::discover;
 use soci_index::oci::ImageManifest;
+use testdata::docker_registry::DockerRegistry;
 use testdata::golden;
 use testdata::image::{Compression, Entry, Image, ImageBuilder, LayerBuilder, Texture};
 use testdata::registry::{Auth, TestRegistry};

@@ -25,10 +25,13 @@ impl Need {
                 let path = std::env::var_os("PATH").unwrap_or_default();
                 std::env::split_paths(&path).any(|directory| directory.join(name).exists())
             }
-            Self::Root => std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0),
+            Self::Root => {
+                std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
+            }
             Self::Fuse => Path::new("/dev/fuse").exists(),
             Self::FuseForUsers => {
-                let mode = std::fs::metadata("/dev/fuse").map_or(0, |m| std::os::unix::fs::MetadataExt::mode(&m));
+                let mode =
+                    std::fs::metadata("/dev/fuse").map_or(0, |m| std::os::unix::fs::MetadataExt::mode(&m));
                 mode & 0o006 == 0o006 && Self::Program("fusermount3", "fuse3").is_met()
             }
         }
@@ -51,6 +54,7 @@ impl Need {
 /// # Panics
 /// In CI, if one is not met.
 #[must_use]
+#[allow(clippy::print_stderr)]
 pub fn available(needs: &[Need]) -> bool {
     let Some(missing) = needs.iter().find(|need| !need.is_met()) else { return true };
     let complaint = missing.complaint();

@@ -40,8 +40,11 @@ fn main() -> anyhow::Result<()> {
 
     step("making an image of three layers from files of this machine");
     let image = image(directory, program)?;
-    let registry =
-        TestRegistry::builder().redirect_blobs(Redirect::default()).latency(LATENCY).bandwidth(BANDWIDTH).start_blocking();
+    let registry = TestRegistry::builder()
+        .redirect_blobs(Redirect::default())
+        .latency(LATENCY)
+        .bandwidth(BANDWIDTH)
+        .start_blocking();
     image.put_into(&registry, "demo", "1");
     let reference = format!("{}/demo:1", registry.host());
     let size: u64 = image.layers().iter().map(|layer| layer.size).sum();
@@ -67,7 +70,10 @@ fn main() -> anyhow::Result<()> {
     registry.clear_requests();
     let started = Instant::now();
     let mount = Mount::new(&reference, &directory.join("mnt"), &directory.join("node2"), &["--no-lazy"])?;
-    ensure!(output == first_output(mount.directory(), program, arguments)?, "the two mounts give different output");
+    ensure!(
+        output == first_output(mount.directory(), program, arguments)?,
+        "the two mounts give different output"
+    );
     let full = started.elapsed();
     let pulled = registry.bytes_sent();
     mount.finish()?;
@@ -76,7 +82,12 @@ fn main() -> anyhow::Result<()> {
     println!("{:<44}{:>14}", "image, compressed", megabytes(size));
     println!("{:<44}{:>14}", "SOCI index with its zTOCs", megabytes(index_size));
     println!("{:<44}{:>14}", "time to build and push the index", seconds(indexing));
-    println!("{:<44}{:>14}{:>14}", "bytes from the registry until first output", megabytes(fetched), megabytes(pulled));
+    println!(
+        "{:<44}{:>14}{:>14}",
+        "bytes from the registry until first output",
+        megabytes(fetched),
+        megabytes(pulled)
+    );
     println!("{:<44}{:>14}{:>14}", "time to first output", seconds(lazy), seconds(full));
     println!("{:<44}{:>14}", "requests until first output", requests);
     println!(
@@ -134,14 +145,17 @@ fn image(directory: &Path, program: &str) -> anyhow::Result<testdata::image::Ima
             app.binary(module);
         }
     } else if program.ends_with("perl") {
-        for path in ["/usr/lib/x86_64-linux-gnu/perl-base", "/usr/lib/x86_64-linux-gnu/perl", "/usr/share/perl"] {
+        for path in
+            ["/usr/lib/x86_64-linux-gnu/perl-base", "/usr/lib/x86_64-linux-gnu/perl", "/usr/share/perl"]
+        {
             if Path::new(path).exists() {
                 app.tree(path);
             }
         }
     }
     let mut top = LayerBuilder::new(Compression::GZIP);
-    top.add(Entry::dir("etc")).add(Entry::file("etc/motd", "the demo image of soci-snapshotter\n".as_bytes()));
+    top.add(Entry::dir("etc"))
+        .add(Entry::file("etc/motd", "the demo image of soci-snapshotter\n".as_bytes()));
     Ok(ImageBuilder::new()
         .layer(base.layer_to(directory.join("base"), Compression::GZIP))
         .layer(app.layer_to(directory.join("app"), Compression::GZIP))

@@ -147,12 +147,18 @@ impl ImageFs {
     ) -> Result<Option<Missing>, FsError> {
         let index = self.inode(number)?;
         let inode = self.tree.inode(index);
-        let (InodeKind::Regular, Some(FileId { layer, entry })) = (inode.kind, Tree::file_of(inode.number)) else {
-            return Err(if inode.kind == InodeKind::Directory { FsError::IsDirectory } else { FsError::Invalid });
+        let (InodeKind::Regular, Some(FileId { layer, entry })) = (inode.kind, Tree::file_of(inode.number))
+        else {
+            return Err(if inode.kind == InodeKind::Directory {
+                FsError::IsDirectory
+            } else {
+                FsError::Invalid
+            });
         };
         let layer = self.layers.get(usize::from(layer)).ok_or(FsError::Stale)?;
         let left = usize::try_from(inode.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let missing = Missing { layer: Arc::clone(layer), entry: entry as usize, offset, length: length.min(left) };
+        let missing =
+            Missing { layer: Arc::clone(layer), entry: entry as usize, offset, length: length.min(left) };
         buffer.resize(missing.length, 0);
         if missing.length == 0 || missing.try_read(buffer)? {
             return Ok(None);
@@ -194,12 +200,6 @@ impl Missing {
     /// Why it cannot be had.
     pub async fn read(&self, buffer: &mut Vec<u8>) -> Result<(), FsError> {
         buffer.resize(self.length, 0);
-        loop {
-            self.layer.fill(self.entry, self.offset..self.offset + self.length as u64).await?;
-            // An eviction may have taken it away again; `fill` gives up if that goes on.
-            if self.try_read(buffer)? {
-                return Ok(());
-            }
-        }
+        Ok(self.layer.read(self.entry, self.offset, buffer).await?)
     }
 }

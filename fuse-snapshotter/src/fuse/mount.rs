@@ -62,7 +62,12 @@ impl FuseMount {
     ///
     /// # Errors
     /// If it cannot be mounted or served.
-    pub fn new(fs: Arc<ImageFs>, path: &Path, options: FuseOptions, runtime: Handle) -> Result<Self, MountError> {
+    pub fn new(
+        fs: Arc<ImageFs>,
+        path: &Path,
+        options: FuseOptions,
+        runtime: Handle,
+    ) -> Result<Self, MountError> {
         let stats = Arc::new(FuseStats::default());
         let adapter = Adapter::new(fs, runtime, Arc::clone(&stats));
         let own = rustix::process::geteuid().is_root();
@@ -139,14 +144,13 @@ fn mount_device(path: &Path, options: FuseOptions) -> Result<OwnedFd, MountError
     // Permissions are checked by the kernel (`default_permissions`): a server that does not check them itself
     // would let every local user into directories of mode 0700.
     let other = if options.allow_other { ",allow_other" } else { "" };
-    let data = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,default_permissions{other}",
-        device.as_raw_fd()
-    );
+    let data =
+        format!("fd={},rootmode=40000,user_id=0,group_id=0,default_permissions{other}", device.as_raw_fd());
     let failed = |source| MountError::Mount { path: path.to_owned(), source };
     let data = CString::new(data).map_err(|error| failed(error.into()))?;
     // Neither nosuid nor nodev: an image has setuid programs, and containers decide about devices themselves.
-    mount(SOURCE, path, TYPE, MountFlags::RDONLY, Some(data.as_c_str())).map_err(|error| failed(error.into()))?;
+    mount(SOURCE, path, TYPE, MountFlags::RDONLY, Some(data.as_c_str()))
+        .map_err(|error| failed(error.into()))?;
     Ok(device)
 }
 

@@ -32,8 +32,11 @@ pub(super) fn negotiate(config: &mut KernelConfig) -> Negotiated {
         ("no open", InitFlags::FUSE_NO_OPEN_SUPPORT),
         ("no opendir", InitFlags::FUSE_NO_OPENDIR_SUPPORT),
     ];
-    let lacking: Vec<_> =
-        wanted.iter().filter(|(_, flag)| config.add_capabilities(*flag).is_err()).map(|(name, _)| *name).collect();
+    let lacking: Vec<_> = wanted
+        .iter()
+        .filter(|(_, flag)| config.add_capabilities(*flag).is_err())
+        .map(|(name, _)| *name)
+        .collect();
     if !lacking.is_empty() {
         tracing::info!(?lacking, "the kernel lacks FUSE capabilities; reading works, but slower");
     }

@@ -1,5 +1,8 @@
 //! Getting the index and the zTOCs: from the registry, or from the local store.
 
+use std::fs::File;
+use std::path::Path;
+
 use bytes::Bytes;
 use registry::{Descriptor, Digest};
 use soci_index::discover::{FoundIndex, find_index, find_local_index};
@@ -40,13 +43,13 @@ pub(super) async fn index(
     }
 }
 
-/// The zTOC of a layer: from the cache, the store or the registry. Its digest has been verified.
+/// The zTOC of a layer: from the cache (then `true`), the store or the registry. Its digest has been verified.
 pub(super) async fn ztoc(
     origin: &Origin,
     cache: &CacheRoot,
     layer: &Digest,
     ztoc: &Descriptor,
-) -> Result<Bytes, String> {
+) -> Result<(Bytes, bool), String> {
     if ztoc.size > MAX_ZTOC_SIZE {
         return Err(format!("the zTOC of {} bytes is larger than {MAX_ZTOC_SIZE}", ztoc.size));
     }
@@ -54,12 +57,21 @@ pub(super) async fn ztoc(
     if let Ok(bytes) = tokio::fs::read(&path).await
         && Digest::of(&bytes) == ztoc.digest
     {
-        return Ok(bytes.into());
+        return Ok((bytes.into(), true));
     }
-    let bytes = fetch(origin, ztoc).await?;
-    let stored = store_file(&path, &bytes).await;
-    stored.map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    Ok(bytes)
+    Ok((fetch(origin, ztoc).await?, false))
+}
+
+/// Keeps a zTOC beside the cached blocks, where the windows of its checkpoints are read from. The file is there as a whole
+/// or not at all. `kept`: `bytes` were read from there.
+pub(super) fn keep(directory: &Path, bytes: &[u8], kept: bool) -> std::io::Result<File> {
+    let path = directory.join("ztoc");
+    if !kept || !path.exists() {
+        let temporary = directory.join(format!("ztoc.{}", std::process::id()));
+        std::fs::write(&temporary, bytes)?;
+        std::fs::rename(&temporary, &path)?;
+    }
+    File::open(path)
 }
 
 async fn fetch(origin: &Origin, ztoc: &Descriptor) -> Result<Bytes, String> {
@@ -71,14 +83,8 @@ async fn fetch(origin: &Origin, ztoc: &Descriptor) -> Result<Bytes, String> {
     let Some((client, repository)) = &origin.registry else {
         return Err(format!("zTOC {} is not in the local store", ztoc.digest));
     };
-    client.blob_bytes(repository, ztoc, MAX_ZTOC_SIZE).await.map_err(|error| format!("cannot fetch the zTOC: {error}"))
-}
-
-/// Writes a file so that it is there as a whole or not at all.
-async fn store_file(path: &std::path::Path, bytes: &[u8]) -> std::io::Result<()> {
-    let parent = path.parent().unwrap_or(path);
-    tokio::fs::create_dir_all(parent).await?;
-    let temporary = parent.join(format!("ztoc.{}", std::process::id()));
-    tokio::fs::write(&temporary, bytes).await?;
-    tokio::fs::rename(&temporary, path).await
+    client
+        .blob_bytes(repository, ztoc, MAX_ZTOC_SIZE)
+        .await
+        .map_err(|error| format!("cannot fetch the zTOC: {error}"))
 }

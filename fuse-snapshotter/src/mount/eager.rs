@@ -29,8 +29,9 @@ pub(super) async fn unpack(
     let format = LayerFormat::from_media_type(&layer.media_type);
     let stream = source.open_blob(layer, Check::BySource).await.map_err(|error| error.to_string())?;
     let reader = SyncIoBridge::new(StreamReader::new(stream.map_err(std::io::Error::other)));
-    let unpacked =
-        tokio::task::spawn_blocking(move || unpack::unpack(reader, format, &target, &unpack::Options::default()));
+    let unpacked = tokio::task::spawn_blocking(move || {
+        unpack::unpack(reader, format, &target, &unpack::Options::default())
+    });
     let unpacked = unpacked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     match diff_id {
         Some(diff_id) if diff_id != unpacked.diff_id => {

@@ -29,9 +29,15 @@ pub(super) struct Image {
 
 /// How a layer is served.
 enum Content {
-    Lazy { layer: Arc<LazyLayer>, ztoc: Option<Ztoc> },
+    Lazy {
+        layer: Arc<LazyLayer>,
+        ztoc: Option<Ztoc>,
+    },
     /// In this directory, where these sub-directories are only implied.
-    Unpacked { directory: PathBuf, implied: Vec<PathBuf> },
+    Unpacked {
+        directory: PathBuf,
+        implied: Vec<PathBuf>,
+    },
 }
 
 /// One layer, ready to be mounted.
@@ -196,10 +202,14 @@ impl Image {
             let unpacked = eager::unpack(&*origin.source, layer, diff_id, directory.clone()).await;
             Content::Unpacked { directory, implied: unpacked.map_err(failed)? }
         } else if let Some(shared) = shared {
-            let prepared = eager::index(&*origin.source, layer, workspace.path(), shared).await.map_err(failed)?;
+            let prepared =
+                eager::index(&*origin.source, layer, workspace.path(), shared).await.map_err(failed)?;
             Content::Lazy { layer: prepared.layer, ztoc: Some(prepared.ztoc) }
         } else {
-            return Err(MountImageError::NeedsRoot(format!("layer {} cannot be served: {reason}", layer.digest)));
+            return Err(MountImageError::NeedsRoot(format!(
+                "layer {} cannot be served: {reason}",
+                layer.digest
+            )));
         };
         Ok(Layer { descriptor: layer.clone(), content, reason: Some(reason) })
     }

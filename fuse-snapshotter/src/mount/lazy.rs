@@ -1,6 +1,5 @@
 //! Preparing a layer for lazy reading.
 
-use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,14 +27,15 @@ pub(super) async fn prepare(
     layer: &Descriptor,
     ztoc: &Descriptor,
 ) -> Result<Prepared, String> {
-    let (bytes, reader) = tokio::try_join!(
-        artifacts::ztoc(origin, shared.cache(), &layer.digest, ztoc),
-        async { open(origin, layer).await.map_err(|error| format!("cannot read the layer: {error}")) }
-    )?;
+    let ((bytes, kept), reader) =
+        tokio::try_join!(artifacts::ztoc(origin, shared.cache(), &layer.digest, ztoc), async {
+            open(origin, layer).await.map_err(|error| format!("cannot read the layer: {error}"))
+        })?;
     let shared = shared.clone();
     let (expected, ztoc_digest) = (layer.size, ztoc.digest.clone());
     // Parsing is work for milliseconds, but of the processor.
-    let prepared = tokio::task::spawn_blocking(move || assemble(bytes, &ztoc_digest, reader, expected, shared));
+    let prepared =
+        tokio::task::spawn_blocking(move || assemble(bytes, kept, &ztoc_digest, reader, expected, shared));
     prepared.await.map_err(|error| error.to_string())?
 }
 
@@ -56,6 +56,7 @@ async fn open(origin: &Origin, layer: &Descriptor) -> Result<Arc<dyn BlobReader>
 
 fn assemble(
     bytes: Bytes,
+    kept: bool,
     ztoc_digest: &registry::Digest,
     reader: Arc<dyn BlobReader>,
     size: u64,
@@ -70,8 +71,9 @@ fn assemble(
         .cache()
         .layer(reader.digest().hex(), ztoc_digest.hex(), table.block_count())
         .map_err(|error| error.to_string())?;
-    let path = cache.directory().join("ztoc");
-    let file = File::open(&path).map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+    // Only now, since a directory that no open layer has may be removed to make room.
+    let file = artifacts::keep(cache.directory(), ztoc.bytes(), kept)
+        .map_err(|error| format!("cannot keep the zTOC in {}: {error}", cache.directory().display()))?;
     let layer = LazyLayer::new(reader, table, cache, file, shared);
     Ok(Prepared { layer, ztoc })
 }

@@ -62,8 +62,15 @@ pub struct Report {
 }
 
 impl Report {
-    pub(super) fn new(index: Option<Digest>, layers: Vec<LayerReport>, stack: &Stack, time: Duration) -> Self {
-        let sum = |count: fn(&crate::fuse::FuseStats) -> u64| stack.runs().iter().map(|run| count(run.stats())).sum();
+    pub(super) fn new(
+        index: Option<Digest>,
+        layers: Vec<LayerReport>,
+        stack: &Stack,
+        time: Duration,
+    ) -> Self {
+        let sum = |count: fn(&crate::fuse::FuseStats) -> u64| {
+            stack.runs().iter().map(|run| count(run.stats())).sum()
+        };
         Self {
             index,
             layers,
@@ -118,7 +125,11 @@ impl fmt::Display for Report {
             Some(index) => writeln!(f, "SOCI index {index}")?,
             None => writeln!(f, "no SOCI index")?,
         }
-        writeln!(f, "{:<20}{:<10}{:>10}{:>10}{:>7}{:>12}{:>10}", "LAYER", "MODE", "SIZE", "FETCHED", "%", "SPANS", "REQUESTS")?;
+        writeln!(
+            f,
+            "{:<20}{:<10}{:>10}{:>10}{:>7}{:>12}{:>10}",
+            "LAYER", "MODE", "SIZE", "FETCHED", "%", "SPANS", "REQUESTS"
+        )?;
         for layer in &self.layers {
             let mode = match layer.mode {
                 Mode::Lazy => "lazy",
@@ -134,7 +145,12 @@ impl fmt::Display for Report {
                 percent(layer.fetched, layer.size)
             )?;
             if layer.mode == Mode::Lazy {
-                write!(f, "{:>12}{:>10}", format!("{}/{}", layer.fetched_spans, layer.spans), layer.requests)?;
+                write!(
+                    f,
+                    "{:>12}{:>10}",
+                    format!("{}/{}", layer.fetched_spans, layer.spans),
+                    layer.requests
+                )?;
             }
             if let Some(reason) = &layer.reason {
                 write!(f, "  ({reason})")?;

@@ -25,7 +25,10 @@ const MAX_MOUNT_DATA: usize = 4095;
 #[derive(Debug)]
 pub(super) enum StackError {
     /// A zTOC that makes no sense above the layers below it.
-    Tree { layer: usize, reason: String },
+    Tree {
+        layer: usize,
+        reason: String,
+    },
     Mount(Box<MountImageError>),
 }
 
@@ -64,26 +67,25 @@ impl Stack {
         for (position, part) in parts.iter().enumerate() {
             match part {
                 Part::Directory { path, implied } => {
+                    inherit(path, implied, &lower).map_err(io_error("describe directories in", path))?;
                     // Overlayfs does not look whether a root is opaque, so what it hides is left out.
                     if is_opaque(path).map_err(io_error("read", path))? {
                         lower.clear();
                     }
-                    inherit(path, implied, &lower).map_err(io_error("describe directories in", path))?;
                     lower.push((*path).clone());
                 }
                 Part::Run { first, layers } => {
-                    let below = if position == 0 {
-                        Below::Nothing
-                    } else {
-                        Below::Layers(OverlayNamespace::Trusted)
-                    };
+                    let below =
+                        if position == 0 { Below::Nothing } else { Below::Layers(OverlayNamespace::Trusted) };
                     let ztocs: Vec<_> = layers.iter().filter_map(|layer| layer.ztoc()).collect();
-                    let mut tree = Tree::merge(&ztocs, below)
-                        .map_err(|error| StackError::Tree { layer: first + error.layer, reason: error.to_string() })?;
+                    let mut tree = Tree::merge(&ztocs, below).map_err(|error| StackError::Tree {
+                        layer: first + error.layer,
+                        reason: error.to_string(),
+                    })?;
+                    inherit_tree(&mut tree, &lower).map_err(io_error("read directories below", target))?;
                     if tree.hides_all_below() {
                         lower.clear();
                     }
-                    inherit_tree(&mut tree, &lower).map_err(io_error("read directories below", target))?;
                     let lazy = layers.iter().filter_map(|layer| layer.lazy()).cloned().collect();
                     let path = if parts.len() == 1 {
                         target.to_owned()
@@ -92,13 +94,19 @@ impl Stack {
                     };
                     let fuse = FuseOptions { threads: THREADS, allow_other: stack.allow_other(options) };
                     let fs = Arc::new(ImageFs::new(tree, lazy));
-                    stack.runs.push(FuseMount::new(fs, &path, fuse, runtime.clone()).map_err(MountImageError::from)?);
+                    stack.runs.push(
+                        FuseMount::new(fs, &path, fuse, runtime.clone()).map_err(MountImageError::from)?,
+                    );
                     lower.push(path);
                 }
             }
         }
         match lower.as_slice() {
-            [] => return Err(io_error("mount at", target)(std::io::Error::other("the image has no layers")).into()),
+            [] => {
+                return Err(
+                    io_error("mount at", target)(std::io::Error::other("the image has no layers")).into()
+                );
+            }
             [only] if only == target => {}
             [only] => stack.bind(only, target)?,
             _ => stack.overlay(&lower, target)?,

@@ -48,7 +48,9 @@ impl Workspace {
     pub(super) fn directory(&self, name: &str) -> Result<PathBuf, MountImageError> {
         let path = self.path.join(name);
         match std::fs::create_dir(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(io_error("create", &path)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                Err(io_error("create", &path)(error))
+            }
             _ => Ok(path),
         }
     }
@@ -61,7 +63,8 @@ impl Drop for Workspace {
 }
 
 fn lock(directory: &Path) -> Option<File> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(directory.join("lock")).ok()?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).open(directory.join("lock")).ok()?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
     Some(file)
 }

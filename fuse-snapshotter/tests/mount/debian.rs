@@ -64,7 +64,8 @@ fn debian_with_python_is_what_umoci_unpacks() {
     let directory = tempfile::tempdir_in("/var/tmp").unwrap();
     make(directory.path());
     let Some(registry) = DockerRegistry::start() else { return };
-    let reference = registry.copy(&format!("oci:{}:app", directory.path().join("image").display()), "debian:python");
+    let reference =
+        registry.copy(&format!("oci:{}:app", directory.path().join("image").display()), "debian:python");
     index(&reference, &[]);
     let unpacked = walk(&directory.path().join("unpacked/rootfs"));
     assert!(unpacked.0.len() > 5000, "only {} files", unpacked.0.len());
@@ -76,7 +77,12 @@ fn debian_with_python_is_what_umoci_unpacks() {
         .args(["python3", "-c", "import json, ssl, sqlite3; print('imported')"])
         .output()
         .unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "imported\n", "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "imported\n",
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     compare(&walk(&mount.path()), &unpacked).unwrap();
     let report = mount.finish();
     let modes: Vec<_> = report["layers"].as_array().unwrap().iter().map(|layer| &layer["mode"]).collect();

@@ -83,7 +83,8 @@ fn redirects_that_expire_are_followed_anew() {
         return;
     }
     for expired in [Expired::Forbidden, Expired::ExpiredToken, Expired::Unauthorized] {
-        let redirect = Redirect { expire_after_uses: Some(2), other_host: true, expired, ..Redirect::default() };
+        let redirect =
+            Redirect { expire_after_uses: Some(2), other_host: true, expired, ..Redirect::default() };
         let registry = TestRegistry::builder().redirect_blobs(redirect).start_blocking();
         let (reference, layer) = prepare(&registry);
         let mount = Mount::new(&reference, &[]);
@@ -103,7 +104,8 @@ fn a_registry_that_dies_gives_errors_in_the_end_and_never_wrong_bytes() {
         let mount = Mount::new(&reference, &[]);
         let first = std::fs::read(mount.path().join("data/0")).unwrap();
         registry.inject(Fault::status(status).path("/blobs/"));
-        registry.inject(Fault::always(Action::Status(status, Vec::new(), bytes::Bytes::new())).path("/blobs/"));
+        registry
+            .inject(Fault::always(Action::Status(status, Vec::new(), bytes::Bytes::new())).path("/blobs/"));
         let error = std::fs::read(mount.path().join("data/7")).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{status}: {error}");
         assert_eq!(std::fs::read(mount.path().join("data/0")).unwrap(), first);
@@ -134,12 +136,12 @@ fn broken_ztocs_make_the_layer_eager_and_the_mount_right() {
     if !can_mount() {
         return;
     }
-    let damages: [(&str, fn(&mut Vec<u8>)); 3] = [
-        ("flipped", |ztoc| ztoc[500] ^= 1),
-        ("truncated", |ztoc| ztoc.truncate(1000)),
-        ("empty", Vec::clear),
-    ];
-    for (name, damage) in damages {
+    for name in ["flipped", "truncated", "empty"] {
+        let damage = |ztoc: &mut Vec<u8>| match name {
+            "flipped" => ztoc[500] ^= 1,
+            "truncated" => ztoc.truncate(1000),
+            _ => ztoc.clear(),
+        };
         let registry = TestRegistry::builder().start_blocking();
         let (reference, layer) = prepare(&registry);
         damage_ztoc(&registry, &reference, damage);

@@ -124,7 +124,9 @@ fn lazy_and_unpacked_layers_stack_in_every_order() {
     for lazy in [0b0000u32, 0b0001, 0b1000, 0b0101, 0b1010, 0b0110, 0b1011] {
         let layers: Vec<Layer> = (0u64..)
             .zip(&layers)
-            .map(|(number, layer)| if lazy & 1 << number != 0 { padded(layer, number) } else { layer.clone() })
+            .map(
+                |(number, layer)| if lazy & 1 << number != 0 { padded(layer, number) } else { layer.clone() },
+            )
             .collect();
         let registry = TestRegistry::builder().referrers_api(lazy & 1 == 0).start_blocking();
         image(&layers).put_into(&registry, "app", "1");
@@ -133,7 +135,8 @@ fn lazy_and_unpacked_layers_stack_in_every_order() {
             index(&reference, &["--min-layer-size", "250000"]);
         }
         let mount = Mount::new(&reference, &[]);
-        compare(&walk(&mount.path()), &expected(&layers)).unwrap_or_else(|error| panic!("{lazy:04b}: {error}"));
+        compare(&walk(&mount.path()), &expected(&layers))
+            .unwrap_or_else(|error| panic!("{lazy:04b}: {error}"));
         let report = mount.finish();
         for (number, layer) in report["layers"].as_array().unwrap().iter().enumerate() {
             let wanted = if lazy & 1 << number != 0 { "lazy" } else { "unpacked" };
@@ -154,7 +157,8 @@ fn golden_images_of_every_tar_form_are_served() {
         let unpacked = Mount::new(&reference, &[]);
         index(&reference, &["--min-layer-size", "0", "--span-size", "65536"]);
         let lazy = Mount::new(&reference, &[]);
-        compare(&walk(&lazy.path()), &walk(&unpacked.path())).unwrap_or_else(|error| panic!("{name}: {error}"));
+        compare(&walk(&lazy.path()), &walk(&unpacked.path()))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(unpacked.finish()["index"].is_null());
         assert!(!lazy.finish()["index"].is_null());
     }

@@ -38,13 +38,19 @@ pub(crate) struct Mount {
 
 impl Mount {
     pub(crate) fn new(reference: &str, arguments: &[&str]) -> Self {
-        Self::try_new(reference, arguments).unwrap_or_else(|error| panic!("cannot mount {reference}: {error}"))
+        Self::try_new(reference, arguments)
+            .unwrap_or_else(|error| panic!("cannot mount {reference}: {error}"))
     }
 
     /// Mounts an image, or says what the program said.
     pub(crate) fn try_new(reference: &str, arguments: &[&str]) -> Result<Self, String> {
         let directory = tempfile::tempdir().unwrap();
-        Self::in_directory(reference, arguments, directory, &mut Command::new(program("soci-snapshotter-grpc")))
+        Self::in_directory(
+            reference,
+            arguments,
+            directory,
+            &mut Command::new(program("soci-snapshotter-grpc")),
+        )
     }
 
     /// As an ordinary user, who has a directory of their own.
@@ -154,5 +160,7 @@ impl Drop for Mount {
 pub(crate) fn is_mounted(path: &Path) -> bool {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
     let path = path.to_str().unwrap();
-    mounts.lines().any(|line| line.split(' ').nth(1).is_some_and(|at| at == path || at.starts_with(&format!("{path}/"))))
+    mounts.lines().any(|line| {
+        line.split(' ').nth(1).is_some_and(|at| at == path || at.starts_with(&format!("{path}/")))
+    })
 }

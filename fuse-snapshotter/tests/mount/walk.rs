@@ -23,7 +23,12 @@ pub(crate) fn walk(root: &Path) -> Tree {
                 // What readdir says must be what lstat says.
                 let kind = entry.file_type().unwrap();
                 assert_eq!(kind, std::fs::symlink_metadata(entry.path()).unwrap().file_type());
-                assert!(names.insert(entry.file_name()), "{} twice in {}", entry.path().display(), full.display());
+                assert!(
+                    names.insert(entry.file_name()),
+                    "{} twice in {}",
+                    entry.path().display(),
+                    full.display()
+                );
                 let separator: &[u8] = if path.is_empty() { b"" } else { b"/" };
                 pending.push([&path, separator, entry.file_name().as_bytes()].concat());
             }

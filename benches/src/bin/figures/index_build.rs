@@ -50,7 +50,11 @@ pub(crate) fn measure(directory: &Path, size: u64) -> anyhow::Result<Vec<Figure>
     note(format_args!("stock zlib, Z_BLOCK        {:.2} s", stock.as_secs_f64()));
     note(format_args!("libz-rs-sys, bare          {:.2} s", bare.as_secs_f64()));
     note(format_args!("libz-rs-sys, Z_BLOCK       {:.2} s", blocks.as_secs_f64()));
-    note(format_args!("soci create                {:.2} s, {} MiB at most", create.as_secs_f64(), memory >> 20));
+    note(format_args!(
+        "soci create                {:.2} s, {} MiB at most",
+        create.as_secs_f64(),
+        memory >> 20
+    ));
     std::fs::remove_dir_all(layout)?;
     Ok(vec![
         ratio("soci create / stock zlib inflating with Z_BLOCK", create, stock, 0.7),

@@ -37,7 +37,12 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
     let spans = report["layers"][0]["fetched_spans"].as_f64().context("no count")?;
     note(format_args!("fetched                    {:.2} MB for {name}", bytes as f64 / 1e6));
     Ok(vec![
-        Figure { name: "one 4 KiB file: requests after the mount".into(), value: requests as f64, bar: Some(2.0), unit: "" },
+        Figure {
+            name: "one 4 KiB file: requests after the mount".into(),
+            value: requests as f64,
+            bar: Some(2.0),
+            unit: "",
+        },
         Figure { name: "one 4 KiB file: spans fetched".into(), value: spans, bar: Some(2.0), unit: "" },
         Figure {
             name: "one 4 KiB file: share of the layer that is fetched".into(),

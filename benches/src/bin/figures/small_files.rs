@@ -57,7 +57,11 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
     let directories = FILES as f64 / 100.0 + FILES as f64 / 10_000.0 + 2.0;
     let allowed = directories + FILES as f64 / 100.0;
     note(format_args!("find                       {:.2} s", find.as_secs_f64()));
-    note(format_args!("second ls -lR              {:.2} s, native {:.2} s", second.as_secs_f64(), ext4.as_secs_f64()));
+    note(format_args!(
+        "second ls -lR              {:.2} s, native {:.2} s",
+        second.as_secs_f64(),
+        ext4.as_secs_f64()
+    ));
     note(format_args!("kernel requests, in all    {requests} for {directories:.0} directories"));
     std::fs::remove_dir_all(&native)?;
     Ok(vec![
@@ -114,7 +118,8 @@ fn mount_time(directory: &Path, blob: &Path) -> anyhow::Result<Duration> {
     let table = LayerTable::new(&ztoc)?;
     let blocks = cache.layer(digest.hex(), found.hex(), table.block_count())?;
     let tree = Tree::merge(&[&ztoc], Below::Nothing)?;
-    let layer = LazyLayer::new(reader, table, blocks, std::fs::File::open(&path)?, LayerSource::new(cache, 8));
+    let layer =
+        LazyLayer::new(reader, table, blocks, std::fs::File::open(&path)?, LayerSource::new(cache, 8));
     let fs = Arc::new(ImageFs::new(tree, vec![layer]));
     let options = FuseOptions { threads: 2, allow_other: true };
     let mount = FuseMount::new(fs, &target, options, runtime.handle().clone())?;

@@ -23,7 +23,14 @@ Exit status: 0 success, 1 failure, 2 wrong usage."
 )]
 pub(crate) struct Cli {
     /// What is logged to standard error: error, warn, info, debug or trace
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "warn", env = "SOCI_SNAPSHOTTER_LOG_LEVEL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        default_value = "warn",
+        env = "SOCI_SNAPSHOTTER_LOG_LEVEL",
+        hide_env_values = true
+    )]
     pub(crate) log_level: String,
     /// Root directory, for the cache and unpacked layers [default: /var/lib/soci-snapshotter-grpc for root, otherwise
     /// soci-snapshotter-grpc in $XDG_DATA_HOME or ~/.local/share]

@@ -30,8 +30,9 @@ fn main() -> ExitCode {
 /// Logs go to standard error, as text on a terminal and as JSON lines elsewhere, where a collector reads them.
 fn init_logging(level: &str) {
     use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("{level},hyper=warn,reqwest=warn,fuser=warn"))
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(format!("{level},hyper=warn,reqwest=warn,fuser=warn"))
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         subscriber.without_time().with_target(false).init();

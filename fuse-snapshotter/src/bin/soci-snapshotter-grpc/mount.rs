@@ -24,7 +24,10 @@ pub(crate) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::
     let options = Options {
         lazy: !args.no_lazy,
         index: args.soci_index_digest.clone(),
-        platform: args.platform.clone().map_or(PlatformChoice::Host, |platform| PlatformChoice::These(vec![platform])),
+        platform: args
+            .platform
+            .clone()
+            .map_or(PlatformChoice::Host, |platform| PlatformChoice::These(vec![platform])),
         background: args.background,
         cache_size: args.cache_size.saturating_mul(1 << 20),
         allow_other: args.allow_other,
@@ -63,7 +66,9 @@ fn origin(args: &MountArgs, root: PathBuf) -> anyhow::Result<Origin> {
     let mut registry = None;
     let source: Arc<dyn ImageSource> = match args.image.clone() {
         SourceSpec::Registry(reference) => {
-            let client = args.registry.client(reference.registry(), concat!("soci-snapshotter/", env!("CARGO_PKG_VERSION")))?;
+            let client = args
+                .registry
+                .client(reference.registry(), concat!("soci-snapshotter/", env!("CARGO_PKG_VERSION")))?;
             registry = Some((client.clone(), reference.repository().clone()));
             Arc::new(RegistrySource::new(client, reference))
         }

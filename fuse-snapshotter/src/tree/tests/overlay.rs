@@ -63,7 +63,7 @@ fn file(path: &str, size: usize) -> Entry {
 
 #[test]
 fn two_runs_under_overlayfs_are_one_tree() {
-    if !rustix::process::geteuid().is_root() {
+    if !testdata::need::available(&[testdata::need::Need::Root]) {
         return;
     }
     let lower = vec![

@@ -104,13 +104,9 @@ pub(super) fn assert_same(ours: &BTreeMap<Vec<u8>, Node>, theirs: &BTreeMap<Vec<
     }
 }
 
-/// Whether tests can use what only root can; says so if not.
+/// Whether tests can use what only root can; says so if not, and fails in CI.
 pub(super) fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("!!! NOT ROOT: this test did not run. Owners, devices and trusted xattrs remain untested.");
-    }
-    root
+    testdata::need::available(&[testdata::need::Need::Root])
 }
 
 /// Runs the current test again as nobody when it was started by root, and says whether it did.

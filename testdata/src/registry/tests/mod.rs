@@ -58,14 +58,3 @@ fn referrer(config: &str, subject: &str, artifact_type: &str, n: usize) -> Bytes
 fn sample() -> Bytes {
     (0..100_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
-
-/// reqwest's own is behind a feature that nothing else needs.
-trait JsonBody {
-    async fn json(self) -> serde_json::Result<Value>;
-}
-
-impl JsonBody for Response {
-    async fn json(self) -> serde_json::Result<Value> {
-        serde_json::from_slice(&self.bytes().await.expect("body"))
-    }
-}
