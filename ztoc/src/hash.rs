@@ -98,35 +98,53 @@ impl Hasher {
     }
 }
 
+/// Bytes that both hashers take in turn, so that the second finds them in the cache of the processor.
+const SLICE: usize = 32 * 1024;
+
+/// The digests of the layer and of the span that is passing by.
+struct State {
+    blob: Sha256,
+    span: Option<Sha256>,
+    spans: Vec<Sha256Digest>,
+}
+
+impl State {
+    fn update(&mut self, bytes: &[u8]) {
+        for slice in bytes.chunks(SLICE) {
+            self.blob.update(slice);
+            if let Some(span) = &mut self.span {
+                span.update(slice);
+            }
+        }
+    }
+
+    fn end_span(&mut self) {
+        self.spans.extend(self.span.take().map(|span| Sha256Digest(span.finalize().into())));
+    }
+}
+
 fn run(queue: &Receiver<(Bytes, Vec<Cut>)>) -> Digests {
-    let mut blob = Sha256::new();
-    let mut spans = Vec::new();
-    let mut span: Option<Sha256> = None;
+    let mut state = State { blob: Sha256::new(), span: None, spans: Vec::new() };
     let mut position = 0u64;
     // A span may begin with the last byte of the chunk before.
     let mut last_byte = 0u8;
     for (chunk, cuts) in queue {
-        blob.update(&chunk);
         let mut hashed = 0usize;
         for cut in cuts {
             let end = usize::try_from(cut.end - position).unwrap_or(chunk.len());
-            if let Some(mut finished) = span.take() {
-                finished.update(&chunk[hashed..end]);
-                spans.push(Sha256Digest(finished.finalize().into()));
-            }
+            state.update(&chunk[hashed..end]);
+            state.end_span();
             let mut next = Sha256::new();
             if cut.start < cut.end {
                 next.update([if end == 0 { last_byte } else { chunk[end - 1] }]);
             }
-            span = Some(next);
+            state.span = Some(next);
             hashed = end;
         }
-        if let Some(span) = &mut span {
-            span.update(&chunk[hashed..]);
-        }
+        state.update(&chunk[hashed..]);
         position += chunk.len() as u64;
         last_byte = chunk.last().copied().unwrap_or(last_byte);
     }
-    spans.extend(span.map(|s| Sha256Digest(s.finalize().into())));
-    Digests { blob: Sha256Digest(blob.finalize().into()), spans }
+    state.end_span();
+    Digests { blob: Sha256Digest(state.blob.finalize().into()), spans: state.spans }
 }

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use benches::host::{self, files};
 use benches::process::{Mount, run, sibling};
 use testdata::image::host::HostFiles;
 use testdata::image::{Compression, Entry, ImageBuilder, LayerBuilder};
@@ -126,15 +127,6 @@ fn first_output(root: &Path, program: &str, arguments: &[&str]) -> anyhow::Resul
 
 /// A base layer of large things, a layer with the program, and a small one on top that changes both.
 fn image(directory: &Path, program: &str) -> anyhow::Result<testdata::image::Image> {
-    let mut base = HostFiles::new();
-    let mut size = 0;
-    for path in BALLAST.iter().flat_map(|path| files(Path::new(path))) {
-        size += std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
-        if size > BALLAST_SIZE {
-            break;
-        }
-        base.path(&path);
-    }
     let mut app = HostFiles::new();
     app.binary(program).binary("/bin/sh");
     if program.ends_with("python3") {
@@ -157,29 +149,10 @@ fn image(directory: &Path, program: &str) -> anyhow::Result<testdata::image::Ima
     top.add(Entry::dir("etc"))
         .add(Entry::file("etc/motd", "the demo image of soci-snapshotter\n".as_bytes()));
     Ok(ImageBuilder::new()
-        .layer(base.layer_to(directory.join("base"), Compression::GZIP))
+        .layer(host::layer(&directory.join("base"), &BALLAST, BALLAST_SIZE))
         .layer(app.layer_to(directory.join("app"), Compression::GZIP))
         .layer(top.finish())
         .build())
-}
-
-/// Regular files under a directory, in a fixed order.
-fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut pending = vec![directory.to_owned()];
-    while let Some(directory) = pending.pop() {
-        let mut entries: Vec<_> =
-            std::fs::read_dir(&directory).into_iter().flatten().filter_map(Result::ok).collect();
-        entries.sort_by_key(std::fs::DirEntry::file_name);
-        for entry in entries {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => pending.push(entry.path()),
-                Ok(kind) if kind.is_file() => found.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    found
 }
 
 /// Where Python's own modules are.

@@ -13,7 +13,7 @@ use super::archive::Extent;
 use super::{Check, SourceError};
 
 /// Bytes read at a time. A zTOC builder is fastest with chunks of 256 KiB to 1 MiB.
-const CHUNK: u64 = 512 << 10;
+const CHUNK: u64 = 1 << 20;
 /// Chunks read ahead of the consumer.
 const AHEAD: usize = 2;
 

@@ -46,23 +46,26 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
     let cold = directory.join("small-cold");
     let mount = Mount::new(&reference, &directory.join("mnt"), &cold, &[])?;
     let find = time(Command::new("find").arg(mount.directory()))?;
+    let requests = mount.finish()?["kernel_requests"].as_f64().context("no count")?;
+    let mount = Mount::new(&reference, &directory.join("mnt"), &cold, &[])?;
     let list = |path: &Path| time(Command::new("ls").arg("-lR").arg(path));
     list(mount.directory())?;
     let second = list(mount.directory())?;
     let memory = peak_memory(mount.pid());
-    let report = mount.finish()?;
+    mount.finish()?;
     list(&native)?;
     let ext4 = list(&native)?;
-    let requests = report["kernel_requests"].as_f64().context("no count")?;
-    let directories = FILES as f64 / 100.0 + FILES as f64 / 10_000.0 + 2.0;
-    let allowed = directories + FILES as f64 / 100.0;
+    // The root, `srv`, and two levels of directories of a hundred. One round trip each, and one for every hundred
+    // entries, directories among them.
+    let directories = 2.0 + FILES as f64 / 10_000.0 + FILES as f64 / 100.0;
+    let allowed = directories + (FILES as f64 + directories) / 100.0;
     note(format_args!("find                       {:.2} s", find.as_secs_f64()));
     note(format_args!(
         "second ls -lR              {:.2} s, native {:.2} s",
         second.as_secs_f64(),
         ext4.as_secs_f64()
     ));
-    note(format_args!("kernel requests, in all    {requests} for {directories:.0} directories"));
+    note(format_args!("kernel requests of find     {requests} for {directories:.0} directories"));
     std::fs::remove_dir_all(&native)?;
     Ok(vec![
         Figure {
@@ -73,7 +76,7 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
         },
         Figure { name: "100,000 files: find".into(), value: find.as_secs_f64(), bar: Some(0.5), unit: " s" },
         Figure {
-            name: "100,000 files: round trips of find and two ls -lR / allowed".into(),
+            name: "100,000 files: round trips of find / allowed".into(),
             value: requests / allowed,
             bar: Some(1.0),
             unit: "",
