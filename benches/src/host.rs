@@ -1,5 +1,7 @@
 //! Layers made of files of this machine, as large as wanted.
 
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use testdata::image::host::HostFiles;
@@ -30,8 +32,14 @@ pub fn files(directory: &Path) -> Vec<PathBuf> {
 pub fn layer(path: &Path, roots: &[&str], size: u64) -> Layer {
     let mut host = HostFiles::new();
     let mut total = 0;
+    let mut seen = HashSet::new();
     for file in roots.iter().flat_map(|root| files(Path::new(root))) {
-        let length = std::fs::metadata(&file).map_or(0, |metadata| metadata.len());
+        let Ok(metadata) = std::fs::metadata(&file) else { continue };
+        // Hard links take no further space in a layer.
+        if !seen.insert((metadata.dev(), metadata.ino())) {
+            continue;
+        }
+        let length = metadata.len();
         // Neither more than asked for, nor one huge file that is most of the layer.
         if length <= size / 4 && total + length <= size {
             total += length;

@@ -108,7 +108,7 @@ impl Mount {
                 line.push(char::from(byte[0]));
             }
         }
-        if !line.starts_with("mounted") {
+        if !line.contains(r#""event":"mounted""#) {
             bail!("cannot mount {image}");
         }
         Ok(mount)

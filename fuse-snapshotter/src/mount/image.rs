@@ -196,21 +196,26 @@ impl Image {
         reason: String,
     ) -> Result<Layer, MountImageError> {
         let failed = |reason| MountImageError::Unpack { digest: layer.digest.clone(), reason };
-        let content = if rustix::process::geteuid().is_root() {
+        let mut complaint = String::new();
+        if rustix::process::geteuid().is_root() {
             let directory = workspace.directory(&position.to_string())?;
             let diff_id = self.diff_ids.get(position).map(String::as_str);
-            let unpacked = eager::unpack(&*origin.source, layer, diff_id, directory.clone()).await;
-            Content::Unpacked { directory, implied: unpacked.map_err(failed)? }
-        } else if let Some(shared) = shared {
-            let prepared =
-                eager::index(&*origin.source, layer, workspace.path(), shared).await.map_err(failed)?;
-            Content::Lazy { layer: prepared.layer, ztoc: Some(prepared.ztoc) }
-        } else {
-            return Err(MountImageError::NeedsRoot(format!(
-                "layer {} cannot be served: {reason}",
-                layer.digest
-            )));
-        };
+            match eager::unpack(&*origin.source, layer, diff_id, directory.clone()).await {
+                Ok(implied) => {
+                    let content = Content::Unpacked { directory, implied };
+                    return Ok(Layer { descriptor: layer.clone(), content, reason: Some(reason) });
+                }
+                Err(error) => complaint = error,
+            }
+        }
+        // Ordinary users cannot unpack; and a layer may be impossible to unpack by itself, when it has hard links to
+        // files of the layers below. Either is served from a copy.
+        let Some(shared) = shared else { return Err(failed(format!("{reason}; {complaint}"))) };
+        let prepared =
+            eager::index(&*origin.source, layer, workspace.path(), shared).await.map_err(|error| {
+                failed(if complaint.is_empty() { error } else { format!("{complaint}; {error}") })
+            })?;
+        let content = Content::Lazy { layer: prepared.layer, ztoc: Some(prepared.ztoc) };
         Ok(Layer { descriptor: layer.clone(), content, reason: Some(reason) })
     }
 

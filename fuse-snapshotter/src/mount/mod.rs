@@ -92,9 +92,6 @@ pub enum MountImageError {
         /// What went wrong.
         reason: String,
     },
-    /// Something that only root may do.
-    #[error("{0}")]
-    NeedsRoot(String),
     /// A system call.
     #[error("cannot {operation} {}: {source}", path.display())]
     Io {

@@ -155,7 +155,8 @@ impl Stack {
     }
 
     pub(super) fn unmount(&mut self) {
-        if let Some(top) = self.top.take()
+        // Somebody else may have unmounted it already.
+        if let Some(top) = self.top.take().filter(|top| is_mount_point(top))
             && unmount(&top, UnmountFlags::empty()).is_err()
             && let Err(error) = unmount(&top, UnmountFlags::DETACH)
         {

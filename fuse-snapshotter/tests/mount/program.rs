@@ -91,7 +91,7 @@ impl Mount {
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
-        if line.starts_with("mounted ") {
+        if line.contains(r#""event":"mounted""#) {
             return Ok(Self { child, output, directory });
         }
         let mut said = String::new();

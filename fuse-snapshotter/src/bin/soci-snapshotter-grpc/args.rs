@@ -28,6 +28,8 @@ pub(crate) struct Cli {
         global = true,
         value_name = "LEVEL",
         default_value = "warn",
+        value_parser = ["error", "warn", "info", "debug", "trace"],
+        hide_possible_values = true,
         env = "SOCI_SNAPSHOTTER_LOG_LEVEL",
         hide_env_values = true
     )]
@@ -42,11 +44,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Mount an image as one read-only tree, read lazily
     Mount(Box<MountArgs>),
 }
 
-/// Mounts an image as one merged, read-only tree and serves it until it is interrupted (Ctrl-C, SIGTERM) or unmounted.
+/// Mount an image as one read-only tree, read lazily
+///
+/// Mounts the image as one merged, read-only tree and serves it until it is interrupted (Ctrl-C, SIGTERM) or unmounted.
 ///
 /// Layers that the image's SOCI index covers are read lazily: only what is read is fetched. The others are fetched and
 /// unpacked before the mount (as root; for other users they are fetched and served from a local copy). What was fetched
@@ -90,7 +93,7 @@ pub(crate) struct MountArgs {
     /// Let other users look in, too (needs `user_allow_other` in /etc/fuse.conf unless you are root)
     #[arg(long)]
     pub(crate) allow_other: bool,
-    /// Print the report at the end as JSON
+    /// Print JSON: a line when the image is mounted, and a line with the report at the end
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fuse_snapshotter::mount::{MountedImage, Options, Origin};
+use serde_json::json;
 use soci_index::image::PlatformChoice;
 use soci_index::source::{ImageSource, LayoutSource, RegistrySource, SourceSpec};
 use soci_index::store::{Store, default_root};
@@ -41,14 +42,25 @@ pub(crate) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::
         _ = terminate.recv() => anyhow::bail!("terminated"),
     };
     let report = mounted.report();
-    say(&format!(
-        "mounted {} at {} in {:.2} s: {} of {} layers are read lazily",
-        args.image,
-        args.directory.display(),
-        report.seconds,
-        report.lazy_layers(),
-        report.layers.len()
-    ));
+    if args.json {
+        say(&json!({
+            "event": "mounted",
+            "image": args.image.to_string(),
+            "directory": args.directory,
+            "seconds": report.seconds,
+            "layers": report.layers.len(),
+            "lazy_layers": report.lazy_layers(),
+        }));
+    } else {
+        say(&format_args!(
+            "mounted {} at {} in {:.2} s: {} of {} layers are read lazily",
+            args.image,
+            args.directory.display(),
+            report.seconds,
+            report.lazy_layers(),
+            report.layers.len()
+        ));
+    }
     loop {
         tokio::select! {
             _ = interrupt.recv() => break,
@@ -58,7 +70,13 @@ pub(crate) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::
     }
     let report = mounted.report();
     mounted.unmount();
-    say(&if args.json { serde_json::to_string_pretty(&report)? } else { report.to_string() });
+    if args.json {
+        let mut report = serde_json::to_value(&report)?;
+        report["event"] = "unmounted".into();
+        say(&report);
+    } else {
+        say(&report);
+    }
     Ok(())
 }
 
@@ -81,6 +99,6 @@ fn origin(args: &MountArgs, root: PathBuf) -> anyhow::Result<Origin> {
 }
 
 #[allow(clippy::print_stdout)]
-fn say(text: &str) {
+fn say(text: &dyn std::fmt::Display) {
     println!("{text}");
 }
