@@ -1,4 +1,4 @@
-//! The tree against the rules of `design.md`, against the oracle of `testdata`, and against overlayfs.
+//! The tree against the merge rules (`docs/semantics.md`), against the oracle of `testdata`, and against overlayfs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod hostile;

@@ -114,14 +114,20 @@ fn what_was_read_before_is_not_fetched_again_by_the_next_mount() {
     let reference = big(&registry);
     let user = ["--user", "me:secret"];
     index(&reference, &["--min-layer-size", "0", "--span-size", "1048576", "--user", "me:secret"]);
-    let first = Mount::new(&reference, &user);
+    let root = tempfile::tempdir().unwrap();
+    let rooted = [&user[..], &["--root", root.path().to_str().unwrap()]].concat();
+    let first = Mount::new(&reference, &rooted);
     let content = std::fs::read(first.path().join("data/5")).unwrap();
     // Another mount beside the first one has a cache of its own, and both work.
-    let second_root = first.root().display().to_string();
-    let beside = Mount::new(&reference, &[&user[..], &["--root", &second_root]].concat());
+    let beside = Mount::new(&reference, &rooted);
     assert_eq!(std::fs::read(beside.path().join("data/5")).unwrap(), content);
-    beside.finish();
-    drop(first.finish());
+    assert!(beside.finish()["layers"][0]["fetched_spans"].as_u64().unwrap() > 0);
+    first.finish();
+    // The next one finds what the first one read.
+    let next = Mount::new(&reference, &rooted);
+    assert_eq!(std::fs::read(next.path().join("data/5")).unwrap(), content);
+    let report = next.finish();
+    assert_eq!(report["layers"][0]["fetched_spans"], 0, "{report}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use testdata::image::{Compression, Entry, Image, ImageBuilder, Layer, LayerBuild
 use testdata::registry::TestRegistry;
 
 use crate::can_mount;
-use crate::program::{Mount, index};
+use crate::program::{Mount, index, program};
 use crate::walk::{compare, walk};
 
 fn layer(entries: Vec<Entry>) -> Layer {
@@ -174,8 +174,41 @@ fn a_layout_on_disk_is_mounted_through_the_local_store() {
     let layout = directory.path().join("layout");
     image(&layers).write_layout(&layout, "1");
     let source = format!("oci:{}:1", layout.display());
-    let mount = Mount::new(&source, &["--no-lazy"]);
+    // Without an index it is unpacked.
+    let mount = Mount::new(&source, &[]);
     compare(&walk(&mount.path()), &expected(&layers)).unwrap();
+    assert!(mount.finish()["index"].is_null());
+    // With one in the store under the same root it is read lazily, from the layout's own blobs.
+    let root = directory.path().join("store");
+    let root = root.to_str().unwrap();
+    let output = std::process::Command::new(program("soci"))
+        .args(["--root", root, "create", "--min-layer-size", "0", &source])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mount = Mount::new(&source, &["--root", root]);
+    compare(&walk(&mount.path()), &expected(&layers)).unwrap();
+    let report = mount.finish();
+    assert!(report["layers"].as_array().unwrap().iter().all(|layer| layer["mode"] == "lazy"), "{report}");
+}
+
+#[test]
+fn a_hard_link_to_a_file_of_a_layer_below_is_served() {
+    if !can_mount() {
+        return;
+    }
+    let layers = vec![
+        layer(vec![Entry::dir("bin"), Entry::made("bin/tool", Texture::Text, 1, 5000).mode(0o755)]),
+        layer(vec![Entry::hard_link("bin/alias", "bin/tool")]),
+    ];
+    let registry = TestRegistry::builder().start_blocking();
+    image(&layers).put_into(&registry, "app", "1");
+    let reference = format!("{}/app:1", registry.host());
+    // Lazily, both layers are one tree, in which the link has its target.
+    index(&reference, &["--min-layer-size", "0"]);
+    let mount = Mount::new(&reference, &[]);
+    compare(&walk(&mount.path()), &expected(&layers)).unwrap();
+    mount.finish();
 }
 
 #[test]
