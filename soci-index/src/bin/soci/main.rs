@@ -2,21 +2,21 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod app;
 mod args;
 mod commands;
 mod hints;
 mod output;
 mod progress;
-mod session;
 mod table;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use app::App;
 use args::{Cli, Command, IndexCommand, ZtocCommand};
 use clap::Parser;
 use output::Output;
-use session::Session;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -46,19 +46,19 @@ async fn within(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
 }
 
 async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
-    let session = Session::new(cli.globals, output)?;
+    let app = App::new(cli.globals, output)?;
     match cli.command {
-        Command::Create(args) => commands::create::run(&session, args).await,
-        Command::Push(args) => commands::push::run(&session, args).await,
+        Command::Create(args) => commands::create::run(&app, args).await,
+        Command::Push(args) => commands::push::run(&app, args).await,
         Command::Index { command } => match command {
-            IndexCommand::List(args) => commands::index::list(&session, args).await,
-            IndexCommand::Info(args) => commands::index::info(&session, args).await,
-            IndexCommand::Remove(args) => commands::index::remove(&session, args).await,
+            IndexCommand::List(args) => commands::index::list(&app, args).await,
+            IndexCommand::Info(args) => commands::index::info(&app, args).await,
+            IndexCommand::Remove(args) => commands::index::remove(&app, args).await,
         },
         Command::Ztoc { command } => match command {
-            ZtocCommand::List(args) => commands::ztoc::list(&session, args).await,
-            ZtocCommand::Info(args) => commands::ztoc::info(&session, args).await,
-            ZtocCommand::GetFile(args) => commands::ztoc::get_file(&session, *args).await,
+            ZtocCommand::List(args) => commands::ztoc::list(&app, args).await,
+            ZtocCommand::Info(args) => commands::ztoc::info(&app, args).await,
+            ZtocCommand::GetFile(args) => commands::ztoc::get_file(&app, *args).await,
         },
     }
 }

@@ -8,11 +8,11 @@ use soci_index::build::{self, BuildOptions, CreatedIndex};
 use soci_index::source::SourceSpec;
 
 use super::push;
+use crate::app::{App, client};
 use crate::args::{CreateArgs, Optimization};
 use crate::progress::BuildView;
-use crate::session::{Session, client};
 
-pub(crate) async fn run(session: &Session, args: CreateArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(app: &App, args: CreateArgs) -> anyhow::Result<()> {
     let destination = match (&args.push_to, args.push, &args.image) {
         (Some(reference), _, _) => Some(reference.clone()),
         (None, true, SourceSpec::Registry(reference)) => Some(reference.clone()),
@@ -24,8 +24,8 @@ pub(crate) async fn run(session: &Session, args: CreateArgs) -> anyhow::Result<(
         }
         (None, false, _) => None,
     };
-    let store = session.store()?;
-    let source = session.image(args.image.clone(), &args.registry)?;
+    let store = app.store()?;
+    let source = app.image(args.image.clone(), &args.registry)?;
     let options = BuildOptions {
         span_size: args.span_size,
         min_layer_size: args.min_layer_size,
@@ -34,7 +34,7 @@ pub(crate) async fn run(session: &Session, args: CreateArgs) -> anyhow::Result<(
         ..BuildOptions::default()
     };
     let lines = !args.quiet && !args.json;
-    let view = Arc::new(BuildView::new(Arc::clone(&session.output), lines));
+    let view = Arc::new(BuildView::new(Arc::clone(&app.output), lines));
     let created = build::create(source, &store, &options, &args.platforms.choice(), view).await?;
 
     if let Some(reference) = destination {
@@ -43,19 +43,19 @@ pub(crate) async fn run(session: &Session, args: CreateArgs) -> anyhow::Result<(
         let quiet = !lines;
         for index in &created {
             let (image, index) = (&index.image.digest, &index.index.digest);
-            push::one(session, &client, reference.repository(), &store, image, index, &args.upload, quiet)
+            push::one(app, &client, reference.repository(), &store, image, index, &args.upload, quiet)
                 .await?;
         }
     }
     if args.json {
         let result: Vec<serde_json::Value> = created.iter().map(as_json).collect();
-        session.output.line(serde_json::to_string_pretty(&result)?)?;
+        app.output.line(serde_json::to_string_pretty(&result)?)?;
     }
     for index in &created {
         if args.quiet {
-            session.output.line(&index.index.digest)?;
+            app.output.line(&index.index.digest)?;
         } else if lines {
-            session.output.line(format_args!(
+            app.output.line(format_args!(
                 "soci index {} for {}: {} of {} layers",
                 index.index.digest,
                 index.platform,

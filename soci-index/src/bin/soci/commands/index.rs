@@ -10,12 +10,12 @@ use soci_index::manifest::IndexVersion;
 use soci_index::oci::MAX_MANIFEST_SIZE;
 use soci_index::store::{ArtifactKind, Record};
 
+use crate::app::{App, names_image};
 use crate::args::{IndexInfoArgs, IndexListArgs, IndexRemoveArgs};
-use crate::session::{Session, names_image};
 use crate::table::{Table, go_duration};
 
-pub(crate) async fn list(session: &Session, args: IndexListArgs) -> anyhow::Result<()> {
-    let mut records = session.store()?.records().await?;
+pub(crate) async fn list(app: &App, args: IndexListArgs) -> anyhow::Result<()> {
+    let mut records = app.store()?.records().await?;
     records.retain(|record| {
         let platform = || args.platform.iter().any(|wanted| wanted.to_string() == record.platform);
         record.kind == ArtifactKind::Index
@@ -30,7 +30,7 @@ pub(crate) async fn list(session: &Session, args: IndexListArgs) -> anyhow::Resu
         let mut last = None;
         for record in &records {
             if last != Some(&record.digest) {
-                session.output.line(&record.digest)?;
+                app.output.line(&record.digest)?;
             }
             last = Some(&record.digest);
         }
@@ -38,7 +38,7 @@ pub(crate) async fn list(session: &Session, args: IndexListArgs) -> anyhow::Resu
     }
     if args.json {
         let all: Vec<serde_json::Value> = records.iter().map(as_json).collect();
-        session.output.line(serde_json::to_string_pretty(&all)?)?;
+        app.output.line(serde_json::to_string_pretty(&all)?)?;
         return Ok(());
     }
     let mut table =
@@ -54,7 +54,7 @@ pub(crate) async fn list(session: &Session, args: IndexListArgs) -> anyhow::Resu
             age(record),
         ]);
     }
-    session.output.raw(table.render().as_bytes())?;
+    app.output.raw(table.render().as_bytes())?;
     Ok(())
 }
 
@@ -92,8 +92,8 @@ fn as_json(record: &Record) -> serde_json::Value {
     })
 }
 
-pub(crate) async fn info(session: &Session, args: IndexInfoArgs) -> anyhow::Result<()> {
-    let store = session.store()?;
+pub(crate) async fn info(app: &App, args: IndexInfoArgs) -> anyhow::Result<()> {
+    let store = app.store()?;
     let records = store.records().await?;
     if records.iter().any(|record| record.digest == args.digest && record.kind == ArtifactKind::Layer) {
         bail!(
@@ -105,12 +105,12 @@ pub(crate) async fn info(session: &Session, args: IndexInfoArgs) -> anyhow::Resu
     let json = store.get(&args.digest, MAX_MANIFEST_SIZE).await?;
     let mut text = canonical_json::indent(&json);
     text.push(b'\n');
-    session.output.raw(&text)?;
+    app.output.raw(&text)?;
     Ok(())
 }
 
-pub(crate) async fn remove(session: &Session, args: IndexRemoveArgs) -> anyhow::Result<()> {
-    let store = session.store()?;
+pub(crate) async fn remove(app: &App, args: IndexRemoveArgs) -> anyhow::Result<()> {
+    let store = app.store()?;
     let records = store.records().await?;
     let indexes = || records.iter().filter(|record| record.kind == ArtifactKind::Index);
     let removed = if let Some(image) = args.r#ref {
@@ -129,7 +129,7 @@ pub(crate) async fn remove(session: &Session, args: IndexRemoveArgs) -> anyhow::
     };
     tracing::debug!(?removed, "removed");
     if removed.shared {
-        session.output.note(format_args!(
+        app.output.note(format_args!(
             "the blobs stay: {} holds the state of awslabs/soci-snapshotter too, which may name them",
             store.root().display()
         ));

@@ -7,18 +7,18 @@ use soci_index::push::{self, ExistingIndex, PushError, PushOptions};
 use soci_index::source::{ImageSource, RegistrySource, SourceSpec};
 use soci_index::store::Store;
 
+use crate::app::{App, client};
 use crate::args::{Existing, PushArgs, UploadArgs};
 use crate::progress::PushView;
-use crate::session::{Session, client};
 
-pub(crate) async fn run(session: &Session, args: PushArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(app: &App, args: PushArgs) -> anyhow::Result<()> {
     if let Some(snapshotter) = &args.snapshotter {
         tracing::debug!(snapshotter, "--snapshotter does nothing");
     }
     let SourceSpec::Registry(reference) = args.image else {
         bail!("push takes the image's reference in a registry, not {}", args.image);
     };
-    let store = session.store()?;
+    let store = app.store()?;
     let client = client(&args.registry, reference.registry())?;
     let source = RegistrySource::new(client.clone(), reference.clone());
     let root = source.root().await?;
@@ -31,24 +31,22 @@ pub(crate) async fn run(session: &Session, args: PushArgs) -> anyhow::Result<()>
         let manifest = &image.descriptor.digest;
         let (newest, version_2) = push::newest_index(&records, manifest);
         if version_2 && !args.quiet {
-            session.output.line(
+            app.output.line(
                 "[WARN] Skippping SOCI index manifest v2. You should push the whole image with higher level tools like \
                  finch or nerdctl.",
             )?;
         }
         let Some(record) = newest else {
             if args.platforms.all_platforms {
-                session
-                    .output
-                    .warn(format_args!("platform {} has no SOCI index in the store", image.platform));
+                app.output.warn(format_args!("platform {} has no SOCI index in the store", image.platform));
                 continue;
             }
             return Err(PushError::NoIndex(manifest.clone()).into());
         };
         let repository = reference.repository();
-        one(session, &client, repository, &store, manifest, &record.digest, &args.upload, args.quiet).await?;
+        one(app, &client, repository, &store, manifest, &record.digest, &args.upload, args.quiet).await?;
         if args.quiet {
-            session.output.line(&record.digest)?;
+            app.output.line(&record.digest)?;
         }
         pushed += 1;
     }
@@ -61,7 +59,7 @@ pub(crate) async fn run(session: &Session, args: PushArgs) -> anyhow::Result<()>
 /// Pushes one index.
 #[allow(clippy::too_many_arguments)]
 pub(crate) async fn one(
-    session: &Session,
+    app: &App,
     client: &Client,
     repository: &Repository,
     store: &Store,
@@ -78,7 +76,7 @@ pub(crate) async fn one(
         },
         concurrent_uploads: upload.max_concurrent_uploads.into(),
     };
-    let view = PushView { output: &session.output, image: image.clone(), quiet };
+    let view = PushView { output: &app.output, image: image.clone(), quiet };
     push::push_index(client, repository, store, index, &options, &view).await?;
     Ok(())
 }

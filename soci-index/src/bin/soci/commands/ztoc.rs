@@ -15,13 +15,13 @@ use soci_index::source::SourceSpec;
 use soci_index::store::{ArtifactKind, Record, Store};
 use ztoc::Ztoc;
 
+use crate::app::{App, names_image};
 use crate::args::{GetFileArgs, ZtocInfoArgs, ZtocListArgs};
 use crate::output::Output;
-use crate::session::{Session, names_image};
 use crate::table::Table;
 
-pub(crate) async fn list(session: &Session, args: ZtocListArgs) -> anyhow::Result<()> {
-    let store = session.store()?;
+pub(crate) async fn list(app: &App, args: ZtocListArgs) -> anyhow::Result<()> {
+    let store = app.store()?;
     let mut records = store.records().await?;
     let of_image = match &args.image_ref {
         Some(image) => Some(ztocs_of(&store, &records, image).await?),
@@ -35,7 +35,7 @@ pub(crate) async fn list(session: &Session, args: ZtocListArgs) -> anyhow::Resul
     if args.quiet {
         let digests: BTreeSet<&Digest> = records.iter().map(|record| &record.digest).collect();
         for digest in digests {
-            session.output.line(digest)?;
+            app.output.line(digest)?;
         }
     } else if args.json {
         let all: Vec<serde_json::Value> = records
@@ -50,7 +50,7 @@ pub(crate) async fn list(session: &Session, args: ZtocListArgs) -> anyhow::Resul
                 })
             })
             .collect();
-        session.output.line(serde_json::to_string_pretty(&all)?)?;
+        app.output.line(serde_json::to_string_pretty(&all)?)?;
     } else {
         let mut table = Table::new(&["DIGEST", "SIZE", "LAYER DIGEST"]);
         for record in &records {
@@ -60,7 +60,7 @@ pub(crate) async fn list(session: &Session, args: ZtocListArgs) -> anyhow::Resul
                 record.oci_digest.to_string(),
             ]);
         }
-        session.output.raw(table.render().as_bytes())?;
+        app.output.raw(table.render().as_bytes())?;
     }
     Ok(())
 }
@@ -92,8 +92,8 @@ async fn load(store: &Store, records: &[Record], digest: &Digest) -> anyhow::Res
     Ztoc::parse(bytes).with_context(|| format!("{digest}"))
 }
 
-pub(crate) async fn info(session: &Session, args: ZtocInfoArgs) -> anyhow::Result<()> {
-    let store = session.store()?;
+pub(crate) async fn info(app: &App, args: ZtocInfoArgs) -> anyhow::Result<()> {
+    let store = app.store()?;
     let ztoc = load(&store, &store.records().await?, &args.digest).await?;
     let spans = ztoc.spans();
     // The reference takes the end as inclusive here.
@@ -127,12 +127,12 @@ pub(crate) async fn info(session: &Session, args: ZtocInfoArgs) -> anyhow::Resul
     });
     let mut text = canonical_json::indent(&json.into_bytes());
     text.push(b'\n');
-    session.output.raw(&text)?;
+    app.output.raw(&text)?;
     Ok(())
 }
 
-pub(crate) async fn get_file(session: &Session, args: GetFileArgs) -> anyhow::Result<()> {
-    let store = session.store()?;
+pub(crate) async fn get_file(app: &App, args: GetFileArgs) -> anyhow::Result<()> {
+    let store = app.store()?;
     let records = store.records().await?;
     let ztoc = load(&store, &records, &args.digest).await?;
     let range = extract::find_file(&ztoc, args.file.as_bytes())?;
@@ -153,7 +153,7 @@ pub(crate) async fn get_file(session: &Session, args: GetFileArgs) -> anyhow::Re
     );
     for (image, layer) in places {
         let descriptor = Descriptor::new(ZTOC, layer, ztoc.compressed_size());
-        let opened = match session.image(image.clone(), &args.registry) {
+        let opened = match app.image(image.clone(), &args.registry) {
             Ok(source) => source.blob_reader(&descriptor).await.map_err(anyhow::Error::from),
             Err(error) => Err(error),
         };
@@ -172,7 +172,7 @@ pub(crate) async fn get_file(session: &Session, args: GetFileArgs) -> anyhow::Re
                             .with_context(|| format!("cannot write {}", path.display()))
                     }
                     None => {
-                        extract::copy(&ztoc, range, &*reader, &mut Stdout(&session.output)).await?;
+                        extract::copy(&ztoc, range, &*reader, &mut Stdout(&app.output)).await?;
                         Ok(())
                     }
                 };

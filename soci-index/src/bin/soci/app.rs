@@ -14,12 +14,12 @@ use crate::args::{ContentStore, Globals, PlatformArgs};
 use crate::output::Output;
 
 /// One run of the program.
-pub(crate) struct Session {
+pub(crate) struct App {
     pub(crate) output: Arc<Output>,
     root: PathBuf,
 }
 
-impl Session {
+impl App {
     pub(crate) fn new(globals: Globals, output: &Arc<Output>) -> anyhow::Result<Self> {
         if globals.content_store == ContentStore::Containerd {
             bail!(
