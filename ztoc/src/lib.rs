@@ -40,7 +40,7 @@ mod hash;
 mod inflate;
 mod read;
 mod spans;
-mod tar;
+pub mod tar;
 mod time;
 mod verify;
 mod write;
@@ -53,7 +53,7 @@ pub use error::{BuildError, Error};
 pub use hash::Sha256Digest;
 pub use read::Ztoc;
 pub use spans::{Checkpoint, Compression, Spans, WINDOW_SIZE};
-pub use tar::{MAX_SPECIAL_SIZE, TarWalker};
+pub use tar::TarWalker;
 pub use time::Timestamp;
 pub use verify::{fingerprint, header_fingerprint, verify_header};
 

@@ -8,11 +8,14 @@
 mod header;
 mod pax;
 
-use crate::entry::{Entry, EntryKind};
-use crate::{BuildError, Timestamp};
-use header::{Header, RawHeader};
+pub use header::{Header, number, text};
+pub use pax::{number as pax_number, parse as parse_pax, time as pax_time};
 
-const BLOCK: usize = 512;
+use crate::BuildError;
+use crate::entry::{Entry, EntryKind};
+
+/// Size of a header, and what contents are padded to, in bytes.
+pub const BLOCK: usize = 512;
 
 /// Largest PAX header or GNU long name, in bytes; `archive/tar` has the same limit.
 pub const MAX_SPECIAL_SIZE: u64 = 1 << 20;
@@ -195,8 +198,7 @@ impl TarWalker {
 
     /// A header block is complete: returns the state that its content begins with.
     fn header(&mut self) -> Result<State, BuildError> {
-        let raw = RawHeader::new(&self.block);
-        let mut header = raw.parse().map_err(|reason| self.header_error(reason))?;
+        let mut header = Header::parse(&self.block).map_err(|reason| self.header_error(reason))?;
         match header.typeflag {
             b'g' => return Err(BuildError::UnsupportedEntry { typeflag: b'g' }),
             b'x' | b'L' | b'K' => {
@@ -286,11 +288,6 @@ fn clamp(left: u64, available: usize) -> usize {
 /// Bytes from `size` to the next multiple of a block.
 fn padding(size: u64) -> u64 {
     size.wrapping_neg() % BLOCK as u64
-}
-
-/// A time of whole seconds.
-fn seconds(seconds: i64) -> Timestamp {
-    Timestamp { seconds, nanos: 0 }
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@
 
 use std::io::Read;
 
+use ztoc::tar::{self, BLOCK, Header};
+
 use super::attributes::Attributes;
-use super::header::{self, BLOCK, Header};
 use super::pax::Records;
 use super::sparse::{self, PaxFormat, Region};
 use super::stream::Stream;
@@ -93,8 +94,8 @@ impl<R: Read> Archive<R> {
                     let content = self.special(&header)?;
                     records = Some(Records::parse(&content).map_err(|reason| self.error(reason))?);
                 }
-                b'L' => long_name = header::text(&self.special(&header)?).to_vec(),
-                b'K' => long_link = header::text(&self.special(&header)?).to_vec(),
+                b'L' => long_name = tar::text(&self.special(&header)?).to_vec(),
+                b'K' => long_link = tar::text(&self.special(&header)?).to_vec(),
                 b'g' => {
                     // Go returns these as entries of their own, so that nothing before them describes the
                     // entry after them.
@@ -173,7 +174,7 @@ impl<R: Read> Archive<R> {
                 mtime: Some(records.time("mtime").map_err(error)?.unwrap_or(header.mtime)),
                 xattrs: records.xattrs().map(|(name, value)| (name.to_vec(), value.to_vec())).collect(),
             },
-            device: header.device,
+            device: (header.devmajor, header.devminor),
             size: 0,
             regions: None,
         };

@@ -5,18 +5,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
+use ztoc::Timestamp;
 
 use super::error::shown;
 
 /// Most warnings per layer; a layer can have millions of entries that deserve one.
 const MAX_WARNINGS: u32 = 20;
-
-/// An instant: seconds since 1970, possibly negative, and nanoseconds after that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Time {
-    pub(super) seconds: i64,
-    pub(super) nanos: u32,
-}
 
 /// What describes a file.
 #[derive(Debug, Clone)]
@@ -26,7 +20,7 @@ pub(super) struct Attributes {
     pub(super) uid: u32,
     pub(super) gid: u32,
     /// `None` to leave it as it is.
-    pub(super) mtime: Option<Time>,
+    pub(super) mtime: Option<Timestamp>,
     pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 

@@ -37,7 +37,7 @@
 //!
 //! # How it is put together
 //!
-//! `format` decompresses, `stream` hashes and buffers, `archive` (with `header`, `pax` and `sparse`) turns the
+//! `format` decompresses, `stream` hashes and buffers, `archive` (with `pax` and `sparse`) turns the
 //! bytes into entries, `apply` decides what an entry does, `place` keeps to the directory tree and `attributes`
 //! writes owners, modes, extended attributes and times.
 
@@ -46,7 +46,6 @@ mod archive;
 mod attributes;
 mod error;
 mod format;
-mod header;
 mod pax;
 mod place;
 mod sparse;

@@ -7,8 +7,9 @@ use std::rc::Rc;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
+use ztoc::Timestamp;
 
-use super::attributes::{Attributes, Failure, Time, Writer, op};
+use super::attributes::{Attributes, Failure, Writer, op};
 use super::{Options, UnpackError, Whiteouts};
 
 /// Longest path, in bytes: the kernel's `PATH_MAX`, and what [`crate::tree`] takes.
@@ -248,7 +249,7 @@ impl Place {
         while let Some((path, mut attributes)) = self.directories.pop_last() {
             if attributes.mtime.is_none() {
                 // The same everywhere, rather than the time at which the layer happened to be unpacked.
-                attributes.mtime = Some(Time { seconds: 0, nanos: 0 });
+                attributes.mtime = Some(Timestamp { seconds: 0, nanos: 0 });
                 unmentioned.push(path.clone());
             }
             let directory = open_path(self.root.as_fd(), &path)

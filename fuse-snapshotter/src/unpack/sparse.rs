@@ -2,8 +2,9 @@
 
 use std::io::Read;
 
-use super::header::{self, BLOCK};
-use super::pax::{self, Records};
+use ztoc::tar::{self, BLOCK};
+
+use super::pax::Records;
 use super::stream::Stream;
 use super::{Limits, UnpackError};
 
@@ -99,14 +100,14 @@ pub(super) fn from_gnu_header<R: Read>(
     limits: &Limits,
 ) -> Result<(Vec<Region>, i64), UnpackError> {
     let error = |stream: &Stream<R>, reason| UnpackError::Archive { offset: stream.position(), reason };
-    let size = header::number(&block[483..495]).map_err(|reason| error(stream, reason))?;
+    let size = tar::number(&block[483..495]).map_err(|reason| error(stream, reason))?;
     let mut regions = Vec::new();
     let mut add = |descriptors: &[u8]| {
         for descriptor in descriptors.chunks_exact(24) {
             if descriptor[0] == 0 {
                 break;
             }
-            let field = |bytes| u64::try_from(header::number(bytes)?).map_err(|_| "malformed sparse map");
+            let field = |bytes| u64::try_from(tar::number(bytes)?).map_err(|_| "malformed sparse map");
             let region = Region { offset: field(&descriptor[..12])?, length: field(&descriptor[12..])? };
             if regions.len() == limits.sparse_regions {
                 return Err("the sparse map has too many regions");
@@ -143,5 +144,5 @@ pub(super) fn check(regions: &[Region], size: u64, stored: u64) -> Result<(), &'
 }
 
 fn decimal(text: &[u8]) -> Result<u64, &'static str> {
-    pax::number(text).ok().and_then(|number| u64::try_from(number).ok()).ok_or("malformed sparse map")
+    tar::pax_number(text).ok().and_then(|number| u64::try_from(number).ok()).ok_or("malformed sparse map")
 }

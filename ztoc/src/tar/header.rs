@@ -1,26 +1,37 @@
 //! One 512-byte tar header: v7, ustar, star or GNU.
 
-use super::{BLOCK, pax, seconds};
+use super::{BLOCK, pax};
 use crate::Timestamp;
 
-/// What a header says, before the zTOC's narrower types.
-#[derive(Debug)]
-pub(super) struct Header {
-    pub(super) typeflag: u8,
-    pub(super) name: Vec<u8>,
-    pub(super) link_name: Vec<u8>,
-    pub(super) size: i64,
-    pub(super) mode: i64,
-    pub(super) uid: i64,
-    pub(super) gid: i64,
-    pub(super) mtime: Timestamp,
-    pub(super) uname: Vec<u8>,
-    pub(super) gname: Vec<u8>,
-    pub(super) devmajor: i64,
-    pub(super) devminor: i64,
+/// What a header says. Its numbers may be of any size, and its strings need not be UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Header {
+    pub typeflag: u8,
+    pub name: Vec<u8>,
+    pub link_name: Vec<u8>,
+    pub size: i64,
+    pub mode: i64,
+    pub uid: i64,
+    pub gid: i64,
+    pub mtime: Timestamp,
+    pub uname: Vec<u8>,
+    pub gname: Vec<u8>,
+    pub devmajor: i64,
+    pub devminor: i64,
+    /// Whether it is in GNU's own format, in which a sparse file's map follows the name.
+    pub is_gnu: bool,
 }
 
 impl Header {
+    /// Reads a header block.
+    ///
+    /// # Errors
+    /// What is wrong with it: its checksum, or a number.
+    pub fn parse(block: &[u8; BLOCK]) -> Result<Self, &'static str> {
+        RawHeader(block).parse()
+    }
+
     /// Lets PAX records override fields. Records with an empty value leave the field alone.
     pub(super) fn merge_pax(&mut self, records: &[(Vec<u8>, Vec<u8>)]) -> Result<(), &'static str> {
         for (key, value) in records.iter().filter(|(_, value)| !value.is_empty()) {
@@ -51,18 +62,14 @@ enum Format {
 }
 
 /// A header block, with its fields by their place.
-pub(super) struct RawHeader<'a>(&'a [u8; BLOCK]);
+struct RawHeader<'a>(&'a [u8; BLOCK]);
 
 impl<'a> RawHeader<'a> {
-    pub(super) fn new(block: &'a [u8; BLOCK]) -> Self {
-        Self(block)
-    }
-
     fn field(&self, start: usize, length: usize) -> &'a [u8] {
         &self.0[start..start + length]
     }
 
-    pub(super) fn parse(&self) -> Result<Header, &'static str> {
+    fn parse(&self) -> Result<Header, &'static str> {
         let format = self.format()?;
         let mut header = Header {
             typeflag: self.0[156],
@@ -72,11 +79,12 @@ impl<'a> RawHeader<'a> {
             mode: number(self.field(100, 8))?,
             uid: number(self.field(108, 8))?,
             gid: number(self.field(116, 8))?,
-            mtime: seconds(number(self.field(136, 12))?),
+            mtime: Timestamp { seconds: number(self.field(136, 12))?, nanos: 0 },
             uname: Vec::new(),
             gname: Vec::new(),
             devmajor: 0,
             devminor: 0,
+            is_gnu: format == Format::Gnu,
         };
         if format == Format::V7 {
             return Ok(header);
@@ -131,12 +139,16 @@ impl<'a> RawHeader<'a> {
 }
 
 /// The bytes before the first NUL.
-pub(super) fn text(field: &[u8]) -> &[u8] {
+#[must_use]
+pub fn text(field: &[u8]) -> &[u8] {
     field.split(|b| *b == 0).next().unwrap_or_default()
 }
 
 /// A number: octal text, or base 256 if the first bit is set.
-fn number(field: &[u8]) -> Result<i64, &'static str> {
+///
+/// # Errors
+/// If it is neither, or beyond 63 bits.
+pub fn number(field: &[u8]) -> Result<i64, &'static str> {
     let Some(first) = field.first().filter(|b| **b & 0x80 != 0) else { return octal(field) };
     // Negative numbers are two's complement: invert, read, invert back.
     let invert = if first & 0x40 != 0 { 0xff } else { 0 };

@@ -2,11 +2,15 @@
 
 use crate::Timestamp;
 
-/// Records by key, sorted; of equal keys the last one counts.
+/// Keys and values.
 type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Parses the content of a PAX header: records of the form `<length> <key>=<value>\n`.
-pub(super) fn parse(mut content: &[u8]) -> Result<Records, &'static str> {
+/// Parses the content of a PAX header, records of the form `<length> <key>=<value>\n`. They come sorted by key; of equal
+/// keys the last one counts. The keys of sparse format 0.0, which repeat, come as `GNU.sparse.map`.
+///
+/// # Errors
+/// If a record is malformed.
+pub fn parse(mut content: &[u8]) -> Result<Records, &'static str> {
     let mut records: Records = Vec::new();
     // Sparse format 0.0 repeats keys; they are gathered as format 0.1 writes them.
     let mut sparse: Vec<&[u8]> = Vec::new();
@@ -60,13 +64,19 @@ fn record(content: &[u8]) -> Result<Split<'_>, &'static str> {
 }
 
 /// A decimal number with an optional sign.
-pub(super) fn number(text: &[u8]) -> Result<i64, &'static str> {
+///
+/// # Errors
+/// If it is not one, or beyond 63 bits.
+pub fn number(text: &[u8]) -> Result<i64, &'static str> {
     // Rust's parser accepts what Go's does for base 10.
     std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or("a PAX number is malformed")
 }
 
 /// Decimal seconds with an optional fraction, of which nine digits count.
-pub(super) fn time(text: &[u8]) -> Result<Timestamp, &'static str> {
+///
+/// # Errors
+/// If it is not that.
+pub fn time(text: &[u8]) -> Result<Timestamp, &'static str> {
     let (whole, fraction) = match text.iter().position(|b| *b == b'.') {
         Some(dot) => (&text[..dot], &text[dot + 1..]),
         None => (text, &text[..0]),
