@@ -1,6 +1,6 @@
 //! Lazily loaded container images.
 //!
-//! Data flows one way: a zTOC becomes a [`tree::LayerTable`], the tables of a chain of layers are merged
+//! Data flows one way: a zTOC becomes a [`ztoc::Ztoc`], the zTOCs of a chain of layers are merged
 //! into one [`tree::Tree`], and [`fs::ImageFs`] serves it: metadata from the tree, contents from a
 //! [`cache::LayerCache`] that [`fetch::LazyLayer`] fills span by span through ranged reads. [`fuse`] is a thin
 //! adapter from the kernel's requests to [`fs::ImageFs`], and [`mount`] puts an image together from a registry.

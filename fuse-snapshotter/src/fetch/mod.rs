@@ -2,12 +2,12 @@
 //!
 //! [`LazyLayer::try_read`] serves what the cache has, without waiting. What is missing is fetched by
 //! [`LazyLayer::fill`]: the spans that hold the wanted blocks, each by one flight at a time however many readers
-//! want it, neighbouring ones in one request. A span is hashed and inflated while it arrives ([`span`]), the tar
-//! headers in it are checked against the zTOC ([`headers`]), and it is published once its digest matches. Readers
+//! want it, neighbouring ones in one request. A span is hashed and inflated while it arrives (`span`), the tar
+//! headers in it are checked against the zTOC (`headers`), and it is published once its digest matches. Readers
 //! of the first span of a request do not wait for the last one.
 //!
 //! A span that fails its digest again and again, and a registry that does not do ranges, lead to
-//! the whole layer being fetched and verified by its own digest ([`whole`]), and served from the local copy.
+//! the whole layer being fetched and verified by its own digest (`whole`), and served from the local copy.
 
 mod background;
 mod flight;

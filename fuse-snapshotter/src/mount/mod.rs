@@ -1,8 +1,8 @@
 //! Mounting an image as one merged, lazily read tree.
 //!
-//! [`image`] finds the SOCI index and prepares each layer: lazily if it has a zTOC, else by unpacking it beside the
-//! mount. [`stack`] turns runs of consecutive lazy layers into one FUSE tree each and, where there are unpacked layers
-//! too, stacks all of them with overlayfs. [`report`] says at the end what was fetched of what.
+//! `image` finds the SOCI index and prepares each layer: lazily if it has a zTOC, else by unpacking it beside the
+//! mount. `stack` turns runs of consecutive lazy layers into one FUSE tree each and, where there are unpacked layers
+//! too, stacks all of them with overlayfs. `report` says at the end what was fetched of what.
 //!
 //! A failure of laziness is not a failure of the mount: a layer whose zTOC is missing, broken or false is unpacked, and
 //! the report says why.

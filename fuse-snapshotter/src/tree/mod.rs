@@ -1,7 +1,7 @@
 //! The immutable directory tree of an image, merged from the zTOCs of its layers.
 //!
-//! [`Tree::merge`] applies layers bottom to top, in two steps a layer: [`draft`] turns a zTOC into the layer's
-//! own tree (names cleaned, missing parents added, hard links joined, whiteouts set apart), and [`merge`] lays
+//! [`Tree::merge`] applies layers bottom to top, in two steps a layer: `draft` turns a zTOC into the layer's
+//! own tree (names cleaned, missing parents added, hard links joined, whiteouts set apart), and `merge` lays
 //! that over what is below. The result is frozen into flat tables ([`Tree`]): inodes, and per directory a
 //! run of names sorted bytewise, so that a look-up is a binary search and a listing is a slice.
 //!
