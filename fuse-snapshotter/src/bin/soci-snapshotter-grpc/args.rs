@@ -1,4 +1,7 @@
 //! The command line.
+//!
+//! Doc comments here are help texts, in which brackets are brackets.
+#![allow(rustdoc::broken_intra_doc_links)]
 
 use std::path::PathBuf;
 
