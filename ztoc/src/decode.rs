@@ -31,6 +31,8 @@ enum Mode {
         inflate: Inflate,
         left: u8,
     },
+    /// After an error: nothing more comes.
+    Failed,
 }
 
 impl SpanDecoder {
@@ -90,7 +92,8 @@ impl SpanDecoder {
     /// One move; returns the output made and whether it needs more input.
     fn step(&mut self, input: &mut &[u8], output: &mut [u8]) -> Result<(usize, bool), Error> {
         // Moves between modes take the inflater along, so the old one is taken out first.
-        let (next, produced, stuck) = match std::mem::replace(&mut self.state, Mode::Plain) {
+        let (next, produced, stuck) = match std::mem::replace(&mut self.state, Mode::Failed) {
+            Mode::Failed => return Err(Error::Inflate("the span has failed before")),
             Mode::Plain => {
                 let taken = input.len().min(output.len());
                 output[..taken].copy_from_slice(&input[..taken]);

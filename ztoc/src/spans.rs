@@ -78,6 +78,11 @@ impl Spans {
                 return Err(Error::Checkpoints("span offsets are non-monotonic"));
             }
         }
+        let holds_more =
+            self.compression == Compression::Uncompressed && self.uncompressed_size > self.compressed_size;
+        if holds_more || (self.marks.is_empty() && self.uncompressed_size > 0) {
+            return Err(Error::Checkpoints("the archive is larger than its layer"));
+        }
         if self.marks.first().is_some_and(|first| first.output != 0) {
             return Err(Error::Checkpoints("the first checkpoint is not at the start of the archive"));
         }

@@ -24,6 +24,7 @@ use fuser::{
 use tokio::runtime::Handle;
 
 pub use mount::{FuseMount, MountError};
+pub(crate) use mount::{detach, is_mounted};
 pub use options::FuseOptions;
 
 use crate::fs::{Attributes, FsError, ImageFs};
@@ -34,7 +35,7 @@ use errno::errno;
 const VALID: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Longest read the kernel is told to ask for, in bytes. It asks for read-ahead (128 KiB) at most anyway.
-const MAX_READ: usize = 1 << 20;
+const MAX_READ: u32 = 1 << 20;
 
 thread_local! {
     /// Each FUSE thread reads into a buffer of its own.
@@ -203,7 +204,7 @@ impl Filesystem for Adapter {
         self.count();
         self.stats.reads.fetch_add(1, Ordering::Relaxed);
         let missing = BUFFER.with_borrow_mut(|buffer| {
-            match self.fs.read_cached(number.0, offset, (size as usize).min(MAX_READ), buffer) {
+            match self.fs.read_cached(number.0, offset, size as usize, buffer) {
                 Ok(None) => {
                     reply.data(buffer);
                     None

@@ -121,14 +121,15 @@ impl FuseMount {
 
     fn unmount(&mut self) {
         let Some(session) = self.session.take() else { return };
-        if session.guard.is_finished() {
-            return;
+        if session.guard.is_finished() && is_mounted(&self.path) {
+            tracing::error!(path = %self.path.display(), "the mount was served no longer");
         }
-        if self.own {
+        if self.own && is_mounted(&self.path) {
             detach(&self.path);
-        } else if let Err(error) = session.umount_and_join() {
-            tracing::warn!(path = %self.path.display(), %error, "cannot unmount");
         }
+        // For ordinary users this runs `fusermount3 -u`. The threads end when the last user of the mount has left, which
+        // is not waited for.
+        drop(session);
     }
 }
 
@@ -154,8 +155,19 @@ fn mount_device(path: &Path, options: FuseOptions) -> Result<OwnedFd, MountError
     Ok(device)
 }
 
+/// Whether something is mounted at a path. A mount that nobody serves any more gives errors, but is there.
+pub(crate) fn is_mounted(path: &Path) -> bool {
+    let mask = rustix::fs::StatxFlags::BASIC_STATS;
+    match rustix::fs::statx(rustix::fs::CWD, path, rustix::fs::AtFlags::empty(), mask) {
+        // Every supported kernel (5.10 and later) fills in this attribute.
+        Ok(stat) => stat.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT),
+        Err(rustix::io::Errno::NOENT) => false,
+        Err(_) => true,
+    }
+}
+
 /// Unmounts, if need be by detaching: whoever still has files open there keeps them.
-fn detach(path: &Path) {
+pub(crate) fn detach(path: &Path) {
     if let Err(error) = unmount(path, UnmountFlags::empty())
         && let Err(detach) = unmount(path, UnmountFlags::DETACH)
     {

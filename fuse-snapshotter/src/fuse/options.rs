@@ -40,6 +40,10 @@ pub(super) fn negotiate(config: &mut KernelConfig) -> Negotiated {
     if !lacking.is_empty() {
         tracing::info!(?lacking, "the kernel lacks FUSE capabilities; reading works, but slower");
     }
+    // Also bounds reads. A shorter answer than was asked for would be taken for the end of the file.
+    if config.set_max_write(super::MAX_READ).is_err() {
+        tracing::debug!("the kernel keeps its limit of a request's size");
+    }
     if config.set_max_background(MAX_BACKGROUND).is_err() {
         tracing::debug!("the kernel keeps its limit of background requests");
     }

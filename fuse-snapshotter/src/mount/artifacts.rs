@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use registry::{Descriptor, Digest};
@@ -62,12 +63,17 @@ pub(super) async fn ztoc(
     Ok((fetch(origin, ztoc).await?, false))
 }
 
+/// Makes names of temporary files differ.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
 /// Keeps a zTOC beside the cached blocks, where the windows of its checkpoints are read from. The file is there as a whole
 /// or not at all. `kept`: `bytes` were read from there.
 pub(super) fn keep(directory: &Path, bytes: &[u8], kept: bool) -> std::io::Result<File> {
     let path = directory.join("ztoc");
     if !kept || !path.exists() {
-        let temporary = directory.join(format!("ztoc.{}", std::process::id()));
+        // An image may have the same layer twice, and both are prepared at once.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let temporary = directory.join(format!("ztoc.{}.{number}", std::process::id()));
         std::fs::write(&temporary, bytes)?;
         std::fs::rename(&temporary, &path)?;
     }

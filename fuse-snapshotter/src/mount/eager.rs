@@ -16,7 +16,18 @@ use ztoc::{BuildOptions, Builder, Built, Compression, Ztoc};
 
 use super::lazy::Prepared;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
-use crate::unpack::{self, LayerFormat};
+use crate::unpack::{self, LayerFormat, UnpackError};
+
+/// Why a layer was not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UnpackFailure {
+    /// It has a hard link to a file that it does not have itself.
+    #[error("{0}")]
+    LinkBelow(UnpackError),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
 
 /// Unpacks a layer into `target` in the form that overlayfs stacks, and checks its `diff_id`. Returns the directories
 /// that the layer does not mention itself.
@@ -25,18 +36,23 @@ pub(super) async fn unpack(
     layer: &Descriptor,
     diff_id: Option<&str>,
     target: PathBuf,
-) -> Result<Vec<PathBuf>, String> {
+) -> Result<Vec<PathBuf>, UnpackFailure> {
+    let other = |error: &dyn std::fmt::Display| UnpackFailure::Other(error.to_string());
     let format = LayerFormat::from_media_type(&layer.media_type);
-    let stream = source.open_blob(layer, Check::BySource).await.map_err(|error| error.to_string())?;
+    let stream = source.open_blob(layer, Check::BySource).await.map_err(|error| other(&error))?;
     let reader = SyncIoBridge::new(StreamReader::new(stream.map_err(std::io::Error::other)));
-    let unpacked = tokio::task::spawn_blocking(move || {
+    let unpacking = tokio::task::spawn_blocking(move || {
         unpack::unpack(reader, format, &target, &unpack::Options::default())
     });
-    let unpacked = unpacked.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let unpacked = unpacking.await.map_err(|error| other(&error))?.map_err(|error| match error {
+        UnpackError::HardLink { .. } => UnpackFailure::LinkBelow(error),
+        error => other(&error),
+    })?;
     match diff_id {
-        Some(diff_id) if diff_id != unpacked.diff_id => {
-            Err(format!("its uncompressed digest is {}, but the image says {diff_id}", unpacked.diff_id))
-        }
+        Some(diff_id) if diff_id != unpacked.diff_id => Err(UnpackFailure::Other(format!(
+            "its uncompressed digest is {}, but the image says {diff_id}",
+            unpacked.diff_id
+        ))),
         _ => Ok(unpacked.implied),
     }
 }
@@ -46,15 +62,17 @@ pub(super) async fn index(
     source: &dyn ImageSource,
     layer: &Descriptor,
     directory: &Path,
+    position: usize,
     shared: &LayerSource,
 ) -> Result<Prepared, String> {
     let compression = match LayerFormat::from_media_type(&layer.media_type) {
         Some(LayerFormat::Gzip) => Compression::Gzip,
         Some(LayerFormat::Tar) => Compression::Uncompressed,
-        _ => return Err(format!("without root, layers of type {} cannot be served", layer.media_type)),
+        _ => return Err(format!("layers of type {} cannot be served from a copy", layer.media_type)),
     };
     let text = |error: std::io::Error| format!("cannot keep the layer: {error}");
-    let path = directory.join(layer.digest.hex());
+    // An image may have the same layer twice.
+    let path = directory.join(format!("copy-{position}"));
     let mut copy = tokio::fs::File::create(&path).await.map_err(text)?;
     let mut stream = source.open_blob(layer, Check::BySource).await.map_err(|error| error.to_string())?;
     let (chunks, queue) = tokio::sync::mpsc::channel(4);
@@ -72,7 +90,7 @@ pub(super) async fn index(
     let built = building.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
     let file = std::fs::File::open(&path).map_err(text)?;
     let reader = FileBlob::section(Arc::new(file), path, 0, layer.size, layer.digest.clone());
-    let ztoc_path = directory.join(format!("{}.ztoc", layer.digest.hex()));
+    let ztoc_path = directory.join(format!("copy-{position}.ztoc"));
     tokio::fs::write(&ztoc_path, &built.bytes).await.map_err(text)?;
     let ztoc = Ztoc::parse(built.bytes).map_err(|error| error.to_string())?;
     let table = LayerTable::new(&ztoc).map_err(|error| error.to_string())?;

@@ -13,7 +13,7 @@ use ztoc::Ztoc;
 
 use super::report::{LayerReport, Mode};
 use super::workspace::Workspace;
-use super::{MountImageError, Options, Origin, artifacts, eager, lazy};
+use super::{MountImageError, Options, Origin, artifacts, eager, io_error, lazy};
 use crate::fetch::{LayerSource, LazyLayer};
 
 /// Layers that are prepared at the same time. Preparing waits for the network most of the time.
@@ -196,7 +196,7 @@ impl Image {
         reason: String,
     ) -> Result<Layer, MountImageError> {
         let failed = |reason| MountImageError::Unpack { digest: layer.digest.clone(), reason };
-        let mut complaint = String::new();
+        let mut reason = reason;
         if rustix::process::geteuid().is_root() {
             let directory = workspace.directory(&position.to_string())?;
             let diff_id = self.diff_ids.get(position).map(String::as_str);
@@ -205,16 +205,19 @@ impl Image {
                     let content = Content::Unpacked { directory, implied };
                     return Ok(Layer { descriptor: layer.clone(), content, reason: Some(reason) });
                 }
-                Err(error) => complaint = error,
+                // A layer with hard links to files of the layers below cannot be unpacked by itself. It joins the tree of
+                // those layers from a copy.
+                Err(eager::UnpackFailure::LinkBelow(error)) if shared.is_some() => {
+                    tracing::info!(layer = %layer.digest, %error, "serving the layer from a copy");
+                    reason = format!("{reason}; {error}");
+                    std::fs::remove_dir_all(&directory).map_err(io_error("remove", &directory))?;
+                }
+                Err(error) => return Err(failed(error.to_string())),
             }
         }
-        // Ordinary users cannot unpack; and a layer may be impossible to unpack by itself, when it has hard links to
-        // files of the layers below. Either is served from a copy.
-        let Some(shared) = shared else { return Err(failed(format!("{reason}; {complaint}"))) };
+        let Some(shared) = shared else { return Err(failed(reason)) };
         let prepared =
-            eager::index(&*origin.source, layer, workspace.path(), shared).await.map_err(|error| {
-                failed(if complaint.is_empty() { error } else { format!("{complaint}; {error}") })
-            })?;
+            eager::index(&*origin.source, layer, workspace.path(), position, shared).await.map_err(failed)?;
         let content = Content::Lazy { layer: prepared.layer, ztoc: Some(prepared.ztoc) };
         Ok(Layer { descriptor: layer.clone(), content, reason: Some(reason) })
     }
@@ -223,6 +226,7 @@ impl Image {
     pub(super) async fn make_eager(
         &self,
         origin: &Origin,
+        shared: &LayerSource,
         workspace: &Workspace,
         layers: &mut [Layer],
         position: usize,
@@ -230,7 +234,9 @@ impl Image {
     ) -> Result<(), MountImageError> {
         let descriptor = layers[position].descriptor.clone();
         tracing::warn!(layer = %descriptor.digest, %reason, "the layer cannot be read lazily");
-        layers[position] = self.unpack(origin, None, workspace, position, &descriptor, reason).await?;
+        // What is a copy already has nothing left to fall back on.
+        let shared = layers[position].reason.is_none().then_some(shared);
+        layers[position] = self.unpack(origin, shared, workspace, position, &descriptor, reason).await?;
         Ok(())
     }
 }

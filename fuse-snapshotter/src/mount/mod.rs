@@ -139,7 +139,7 @@ impl MountedImage {
                 Ok(stack) => break stack,
                 // The zTOCs make sense one by one but not together: that layer is unpacked instead.
                 Err(stack::StackError::Tree { layer, reason }) => {
-                    image.make_eager(origin, &workspace, &mut layers, layer, reason).await?;
+                    image.make_eager(origin, &shared, &workspace, &mut layers, layer, reason).await?;
                 }
                 Err(stack::StackError::Mount(error)) => return Err(*error),
             }

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_remount, unmount};
+use rustix::mount::{MountFlags, mount};
 use tokio::runtime::Handle;
 
 use super::image::Layer;
@@ -12,7 +12,7 @@ use super::inherit::{inherit, inherit_tree, is_opaque};
 use super::workspace::Workspace;
 use super::{MountImageError, Options, io_error};
 use crate::fs::ImageFs;
-use crate::fuse::{FuseMount, FuseOptions};
+use crate::fuse::{FuseMount, FuseOptions, detach, is_mounted};
 use crate::tree::{Below, OverlayNamespace, Tree};
 
 /// Threads per mount that take requests from the kernel. Reads that miss the cache do not hold one.
@@ -42,7 +42,7 @@ impl<E: Into<MountImageError>> From<E> for StackError {
 #[derive(Debug)]
 pub(super) struct Stack {
     runs: Vec<FuseMount>,
-    /// The overlay or bind mount at the target; none if the image is one run, mounted right there.
+    /// The overlay at the target; none if the image is one run, mounted right there.
     top: Option<PathBuf>,
 }
 
@@ -108,7 +108,8 @@ impl Stack {
                 );
             }
             [only] if only == target => {}
-            [only] => stack.bind(only, target)?,
+            // Over an empty directory, so that overlayfs hides the whiteouts of a layer that nothing lies below.
+            [only] => stack.overlay(&[workspace.directory("empty")?, only.clone()], target)?,
             _ => stack.overlay(&lower, target)?,
         }
         Ok(stack)
@@ -118,16 +119,16 @@ impl Stack {
         options.allow_other || rustix::process::geteuid().is_root()
     }
 
-    fn bind(&mut self, directory: &Path, target: &Path) -> Result<(), MountImageError> {
-        let failed = |error: rustix::io::Errno| io_error("mount at", target)(error.into());
-        mount_bind(directory, target).map_err(failed)?;
-        self.top = Some(target.to_owned());
-        // A bind mount becomes read-only by a second call.
-        mount_remount(target, MountFlags::BIND | MountFlags::RDONLY, "").map_err(failed)
-    }
-
     fn overlay(&mut self, lower: &[PathBuf], target: &Path) -> Result<(), MountImageError> {
         let failed = |source| io_error("mount an overlay at", target)(source);
+        if let Some(odd) =
+            lower.iter().find(|path| path.to_str().is_none_or(|path| path.contains([':', ',', '\\'])))
+        {
+            return Err(failed(std::io::Error::other(format!(
+                "{} has a character that overlayfs takes for its own; choose another --root",
+                odd.display()
+            ))));
+        }
         let paths: Vec<_> = lower.iter().rev().map(|path| path.to_string_lossy()).collect();
         // With xino, files and directories have one st_dev, so that `du -x` and `find -xdev` see all of them.
         let options = format!("lowerdir={},xino=on", paths.join(":"));
@@ -146,7 +147,7 @@ impl Stack {
 
     /// Whether anything has been unmounted behind our back.
     pub(super) fn is_finished(&self) -> bool {
-        let gone = self.top.as_ref().is_some_and(|top| !is_mount_point(top));
+        let gone = self.top.as_ref().is_some_and(|top| !is_mounted(top));
         gone || self.runs.iter().any(FuseMount::is_finished)
     }
 
@@ -156,11 +157,8 @@ impl Stack {
 
     pub(super) fn unmount(&mut self) {
         // Somebody else may have unmounted it already.
-        if let Some(top) = self.top.take().filter(|top| is_mount_point(top))
-            && unmount(&top, UnmountFlags::empty()).is_err()
-            && let Err(error) = unmount(&top, UnmountFlags::DETACH)
-        {
-            tracing::warn!(path = %top.display(), %error, "cannot unmount");
+        if let Some(top) = self.top.take().filter(|top| is_mounted(top)) {
+            detach(&top);
         }
         self.runs.clear();
     }
@@ -182,12 +180,4 @@ fn parts(layers: &[Layer]) -> Vec<Part<'_>> {
         }
     }
     parts
-}
-
-/// Whether something is mounted at a path: it is on another device than its parent, or is bound there.
-fn is_mount_point(path: &Path) -> bool {
-    let mask = rustix::fs::StatxFlags::BASIC_STATS;
-    let stat = rustix::fs::statx(rustix::fs::CWD, path, rustix::fs::AtFlags::empty(), mask);
-    // Every supported kernel (5.10 and later) fills in this attribute.
-    stat.is_ok_and(|stat| stat.stx_attributes.contains(rustix::fs::StatxAttributes::MOUNT_ROOT))
 }

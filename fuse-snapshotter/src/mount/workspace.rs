@@ -21,6 +21,10 @@ impl Workspace {
     pub(super) fn create(root: &Path) -> Result<Self, MountImageError> {
         let mounts = root.join("mounts");
         std::fs::create_dir_all(&mounts).map_err(io_error("create", &mounts))?;
+        // Held until our own directory is locked, so that nobody takes it for one that was left behind.
+        let guard = std::fs::File::create(mounts.join("lock")).map_err(io_error("create", &mounts))?;
+        flock(&guard, FlockOperation::LockExclusive)
+            .map_err(|error| io_error("lock", &mounts)(error.into()))?;
         sweep(&mounts);
         let pid = std::process::id();
         for attempt in 0u32.. {
@@ -71,7 +75,7 @@ fn lock(directory: &Path) -> Option<File> {
 
 fn sweep(mounts: &Path) {
     for entry in std::fs::read_dir(mounts).into_iter().flatten().filter_map(Result::ok) {
-        if lock(&entry.path()).is_some() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && lock(&entry.path()).is_some() {
             tracing::info!(directory = %entry.path().display(), "removing what an earlier mount left behind");
             remove(&entry.path());
         }

@@ -63,6 +63,7 @@ pub(super) struct Place {
     memory: usize,
     memory_limit: usize,
     opaque: &'static str,
+    origin: &'static str,
 }
 
 impl Place {
@@ -81,6 +82,10 @@ impl Place {
             opaque: match options.whiteouts {
                 Whiteouts::Overlay => "trusted.overlay.opaque",
                 Whiteouts::UserXattr => "user.overlay.opaque",
+            },
+            origin: match options.whiteouts {
+                Whiteouts::Overlay => "trusted.overlay.origin",
+                Whiteouts::UserXattr => "user.overlay.origin",
             },
         })
     }
@@ -163,6 +168,9 @@ impl Place {
     pub(super) fn add_whiteout(&mut self, path: &[u8]) -> Result<(), Failure> {
         let parent = self.parent(path)?;
         let (_, name) = split(path);
+        // Overlayfs looks for whiteouts only where it expects some; in a directory that nothing lies below it would list
+        // them. Where this cannot be set nothing worse happens.
+        let _ = rustix::fs::fsetxattr(&parent, self.origin, b"", XattrFlags::empty());
         match rustix::fs::mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), 0) {
             Err(Errno::EXIST) => match open_child(parent.as_fd(), name) {
                 Ok(directory) => self.mark_opaque(directory.as_fd()),

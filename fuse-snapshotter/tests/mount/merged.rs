@@ -193,6 +193,51 @@ fn a_layout_on_disk_is_mounted_through_the_local_store() {
 }
 
 #[test]
+fn whiteouts_of_nothing_are_not_seen() {
+    if !can_mount() {
+        return;
+    }
+    let ghosts = |directory: &str| {
+        layer(vec![
+            Entry::dir(directory),
+            Entry::made(format!("{directory}/file"), Texture::Text, 1, 10),
+            Entry::whiteout(format!("{directory}/ghost")),
+            Entry::opaque(directory),
+            Entry::whiteout("nothing"),
+        ])
+    };
+    let registry = TestRegistry::builder().start_blocking();
+    for (name, layers) in [("one", vec![ghosts("a")]), ("two", vec![ghosts("a"), ghosts("b")])] {
+        image(&layers).put_into(&registry, name, "1");
+        let reference = format!("{}/{name}:1", registry.host());
+        let unpacked = Mount::new(&reference, &[]);
+        compare(&walk(&unpacked.path()), &expected(&layers)).unwrap();
+        assert_eq!(unpacked.finish()["layers"][0]["mode"], "unpacked");
+        index(&reference, &["--min-layer-size", "0"]);
+        let lazy = Mount::new(&reference, &[]);
+        compare(&walk(&lazy.path()), &expected(&layers)).unwrap();
+        lazy.finish();
+    }
+}
+
+#[test]
+fn a_layer_may_be_in_an_image_twice() {
+    if !can_mount() {
+        return;
+    }
+    let base = padded(&layer(vec![Entry::made("a/file", Texture::Text, 1, 5000)]), 0);
+    let layers = vec![base.clone(), layer(vec![Entry::whiteout("a/file")]), base];
+    let registry = TestRegistry::builder().start_blocking();
+    image(&layers).put_into(&registry, "app", "1");
+    let reference = format!("{}/app:1", registry.host());
+    index(&reference, &["--min-layer-size", "0"]);
+    let mount = Mount::new(&reference, &[]);
+    compare(&walk(&mount.path()), &expected(&layers)).unwrap();
+    let report = mount.finish();
+    assert!(report["layers"].as_array().unwrap().iter().all(|layer| layer["mode"] == "lazy"), "{report}");
+}
+
+#[test]
 fn a_hard_link_to_a_file_of_a_layer_below_is_served() {
     if !can_mount() {
         return;
@@ -242,7 +287,24 @@ fn ordinary_users_mount_through_fusermount() {
     // `etc` belongs to user 1000 and is closed to others: that holds for them, too.
     let said = String::from_utf8_lossy(&listing.stderr);
     assert!(said.contains("Permission denied"), "{said}");
+    // Somebody who is still in there does not hold up the end.
+    let mut inside = std::process::Command::new("setpriv")
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "sh",
+            "-c",
+            "cd \"$1\" && exec sleep 60",
+            "sh",
+        ])
+        .arg(mount.path())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(300));
     let report = mount.finish();
+    inside.kill().unwrap();
+    inside.wait().unwrap();
     assert_eq!(report["layers"][0]["mode"], "lazy");
     assert_eq!(report["layers"][1]["mode"], "indexed");
 }

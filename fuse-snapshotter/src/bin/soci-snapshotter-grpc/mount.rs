@@ -1,5 +1,6 @@
 //! `soci-snapshotter-grpc mount`.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde_json::json;
 use soci_index::image::PlatformChoice;
 use soci_index::source::{ImageSource, LayoutSource, RegistrySource, SourceSpec};
 use soci_index::store::{Store, default_root};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::MountArgs;
 
@@ -19,8 +20,7 @@ const WATCH: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::Result<()> {
     // Before the mount, so that no signal finds it half made and leaves it behind.
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for signals")?;
+    let mut stop = StopSignals::new().context("cannot wait for signals")?;
     let root = root.unwrap_or_else(default_root);
     let options = Options {
         lazy: !args.no_lazy,
@@ -38,8 +38,7 @@ pub(crate) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::
     let mounting = MountedImage::mount(&origin, &args.directory, &options);
     let mounted = tokio::select! {
         mounted = mounting => mounted.with_context(|| format!("cannot mount {}", args.image))?,
-        _ = interrupt.recv() => anyhow::bail!("interrupted"),
-        _ = terminate.recv() => anyhow::bail!("terminated"),
+        () = stop.wait() => anyhow::bail!("interrupted"),
     };
     let report = mounted.report();
     if args.json {
@@ -63,8 +62,7 @@ pub(crate) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::
     }
     loop {
         tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            () = stop.wait() => break,
             () = tokio::time::sleep(WATCH) => if mounted.is_finished() { break },
         }
     }
@@ -98,7 +96,31 @@ fn origin(args: &MountArgs, root: PathBuf) -> anyhow::Result<Origin> {
     Ok(Origin { source, registry, store })
 }
 
-#[allow(clippy::print_stdout)]
+/// Whatever tells a program in the foreground to end: Ctrl-C, SIGTERM, a closed terminal, Ctrl-\\.
+struct StopSignals([Signal; 4]);
+
+impl StopSignals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+            signal(SignalKind::quit())?,
+        ]))
+    }
+
+    async fn wait(&mut self) {
+        let [interrupt, terminate, hangup, quit] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = quit.recv() => {}
+        }
+    }
+}
+
 fn say(text: &dyn std::fmt::Display) {
-    println!("{text}");
+    // Whoever read the first line may not care for the last one.
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
