@@ -1,0 +1,59 @@
+//! The part of containerd's gRPC API that this project uses: clients of all services, and the server side of
+//! `containerd.services.snapshots.v1`, which a snapshotter is.
+//!
+//! The definitions in `proto/` are our own text; names and field numbers are those of containerd's API (1.6 to 2.x), of
+//! which they are a part. Fields that are left out are ignored when read.
+
+// Generated code.
+#![allow(missing_docs, unreachable_pub, clippy::all)]
+
+/// `containerd.types`.
+pub mod types {
+    tonic::include_proto!("containerd.types");
+}
+
+/// `containerd.services`, version 1 of each.
+pub mod services {
+    /// The snapshots service.
+    pub mod snapshots {
+        pub mod v1 {
+            tonic::include_proto!("containerd.services.snapshots.v1");
+        }
+    }
+    /// The content store.
+    pub mod content {
+        pub mod v1 {
+            tonic::include_proto!("containerd.services.content.v1");
+        }
+    }
+    /// Names of images.
+    pub mod images {
+        pub mod v1 {
+            tonic::include_proto!("containerd.services.images.v1");
+        }
+    }
+    /// Leases.
+    pub mod leases {
+        pub mod v1 {
+            tonic::include_proto!("containerd.services.leases.v1");
+        }
+    }
+    /// Applying layers.
+    pub mod diff {
+        pub mod v1 {
+            tonic::include_proto!("containerd.services.diff.v1");
+        }
+    }
+    /// Plugins.
+    pub mod introspection {
+        pub mod v1 {
+            tonic::include_proto!("containerd.services.introspection.v1");
+        }
+    }
+    /// Version.
+    pub mod version {
+        pub mod v1 {
+            tonic::include_proto!("containerd.services.version.v1");
+        }
+    }
+}
