@@ -38,6 +38,32 @@ pub struct FoundIndex {
     pub bound: bool,
 }
 
+/// Which index is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// This one and no other, whatever its version.
+    pub explicit: Option<Digest>,
+    /// Indexes of version 1, found as referrers of the image.
+    pub v1: bool,
+    /// Indexes of version 2, which the image names itself.
+    pub v2: bool,
+}
+
+impl Default for Wanted {
+    /// The best there is, of any version.
+    fn default() -> Self {
+        Self { explicit: None, v1: true, v2: true }
+    }
+}
+
+impl Wanted {
+    /// The index with this digest, or the best there is.
+    #[must_use]
+    pub fn explicit(digest: Option<Digest>) -> Self {
+        Self { explicit: digest, ..Self::default() }
+    }
+}
+
 /// Why no index was found, when there may be one.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
@@ -62,28 +88,31 @@ pub enum DiscoverError {
 
 /// Finds the index of an image in its registry.
 ///
-/// `image` is the descriptor of the image *manifest* (not of an image index), `manifest` its content, and `explicit` the
-/// digest of an index that is wanted and no other.
+/// `image` is the descriptor of the image *manifest* (not of an image index), and `manifest` its content.
 ///
 /// # Errors
-/// When the registry cannot be asked, or the index `explicit` is missing, broken or of another image.
+/// When the registry cannot be asked, or the index wanted explicitly is missing, broken or of another image.
 pub async fn find_index(
     client: &Client,
     repository: &Repository,
     image: &Descriptor,
     manifest: &ImageManifest,
-    explicit: Option<&Digest>,
+    wanted: &Wanted,
 ) -> Result<Option<FoundIndex>, DiscoverError> {
     let fetch = |digest: Digest| async move {
         let bytes = client.manifest_in(repository, &digest).await?.bytes;
         Ok::<_, registry::Error>(FoundIndex::parse(digest, bytes, image, manifest))
     };
-    if let Some(digest) = explicit {
+    if let Some(digest) = &wanted.explicit {
+        tracing::debug!(%digest, "using provided soci index digest");
         return FoundIndex::explicit(digest, fetch(digest.clone()).await?);
     }
-    if let Some(digest) = bound_v2(manifest) {
+    if !wanted.v2 {
+        tracing::debug!("soci v2 is disabled");
+    } else if let Some(digest) = bound_v2(manifest) {
         match fetch(digest.clone()).await {
             Ok(Ok(found)) if found.manifest.version == IndexVersion::V2 && found.covered > 0 => {
+                tracing::debug!(%digest, "using soci v2 index annotation");
                 return Ok(Some(FoundIndex { bound: true, ..found }));
             }
             Ok(Ok(_)) => {
@@ -98,6 +127,11 @@ pub async fn find_index(
             Err(error) => return Err(error.into()),
         }
     }
+    if !wanted.v1 {
+        tracing::debug!("soci v1 is disabled");
+        return Ok(None);
+    }
+    tracing::debug!("using soci v1 index via referrers API");
     let mut digests: Vec<Digest> = client
         .referrers(repository, &image.digest, Some(INDEX_V1))
         .await?

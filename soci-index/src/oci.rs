@@ -217,6 +217,30 @@ pub struct ImageConfig {
     /// The platform; its fields stand at the top of the document.
     #[serde(flatten)]
     pub platform: registry::Platform,
+    /// Digests of the uncompressed layers.
+    #[serde(default)]
+    pub rootfs: RootFs,
+}
+
+/// The layers as an image configuration lists them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct RootFs {
+    /// Digests of the uncompressed layers, lowest first.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub diff_ids: Vec<String>,
+}
+
+impl RootFs {
+    /// The chain ID of the lowest `count` layers, which is how containerd names their snapshot: the digest of the chain ID
+    /// below, a space and the layer's `diff_id`. `None` if there are fewer layers, or none.
+    #[must_use]
+    pub fn chain_id(&self, count: usize) -> Option<String> {
+        let mut layers = self.diff_ids.get(..count)?.iter();
+        let first = layers.next()?.clone();
+        Some(layers.fold(first, |chain, layer| {
+            registry::Digest::of(format!("{chain} {layer}").as_bytes()).to_string()
+        }))
+    }
 }
 
 impl ImageConfig {

@@ -6,15 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use registry::{Descriptor, Digest};
-use soci_index::discover::{FoundIndex, find_index, find_local_index};
+use soci_index::discover::{FoundIndex, Wanted, find_index, find_local_index};
+use soci_index::manifest::MAX_ZTOC_SIZE;
 use soci_index::oci::ImageManifest;
 
 use super::{MountImageError, Origin};
 use crate::cache::CacheRoot;
-
-/// Largest zTOC that is read, in bytes. At the default span size a zTOC is under 1 % of its layer uncompressed, so this
-/// stands for layers of 60 GiB.
-const MAX_ZTOC_SIZE: u64 = 512 << 20;
 
 /// Finds the index of an image. What goes wrong is said, and then there is none: the image is unpacked. Only an index
 /// that was asked for must be there.
@@ -26,7 +23,7 @@ pub(super) async fn index(
 ) -> Result<Option<FoundIndex>, MountImageError> {
     let mut found = Ok(None);
     if let Some((client, repository)) = &origin.registry {
-        found = find_index(client, repository, image, manifest, explicit).await;
+        found = find_index(client, repository, image, manifest, &Wanted::explicit(explicit.cloned())).await;
     }
     // The store has what was built here and not pushed; and all there is for an image outside a registry.
     if let (Ok(None) | Err(_), Some(store)) = (&found, &origin.store)

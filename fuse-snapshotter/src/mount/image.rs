@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use registry::{Descriptor, Digest};
-use serde::Deserialize;
 use soci_index::discover::FoundIndex;
 use soci_index::image::select;
-use soci_index::oci::{ImageManifest, MAX_CONFIG_SIZE};
+use soci_index::oci::ImageManifest;
 use ztoc::Ztoc;
 
 use super::report::{LayerReport, Mode};
@@ -104,19 +103,6 @@ impl Layer {
             errors: stats.corrupt_spans + stats.refused_entries,
         }
     }
-}
-
-/// The part of an image configuration that unpacking needs.
-#[derive(Deserialize, Default)]
-struct Config {
-    #[serde(default)]
-    rootfs: RootFs,
-}
-
-#[derive(Deserialize, Default)]
-struct RootFs {
-    #[serde(default)]
-    diff_ids: Vec<String>,
 }
 
 impl Image {
@@ -243,8 +229,8 @@ impl Image {
 
 /// Digests of the uncompressed layers; none if the configuration cannot be read, which other checks report.
 async fn diff_ids(origin: &Origin, manifest: &ImageManifest) -> Vec<String> {
-    match origin.source.small_blob(&manifest.config, MAX_CONFIG_SIZE).await {
-        Ok(json) => serde_json::from_slice::<Config>(&json).unwrap_or_default().rootfs.diff_ids,
+    match origin.source.image_config(&manifest.config).await {
+        Ok(config) => config.rootfs.diff_ids,
         Err(error) => {
             tracing::warn!(%error, "cannot read the image's configuration");
             Vec::new()
