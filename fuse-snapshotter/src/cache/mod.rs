@@ -144,6 +144,20 @@ impl CacheRoot {
         Ok(opened)
     }
 
+    /// Removes what is cached of a layer with a zTOC (hex digests). Whoever has it open still can read what they have, but
+    /// nothing of it is kept.
+    pub fn discard(&self, layer: &str, ztoc: &str) {
+        let directory = self.layer_directory(layer, ztoc);
+        let mut layers = lock(&self.layers);
+        layers.remove(&directory);
+        if let Err(error) = std::fs::remove_dir_all(&directory)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(directory = %directory.display(), %error, "cannot remove from the cache");
+        }
+        self.usage.forget(&directory);
+    }
+
     /// Bytes of blocks, in layers that are open and in those that are not.
     #[must_use]
     pub fn used(&self) -> u64 {

@@ -55,6 +55,10 @@ impl Usage {
             }
             layers.open.remove(directory);
         }
+        // Discarded while it was open.
+        if !directory.exists() {
+            return;
+        }
         layers.closed.insert(directory.to_owned(), blocks * BLOCK_SIZE);
         self.add(blocks);
     }

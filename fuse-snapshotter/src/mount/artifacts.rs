@@ -10,8 +10,9 @@ use soci_index::discover::{FoundIndex, Wanted, find_index, find_local_index};
 use soci_index::manifest::MAX_ZTOC_SIZE;
 use soci_index::oci::ImageManifest;
 
-use super::{MountImageError, Origin};
+use super::MountImageError;
 use crate::cache::CacheRoot;
+use crate::layers::Origin;
 
 /// Finds the index of an image. What goes wrong is said, and then there is none: the image is unpacked. Only an index
 /// that was asked for must be there.
@@ -42,7 +43,7 @@ pub(super) async fn index(
 }
 
 /// The zTOC of a layer: from the cache (then `true`), the store or the registry. Its digest has been verified.
-pub(super) async fn ztoc(
+pub(crate) async fn ztoc(
     origin: &Origin,
     cache: &CacheRoot,
     layer: &Digest,
@@ -57,7 +58,7 @@ pub(super) async fn ztoc(
     {
         return Ok((bytes.into(), true));
     }
-    Ok((fetch(origin, ztoc).await?, false))
+    Ok((origin.fetch_ztoc(ztoc).await?, false))
 }
 
 /// Makes names of temporary files differ.
@@ -65,7 +66,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Keeps a zTOC beside the cached blocks, where the windows of its checkpoints are read from. The file is there as a whole
 /// or not at all. `kept`: `bytes` were read from there.
-pub(super) fn keep(directory: &Path, bytes: &[u8], kept: bool) -> std::io::Result<File> {
+pub(crate) fn keep(directory: &Path, bytes: &[u8], kept: bool) -> std::io::Result<File> {
     let path = directory.join("ztoc");
     if !kept || !path.exists() {
         // An image may have the same layer twice, and both are prepared at once.
@@ -75,19 +76,4 @@ pub(super) fn keep(directory: &Path, bytes: &[u8], kept: bool) -> std::io::Resul
         std::fs::rename(&temporary, &path)?;
     }
     File::open(path)
-}
-
-async fn fetch(origin: &Origin, ztoc: &Descriptor) -> Result<Bytes, String> {
-    if let Some(store) = &origin.store
-        && let Ok(bytes) = store.get(&ztoc.digest, MAX_ZTOC_SIZE).await
-    {
-        return Ok(bytes);
-    }
-    let Some((client, repository)) = &origin.registry else {
-        return Err(format!("zTOC {} is not in the local store", ztoc.digest));
-    };
-    client
-        .blob_bytes(repository, ztoc, MAX_ZTOC_SIZE)
-        .await
-        .map_err(|error| format!("cannot fetch the zTOC: {error}"))
 }

@@ -12,8 +12,9 @@ use ztoc::Ztoc;
 
 use super::report::{LayerReport, Mode};
 use super::workspace::Workspace;
-use super::{MountImageError, Options, Origin, artifacts, eager, io_error, lazy};
+use super::{MountImageError, Options, artifacts, io_error};
 use crate::fetch::{LayerSource, LazyLayer};
+use crate::layers::{Origin, eager, lazy};
 
 /// Layers that are prepared at the same time. Preparing waits for the network most of the time.
 const PARALLEL: usize = 8;
@@ -186,7 +187,7 @@ impl Image {
         if rustix::process::geteuid().is_root() {
             let directory = workspace.directory(&position.to_string())?;
             let diff_id = self.diff_ids.get(position).map(String::as_str);
-            match eager::unpack(&*origin.source, layer, diff_id, directory.clone()).await {
+            match eager::unpack(&*origin.source, layer, diff_id, directory.clone(), Default::default()).await {
                 Ok(implied) => {
                     let content = Content::Unpacked { directory, implied };
                     return Ok(Layer { descriptor: layer.clone(), content, reason: Some(reason) });

@@ -7,11 +7,8 @@
 //! A failure of laziness is not a failure of the mount: a layer whose zTOC is missing, broken or false is unpacked, and
 //! the report says why.
 
-mod artifacts;
-mod eager;
+pub(crate) mod artifacts;
 mod image;
-mod inherit;
-mod lazy;
 mod report;
 mod stack;
 mod workspace;
@@ -22,16 +19,15 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use registry::{Client, Digest};
+use registry::Digest;
 use soci_index::image::PlatformChoice;
-use soci_index::source::ImageSource;
-use soci_index::store::Store;
 use tokio::runtime::Handle;
 
 pub use report::{LayerReport, Report};
 
 use crate::cache::{CacheError, CacheRoot};
 use crate::fetch::LayerSource;
+use crate::layers::Origin;
 use stack::Stack;
 use workspace::Workspace;
 
@@ -56,17 +52,6 @@ pub struct Options {
     pub cache_size: u64,
     /// Whether other users may look into the mount. Root's mounts are always open, as `/` is.
     pub allow_other: bool,
-}
-
-/// Where an image comes from, and where the index of images outside a registry is kept.
-#[derive(Clone)]
-pub struct Origin {
-    /// The image.
-    pub source: Arc<dyn ImageSource>,
-    /// The registry and the repository in it, for an image that is in one.
-    pub registry: Option<(Client, registry::Repository)>,
-    /// The local artifact store.
-    pub store: Option<Store>,
 }
 
 /// Why an image cannot be mounted.

@@ -8,7 +8,7 @@ use rustix::mount::{MountFlags, mount};
 use tokio::runtime::Handle;
 
 use super::image::Layer;
-use super::inherit::{inherit, inherit_tree, is_opaque};
+use crate::layers::inherit::{inherit, inherit_tree, is_opaque};
 use super::workspace::Workspace;
 use super::{MountImageError, Options, io_error};
 use crate::fs::ImageFs;

@@ -8,6 +8,7 @@
 //! Inode numbers are deterministic: files are named by (layer, zTOC entry), the same in every tree; directories
 //! by their place in this tree. They stay below 2^48, as overlayfs with `xino` wants it.
 
+mod check;
 mod draft;
 mod freeze;
 mod merge;
@@ -19,6 +20,8 @@ mod tests;
 use std::ops::Range;
 
 use ztoc::{EntryKind, Timestamp, Ztoc};
+
+pub use check::Needs;
 
 /// What lies below the layers of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

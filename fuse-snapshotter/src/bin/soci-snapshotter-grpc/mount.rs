@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use fuse_snapshotter::mount::{MountedImage, Options, Origin};
+use fuse_snapshotter::layers::Origin;
+use fuse_snapshotter::mount::{MountedImage, Options};
 use serde_json::json;
 use soci_index::image::PlatformChoice;
 use soci_index::source::{ImageSource, LayoutSource, RegistrySource, SourceSpec};
@@ -93,7 +94,7 @@ fn origin(args: &MountArgs, root: PathBuf) -> anyhow::Result<Origin> {
     };
     // Looking into the store is worth something only where `soci create` has made one.
     let store = root.join("content").is_dir().then(|| Store::open(root)).transpose()?;
-    Ok(Origin { source, registry, store })
+    Ok(Origin { source, registry, store, local: Vec::new() })
 }
 
 /// Whatever tells a program in the foreground to end: Ctrl-C, SIGTERM, a closed terminal, Ctrl-\\.

@@ -4,24 +4,28 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use registry::{BlobReader, Descriptor};
+use registry::{BlobReader, Client, Descriptor, Digest, Repository};
 use ztoc::Ztoc;
 
-use super::{Origin, artifacts};
+use super::Origin;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
+use crate::mount::artifacts;
 
 /// Bytes of the blob that are read to see that it can be: the redirect is resolved and a connection opened by that,
 /// while the zTOC is on its way.
 const PROBE: u64 = 2;
 
+/// Most bytes in front of a range that may be skipped, for servers that ignore ranges.
+const MAX_SKIP: u64 = 1 << 20;
+
 /// A layer that is ready to be read, and its zTOC, which the tree is still to be made from.
-pub(super) struct Prepared {
-    pub(super) layer: Arc<LazyLayer>,
-    pub(super) ztoc: Ztoc,
+pub(crate) struct Prepared {
+    pub(crate) layer: Arc<LazyLayer>,
+    pub(crate) ztoc: Ztoc,
 }
 
 /// Prepares a layer that has a zTOC in the index; an error says why it cannot be read lazily.
-pub(super) async fn prepare(
+pub(crate) async fn prepare(
     origin: &Origin,
     shared: &LayerSource,
     layer: &Descriptor,
@@ -29,7 +33,7 @@ pub(super) async fn prepare(
 ) -> Result<Prepared, String> {
     let ((bytes, kept), reader) =
         tokio::try_join!(artifacts::ztoc(origin, shared.cache(), &layer.digest, ztoc), async {
-            open(origin, layer).await.map_err(|error| format!("cannot read the layer: {error}"))
+            open(origin, layer).await
         })?;
     let shared = shared.clone();
     let (expected, ztoc_digest) = (layer.size, ztoc.digest.clone());
@@ -40,24 +44,32 @@ pub(super) async fn prepare(
 }
 
 /// Opens the layer's blob and reads a little of it.
-async fn open(origin: &Origin, layer: &Descriptor) -> Result<Arc<dyn BlobReader>, String> {
-    let reader: Arc<dyn BlobReader> = match &origin.registry {
-        Some((client, repository)) => {
-            // A server that sends everything before a range would be asked for everything with each span.
-            let blob = client.blob_reader(repository, layer.digest.clone(), layer.size);
-            Arc::new(blob.with_max_skip(1 << 20))
-        }
-        None => origin.source.blob_reader(layer).await.map_err(|error| error.to_string())?,
+pub(super) async fn open(origin: &Origin, layer: &Descriptor) -> Result<Arc<dyn BlobReader>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("cannot read the layer: {error}");
+    let reader = match &origin.registry {
+        Some((client, repository)) => registry_blob(client, repository, layer.digest.clone(), layer.size),
+        None => origin.source.blob_reader(layer).await.map_err(|error| failed(&error))?,
     };
-    let probe = reader.read_range(0..PROBE.min(reader.size())).await.map_err(|error| error.to_string())?;
-    probe.try_for_each(|_| async { Ok(()) }).await.map_err(|error| error.to_string())?;
+    let probe = reader.read_range(0..PROBE.min(reader.size())).await.map_err(|error| failed(&error))?;
+    probe.try_for_each(|_| async { Ok(()) }).await.map_err(|error| failed(&error))?;
     Ok(reader)
+}
+
+/// A layer's blob in a registry, for ranged reads.
+pub(super) fn registry_blob(
+    client: &Client,
+    repository: &Repository,
+    digest: Digest,
+    size: u64,
+) -> Arc<dyn BlobReader> {
+    // A server that sends everything before a range would be asked for everything with each span.
+    Arc::new(client.blob_reader(repository, digest, size).with_max_skip(MAX_SKIP))
 }
 
 fn assemble(
     bytes: Bytes,
     kept: bool,
-    ztoc_digest: &registry::Digest,
+    ztoc_digest: &Digest,
     reader: Arc<dyn BlobReader>,
     size: u64,
     shared: LayerSource,

@@ -20,7 +20,7 @@ use crate::unpack::{self, LayerFormat, UnpackError};
 
 /// Why a layer was not unpacked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum UnpackFailure {
+pub(crate) enum UnpackFailure {
     /// It has a hard link to a file that it does not have itself.
     #[error("{0}")]
     LinkBelow(UnpackError),
@@ -31,18 +31,19 @@ pub(super) enum UnpackFailure {
 
 /// Unpacks a layer into `target` in the form that overlayfs stacks, and checks its `diff_id`. Returns the directories
 /// that the layer does not mention itself.
-pub(super) async fn unpack(
+pub(crate) async fn unpack(
     source: &dyn ImageSource,
     layer: &Descriptor,
     diff_id: Option<&str>,
     target: PathBuf,
+    options: unpack::Options,
 ) -> Result<Vec<PathBuf>, UnpackFailure> {
     let other = |error: &dyn std::fmt::Display| UnpackFailure::Other(error.to_string());
     let format = LayerFormat::from_media_type(&layer.media_type);
     let stream = source.open_blob(layer, Check::BySource).await.map_err(|error| other(&error))?;
     let reader = SyncIoBridge::new(StreamReader::new(stream.map_err(std::io::Error::other)));
     let unpacking = tokio::task::spawn_blocking(move || {
-        unpack::unpack(reader, format, &target, &unpack::Options::default())
+        unpack::unpack(reader, format, &target, &options)
     });
     let unpacked = unpacking.await.map_err(|error| other(&error))?.map_err(|error| match error {
         UnpackError::HardLink { .. } => UnpackFailure::LinkBelow(error),
@@ -58,7 +59,7 @@ pub(super) async fn unpack(
 }
 
 /// Fetches a layer, indexes it on the way, and prepares to serve it from the copy.
-pub(super) async fn index(
+pub(crate) async fn index(
     source: &dyn ImageSource,
     layer: &Descriptor,
     directory: &Path,

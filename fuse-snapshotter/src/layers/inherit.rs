@@ -15,7 +15,7 @@ use ztoc::Timestamp;
 use crate::tree::{DirectoryAttributes, OverlayNamespace, Tree};
 
 /// Gives the directories `implied` of an unpacked layer the attributes they have in `lower`, bottom first.
-pub(super) fn inherit(directory: &Path, implied: &[PathBuf], lower: &[PathBuf]) -> io::Result<()> {
+pub(crate) fn inherit(directory: &Path, implied: &[PathBuf], lower: &[PathBuf]) -> io::Result<()> {
     for path in implied {
         if is_cut_off(directory, path)? {
             continue;
@@ -28,7 +28,7 @@ pub(super) fn inherit(directory: &Path, implied: &[PathBuf], lower: &[PathBuf]) 
 }
 
 /// The same for the tree of a run.
-pub(super) fn inherit_tree(tree: &mut Tree, lower: &[PathBuf]) -> io::Result<()> {
+pub(crate) fn inherit_tree(tree: &mut Tree, lower: &[PathBuf]) -> io::Result<()> {
     for (path, inode) in tree.implied() {
         if let Some(found) = find(lower, Path::new(OsStr::from_bytes(&path)))? {
             tree.describe(inode, &found);
@@ -76,14 +76,17 @@ fn find(lower: &[PathBuf], path: &Path) -> io::Result<Option<DirectoryAttributes
 }
 
 /// Whether a directory hides all that the layers below have in it.
-pub(super) fn is_opaque(directory: &Path) -> io::Result<bool> {
-    let mut value = [0; 2];
-    let name = OsStr::from_bytes(OverlayNamespace::Trusted.opaque_attribute());
-    match rustix::fs::lgetxattr(directory, name, &mut value) {
-        Ok(length) => Ok(&value[..length] == b"y"),
-        Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT | Errno::RANGE) => Ok(false),
-        Err(error) => Err(error.into()),
+pub(crate) fn is_opaque(directory: &Path) -> io::Result<bool> {
+    for namespace in [OverlayNamespace::Trusted, OverlayNamespace::User] {
+        let mut value = [0; 2];
+        let name = OsStr::from_bytes(namespace.opaque_attribute());
+        match rustix::fs::lgetxattr(directory, name, &mut value) {
+            Ok(length) if &value[..length] == b"y" => return Ok(true),
+            Ok(_) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::NOENT | Errno::RANGE) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    Ok(false)
 }
 
 fn attributes(directory: &Path, stat: &Stat) -> io::Result<DirectoryAttributes> {

@@ -1,0 +1,179 @@
+//! Images that are being pulled: which index they have, and each layer made ready before containerd asks for it.
+//!
+//! containerd asks for one layer at a time, bottom first, and waits for each. So the first request for an image starts all
+//! there is to do: the index is looked for, the zTOCs of all layers from the one asked for upwards are fetched at the same
+//! time, and layers without one are fetched and unpacked into scratch directories ([`Scratch`]). A request then takes
+//! what it is for ([`Outcome`]).
+//!
+//! Nothing that went wrong is remembered for longer than the pull it belongs to: a pull begins with a request for the
+//! lowest layer, or after a pause.
+
+mod pull;
+mod request;
+mod scratch;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use registry::{Client, Digest};
+use soci_index::store::Store;
+use tokio::sync::Semaphore;
+use ztoc::Ztoc;
+
+pub use request::{LayerRequest, RequestError};
+pub use scratch::{Scratch, ScratchRoot};
+
+use crate::cache::lock;
+use crate::layers::{LocalContent, OpenLayer, OpenLayers};
+use pull::Pull;
+
+/// How long a pull that nobody asks anything of is remembered.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// What containerd has of an image, in the namespace that is pulled into.
+pub type ContentOfNamespace = Arc<dyn Fn(&str) -> Vec<Arc<dyn LocalContent>> + Send + Sync>;
+
+/// Settings of [`Images`].
+#[derive(Clone)]
+pub struct ImageOptions {
+    /// How long making a layer ready for lazy reading may take.
+    pub mount_timeout: Duration,
+    /// Layers smaller than this, in bytes, are not read lazily.
+    pub min_layer_size: u64,
+    /// Use indexes of version 1.
+    pub v1: bool,
+    /// Use indexes of version 2.
+    pub v2: bool,
+    /// Layers of one image that are fetched and unpacked at the same time.
+    pub parallel_unpacks: usize,
+    /// Layers of all images that are made ready for lazy reading at the same time.
+    pub parallel_layers: usize,
+    /// The local artifact store, where `soci create` leaves indexes that were not pushed.
+    pub store: Option<Store>,
+    /// Gives the content that containerd has in a namespace.
+    pub content: ContentOfNamespace,
+    /// Marks of unpacked layers are those of overlayfs in a user namespace.
+    pub user_xattr: bool,
+    /// Says why a lazy layer cannot be served at all, if so: then all layers are unpacked.
+    pub obstacle: Arc<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
+impl std::fmt::Debug for ImageOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ImageOptions").finish_non_exhaustive()
+    }
+}
+
+/// What became of a layer.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// It is read lazily.
+    Lazy {
+        /// The layer; held so that it is not removed before it is committed.
+        layer: Arc<OpenLayer>,
+        /// Its zTOC, for the tree.
+        ztoc: Arc<Ztoc>,
+        /// The index that named the zTOC.
+        index: Digest,
+        /// Size of the compressed layer in bytes.
+        size: u64,
+    },
+    /// It is unpacked on this disk.
+    Unpacked {
+        /// Where.
+        scratch: Arc<Scratch>,
+        /// Directories that it has something in but does not mention itself.
+        implied: Arc<Vec<PathBuf>>,
+        /// Size of the compressed layer in bytes.
+        size: u64,
+        /// Why it is not read lazily.
+        reason: String,
+    },
+    /// containerd is to do it.
+    Defer {
+        /// Why.
+        reason: String,
+        /// Whether the image has an index at all.
+        indexed: bool,
+    },
+}
+
+/// The pulls under way.
+#[derive(Debug)]
+pub struct Images {
+    client: Client,
+    layers: Arc<OpenLayers>,
+    scratch: Arc<ScratchRoot>,
+    options: ImageOptions,
+    lazy_slots: Arc<Semaphore>,
+    pulls: Mutex<HashMap<request::PullKey, Arc<Pull>>>,
+}
+
+impl Images {
+    /// No pulls yet.
+    #[must_use]
+    pub fn new(
+        client: Client,
+        layers: Arc<OpenLayers>,
+        scratch: Arc<ScratchRoot>,
+        options: ImageOptions,
+    ) -> Self {
+        let lazy_slots = Arc::new(Semaphore::new(options.parallel_layers));
+        Self { client, layers, scratch, options, lazy_slots, pulls: Mutex::default() }
+    }
+
+    /// Makes the layer ready that a request is for. `lowest`: it has no layers below it.
+    pub async fn layer(self: &Arc<Self>, request: &LayerRequest, lowest: bool) -> Outcome {
+        let pull = self.pull(request, lowest);
+        let outcome = pull.layer(request).await;
+        if pull.is_last(&request.layer) {
+            // The pull is over: nothing of it is remembered, and nothing that failed stands in the way of the next.
+            self.forget(&request.key(), &pull);
+        }
+        outcome
+    }
+
+    /// Whether the pull that a request belongs to is over: its topmost layer has been asked for.
+    #[must_use]
+    pub fn is_over(&self, request: &LayerRequest) -> bool {
+        !lock(&self.pulls).contains_key(&request.key())
+    }
+
+    /// The pull that a request belongs to.
+    fn pull(self: &Arc<Self>, request: &LayerRequest, lowest: bool) -> Arc<Pull> {
+        let mut pulls = lock(&self.pulls);
+        pulls.retain(|_, pull| !pull.is_idle_for(IDLE));
+        let key = request.key();
+        if let Some(pull) = pulls.get(&key)
+            && !(lowest && pull.is_spent())
+        {
+            pull.touch();
+            return Arc::clone(pull);
+        }
+        let pull = Pull::start(Arc::clone(self), request.clone());
+        pulls.insert(key, Arc::clone(&pull));
+        pull
+    }
+
+    fn forget(&self, key: &request::PullKey, pull: &Arc<Pull>) {
+        let mut pulls = lock(&self.pulls);
+        if pulls.get(key).is_some_and(|known| Arc::ptr_eq(known, pull)) {
+            pulls.remove(key);
+        }
+    }
+
+    /// Lets go of pulls that nobody has asked anything of for a while, and of what they hold. Whether there were any.
+    pub fn expire(&self) -> bool {
+        let mut pulls = lock(&self.pulls);
+        let before = pulls.len();
+        pulls.retain(|_, pull| !pull.is_idle_for(IDLE));
+        pulls.len() < before
+    }
+
+    /// Stops the pulls of an image that is being removed.
+    pub fn cancel(&self, manifest: &Digest) {
+        lock(&self.pulls).retain(|_, pull| pull.manifest() != manifest || pull.is_waited_for());
+    }
+}

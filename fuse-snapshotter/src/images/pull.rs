@@ -1,0 +1,388 @@
+//! One pull of one image.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use registry::{Descriptor, Digest};
+use soci_index::discover::{FoundIndex, Wanted, find_index, find_local_index};
+use soci_index::oci::{ImageConfig, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE};
+use soci_index::source::RegistrySource;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::task::AbortHandle;
+
+use super::{Images, LayerRequest, Outcome};
+use crate::cache::lock;
+use crate::layers::{Origin, eager};
+use crate::tree::{Needs, Tree};
+use crate::unpack::{self, Whiteouts};
+
+/// What is known of an image once its manifest and its index have been looked for.
+#[derive(Debug)]
+struct Known {
+    manifest: ImageManifest,
+    index: Option<FoundIndex>,
+    /// Why there is no index.
+    reason: String,
+    config: OnceCell<ImageConfig>,
+}
+
+type Job<T> = Shared<BoxFuture<'static, T>>;
+
+/// A pull: an image manifest in a repository, and what is being done about its layers.
+pub(super) struct Pull {
+    images: Arc<Images>,
+    request: LayerRequest,
+    origin: Origin,
+    known: Job<Result<Arc<Known>, String>>,
+    /// By position in the manifest.
+    layers: Mutex<HashMap<usize, Job<Outcome>>>,
+    tasks: Mutex<Vec<AbortHandle>>,
+    unpacks: Arc<Semaphore>,
+    used: Mutex<Instant>,
+    /// Requests that wait for an answer.
+    waiting: AtomicUsize,
+    /// Something went wrong, or there was nothing to do: the next pull tries again.
+    spent: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for Pull {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pull").field("manifest", &self.request.manifest).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        // What nobody asked for any more.
+        lock(&self.tasks).drain(..).for_each(|task| task.abort());
+    }
+}
+
+/// Counts a request that waits.
+struct Waiting<'p>(&'p Pull);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.0.touch();
+    }
+}
+
+impl Pull {
+    /// Starts to look for the index.
+    pub(super) fn start(images: Arc<Images>, request: LayerRequest) -> Arc<Self> {
+        let source = Arc::new(RegistrySource::new(
+            images.client.clone(),
+            request.reference.with_digest(request.manifest.clone()),
+        ));
+        let origin = Origin {
+            source,
+            registry: Some((images.client.clone(), request.reference.repository().clone())),
+            store: images.options.store.clone(),
+            local: (images.options.content)(&request.namespace),
+        };
+        let spent = Arc::new(AtomicBool::new(false));
+        let looking = {
+            let (origin, request, images, spent) =
+                (origin.clone(), request.clone(), Arc::clone(&images), Arc::clone(&spent));
+            async move {
+                let known = look(&origin, &request, &images).await;
+                if known.as_ref().map_or(true, |known| known.index.is_none()) {
+                    spent.store(true, Ordering::Release);
+                }
+                known.map(Arc::new)
+            }
+        };
+        let (known, task) = spawn(looking, |error| Err(error.to_string()));
+        let unpacks = Arc::new(Semaphore::new(images.options.parallel_unpacks));
+        Arc::new(Self {
+            images,
+            request,
+            origin,
+            known,
+            layers: Mutex::default(),
+            tasks: Mutex::new(vec![task]),
+            unpacks,
+            used: Mutex::new(Instant::now()),
+            waiting: AtomicUsize::new(0),
+            spent,
+        })
+    }
+
+    pub(super) fn manifest(&self) -> &Digest {
+        &self.request.manifest
+    }
+
+    pub(super) fn touch(&self) {
+        *lock(&self.used) = Instant::now();
+    }
+
+    pub(super) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn is_idle_for(&self, time: Duration) -> bool {
+        !self.is_waited_for() && lock(&self.used).elapsed() > time
+    }
+
+    /// Whether another pull should not believe what this one found. While somebody waits for it, it is the same pull.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent.load(Ordering::Acquire) && !self.is_waited_for()
+    }
+
+    /// Whether this is the topmost layer of the image.
+    pub(super) fn is_last(&self, layer: &Digest) -> bool {
+        match self.known.peek() {
+            Some(Ok(known)) => known.manifest.layers.last().is_some_and(|last| last.digest == *layer),
+            _ => false,
+        }
+    }
+
+    /// Makes a layer ready, and begins with those above it.
+    pub(super) async fn layer(self: &Arc<Self>, request: &LayerRequest) -> Outcome {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(self);
+        let known = match self.known.clone().await {
+            Ok(known) => known,
+            Err(reason) => return Outcome::Defer { reason, indexed: false },
+        };
+        if known.index.is_none() {
+            return Outcome::Defer { reason: known.reason.clone(), indexed: false };
+        }
+        let Some(position) = self.position(&known, request).await else {
+            let reason = format!("the image has no layer {}", request.layer);
+            return Outcome::Defer { reason, indexed: true };
+        };
+        for later in position..known.manifest.layers.len() {
+            self.begin(&known, later);
+        }
+        let Some(job) = lock(&self.layers).get(&position).cloned() else {
+            return Outcome::Defer { reason: "the pull was given up".into(), indexed: true };
+        };
+        let outcome = job.await;
+        if !matches!(outcome, Outcome::Lazy { .. }) {
+            // Unpacked layers are given away; and what failed is tried again.
+            lock(&self.layers).remove(&position);
+        }
+        if matches!(outcome, Outcome::Defer { .. }) {
+            self.spent.store(true, Ordering::Release);
+        }
+        outcome
+    }
+
+    /// Where in the image a layer is. The same layer may be there twice; then the chain ID decides.
+    async fn position(&self, known: &Known, request: &LayerRequest) -> Option<usize> {
+        let layers = &known.manifest.layers;
+        let mut found = (0..layers.len()).filter(|position| layers[*position].digest == request.layer);
+        let first = found.next()?;
+        if found.next().is_none() {
+            return Some(first);
+        }
+        let config = self.config(known).await.ok()?;
+        let matches = |position: &usize| {
+            layers[*position].digest == request.layer
+                && config.rootfs.chain_id(position + 1).as_ref() == Some(&request.chain_id)
+        };
+        (0..layers.len()).find(matches)
+    }
+
+    async fn config<'k>(&self, known: &'k Known) -> Result<&'k ImageConfig, String> {
+        let fetch = async {
+            let descriptor = &known.manifest.config;
+            let local = self.origin.local_content(&descriptor.digest, MAX_CONFIG_SIZE).await;
+            match local {
+                Some(json) => ImageConfig::parse(&json).map_err(|error| error.to_string()),
+                None => self.origin.source.image_config(descriptor).await.map_err(|error| error.to_string()),
+            }
+        };
+        known.config.get_or_try_init(|| fetch).await
+    }
+
+    /// Begins to make a layer ready, unless that is under way.
+    fn begin(self: &Arc<Self>, known: &Arc<Known>, position: usize) {
+        let mut layers = lock(&self.layers);
+        layers.entry(position).or_insert_with(|| {
+            // The pull must go when nobody wants it any more, so its tasks do not hold it.
+            let maker = Maker {
+                images: Arc::clone(&self.images),
+                origin: self.origin.clone(),
+                unpacks: Arc::clone(&self.unpacks),
+                pull: Arc::downgrade(self),
+                known: Arc::clone(known),
+            };
+            let failed = |error: tokio::task::JoinError| Outcome::Defer { reason: error.to_string(), indexed: true };
+            let (job, task) = spawn(async move { maker.make(position).await }, failed);
+            lock(&self.tasks).push(task);
+            job
+        });
+    }
+}
+
+/// Runs a job in a task of its own: whoever waits for it may go away without stopping it for the others.
+fn spawn<T: Clone + Send + Sync + 'static>(
+    job: impl Future<Output = T> + Send + 'static,
+    failed: impl FnOnce(tokio::task::JoinError) -> T + Send + 'static,
+) -> (Job<T>, AbortHandle) {
+    let task = tokio::spawn(job);
+    let handle = task.abort_handle();
+    (task.map(|done| done.unwrap_or_else(failed)).boxed().shared(), handle)
+}
+
+/// Reads the image manifest and looks for the index.
+async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Result<Known, String> {
+    let started = Instant::now();
+    let (json, media_type) = match origin.local_content(&request.manifest, MAX_MANIFEST_SIZE).await {
+        Some(json) => (json, None),
+        None => {
+            let root = origin.source.root().await.map_err(|error| error.to_string())?;
+            let json = origin.source.manifest(&root).await.map_err(|error| error.to_string())?;
+            (json, Some(root.media_type))
+        }
+    };
+    let manifest = ImageManifest::parse(&json).map_err(|error| error.to_string())?;
+    let media_type = media_type.unwrap_or_else(|| manifest.media_type.clone());
+    let image = Descriptor::new(media_type, request.manifest.clone(), json.len() as u64);
+    let wanted =
+        Wanted { explicit: request.index.clone(), v1: images.options.v1, v2: images.options.v2 };
+    let found = match &origin.registry {
+        Some((client, repository)) => find_index(client, repository, &image, &manifest, &wanted).await,
+        None => Ok(None),
+    };
+    let mut reason = String::from("there is no SOCI index for this image");
+    let index = match (found, &origin.store) {
+        (Ok(Some(found)), _) => Some(found),
+        // What was built on this machine and not pushed.
+        (other, Some(store)) if wanted.v1 => {
+            if let Err(error) = &other {
+                reason = error.to_string();
+            }
+            find_local_index(store, &image, &manifest, wanted.explicit.as_ref()).await.ok().flatten()
+        }
+        (Err(error), _) => {
+            reason = error.to_string();
+            None
+        }
+        (Ok(None), _) => None,
+    };
+    match &index {
+        Some(index) => tracing::info!(
+            digest = %index.digest, image = %request.reference, layers = index.covered,
+            milliseconds = started.elapsed().as_millis() as u64,
+            "fetching SOCI artifacts using index descriptor"
+        ),
+        None => tracing::warn!(
+            error = %reason,
+            "unable to fetch SOCI artifacts for image \"{}\"", request.reference
+        ),
+    }
+    Ok(Known { manifest, index, reason, config: OnceCell::new() })
+}
+
+/// Makes one layer ready.
+struct Maker {
+    images: Arc<Images>,
+    origin: Origin,
+    unpacks: Arc<Semaphore>,
+    pull: std::sync::Weak<Pull>,
+    known: Arc<Known>,
+}
+
+impl Maker {
+    async fn make(self, position: usize) -> Outcome {
+        let layer = &self.known.manifest.layers[position];
+        let reason = match self.lazy(layer, position).await {
+            Ok(outcome) => return outcome,
+            Err(reason) => reason,
+        };
+        tracing::info!(%reason, "skipping mounting layer {} as FUSE mount: {reason}", layer.digest);
+        match self.unpack(layer, position, &reason).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                Outcome::Defer { reason: format!("{reason}; cannot unpack: {error}"), indexed: true }
+            }
+        }
+    }
+
+    async fn lazy(&self, layer: &Descriptor, position: usize) -> Result<Outcome, String> {
+        let Some(index) = &self.known.index else { return Err("no index".into()) };
+        let Some(ztoc) = index.manifest.ztoc_of(&layer.digest) else {
+            return Err("no ztoc for layer".into());
+        };
+        let options = &self.images.options;
+        if layer.size < options.min_layer_size {
+            return Err(format!(
+                "its {} bytes are fewer than snapshotter.min_layer_size, {}",
+                layer.size, options.min_layer_size
+            ));
+        }
+        if let Some(obstacle) = (options.obstacle)() {
+            return Err(obstacle);
+        }
+        let preparing = async {
+            let _slot = self.images.lazy_slots.acquire().await;
+            let prepared = self.images.layers.prepare(&self.origin, layer, ztoc.descriptor).await?;
+            self.check(&prepared.1, position).await?;
+            Ok(prepared)
+        };
+        let prepared = tokio::time::timeout(options.mount_timeout, preparing).await;
+        let (open, ztoc) = prepared.unwrap_or_else(|_| Err("timeout waiting for layer to resolve".into()))?;
+        Ok(Outcome::Lazy { layer: open, ztoc, index: index.digest.clone(), size: layer.size })
+    }
+
+    /// Whether the layer makes sense over the layers below it. After it was committed there would be no way back.
+    async fn check(&self, ztoc: &Arc<ztoc::Ztoc>, position: usize) -> Result<(), String> {
+        let own = Arc::clone(ztoc);
+        let needs = tokio::task::spawn_blocking(move || Tree::check(&own));
+        let needs = needs.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        if needs == Needs::Nothing {
+            return Ok(());
+        }
+        // The layers below, as far as they are read lazily and part of this pull.
+        let mut run = vec![Arc::clone(ztoc)];
+        for below in (0..position).rev() {
+            let job = self.pull.upgrade().and_then(|pull| lock(&pull.layers).get(&below).cloned());
+            match job {
+                Some(job) => match job.await {
+                    Outcome::Lazy { ztoc, .. } => run.push(ztoc),
+                    _ => break,
+                },
+                None => break,
+            }
+        }
+        run.reverse();
+        let merging = tokio::task::spawn_blocking(move || {
+            let ztocs: Vec<_> = run.iter().map(|ztoc| &**ztoc).collect();
+            let below = crate::tree::Below::Layers(crate::tree::OverlayNamespace::Trusted);
+            Tree::merge(&ztocs, below).map(|_| ())
+        });
+        merging.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    async fn unpack(&self, layer: &Descriptor, position: usize, reason: &str) -> Result<Outcome, String> {
+        let _slot = self.unpacks.acquire().await;
+        let pull = self.pull.upgrade().ok_or("the pull was given up")?;
+        let config = pull.config(&self.known).await?;
+        let diff_id = config.rootfs.diff_ids.get(position).cloned();
+        let diff_id = diff_id.ok_or("the image's configuration does not list the layer")?;
+        drop(pull);
+        let scratch = self.images.scratch.create().map_err(|error| format!("cannot make a directory: {error}"))?;
+        let mut options = unpack::Options::default();
+        if self.images.options.user_xattr {
+            options.whiteouts = Whiteouts::UserXattr;
+        }
+        let target = scratch.path().to_owned();
+        let implied = eager::unpack(&*self.origin.source, layer, Some(&diff_id), target, options)
+            .await
+            .map_err(|error| error.to_string())?;
+        Ok(Outcome::Unpacked {
+            scratch,
+            implied: Arc::new(implied),
+            size: layer.size,
+            reason: reason.to_owned(),
+        })
+    }
+}

@@ -1,0 +1,320 @@
+//! The layers that the daemon serves.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+
+use bytes::Bytes;
+use registry::{BlobReader, Client, Descriptor, Reference};
+use tokio::task::AbortHandle;
+use ztoc::Ztoc;
+
+use super::sources::Sources;
+use super::ztocs::ZtocFiles;
+use super::{LayerKey, Origin, lazy};
+use crate::cache::lock;
+use crate::fetch::{LayerSource, LayerTable, LazyLayer};
+use crate::snapshots::store::SnapshotStore;
+
+/// The numbers of layers in the snapshot store: they are part of inode numbers, which mean the same after a restart.
+const NUMBERS: &str = "layers";
+
+/// All layers that are read lazily, each once.
+#[derive(Debug)]
+pub struct OpenLayers {
+    ztocs: ZtocFiles,
+    shared: LayerSource,
+    store: Arc<SnapshotStore>,
+    client: Client,
+    background: bool,
+    keep_cache: bool,
+    open: Mutex<HashMap<LayerKey, Arc<OpenLayer>>>,
+    /// Held for reading by whoever opens a layer, for writing by whoever removes some, so that no layer goes between being
+    /// opened and being used.
+    gate: RwLock<()>,
+}
+
+/// A layer that is read lazily.
+#[derive(Debug)]
+pub struct OpenLayer {
+    key: LayerKey,
+    number: u32,
+    layer: Arc<LazyLayer>,
+    sources: Arc<Sources>,
+    /// The parsed zTOC, as long as somebody else has it.
+    ztoc: Mutex<Weak<Ztoc>>,
+    background: Mutex<Option<AbortHandle>>,
+}
+
+impl OpenLayer {
+    /// What names it.
+    #[must_use]
+    pub fn key(&self) -> &LayerKey {
+        &self.key
+    }
+
+    /// Its number, which is part of the inode numbers of its files.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its contents.
+    #[must_use]
+    pub fn lazy(&self) -> &Arc<LazyLayer> {
+        &self.layer
+    }
+
+    /// Whether the rest of it is being fetched.
+    #[must_use]
+    pub fn fetches_in_background(&self) -> bool {
+        lock(&self.background).as_ref().is_some_and(|task| !task.is_finished())
+    }
+}
+
+impl Drop for OpenLayer {
+    fn drop(&mut self) {
+        if let Some(task) = lock(&self.background).take() {
+            task.abort();
+        }
+    }
+}
+
+/// Settings of [`OpenLayers`].
+#[derive(Debug, Clone, Copy)]
+pub struct OpenOptions {
+    /// Fetch the rest of each layer while nobody reads.
+    pub background: bool,
+    /// Keep a layer's cached contents when its last snapshot is gone.
+    pub keep_cache: bool,
+}
+
+impl OpenLayers {
+    /// Layers whose zTOCs are kept in `directory`.
+    ///
+    /// # Errors
+    /// If the directory cannot be used.
+    pub fn new(
+        directory: &Path,
+        shared: LayerSource,
+        store: Arc<SnapshotStore>,
+        client: Client,
+        options: OpenOptions,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            ztocs: ZtocFiles::open(directory)?,
+            shared,
+            store,
+            client,
+            background: options.background,
+            keep_cache: options.keep_cache,
+            open: Mutex::default(),
+            gate: RwLock::default(),
+        })
+    }
+
+    /// Makes a layer of an image ready: its zTOC verified and stored for good, and a little of its blob read. An error says
+    /// why it cannot be read lazily.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub async fn prepare(
+        self: &Arc<Self>,
+        origin: &Origin,
+        layer: &Descriptor,
+        ztoc: &Descriptor,
+    ) -> Result<(Arc<OpenLayer>, Arc<Ztoc>), String> {
+        let key = LayerKey { layer: layer.digest.clone(), ztoc: ztoc.digest.clone() };
+        let bytes = async {
+            let (layers, digest) = (Arc::clone(self), ztoc.digest.clone());
+            let stored = tokio::task::spawn_blocking(move || layers.ztocs.load(&digest));
+            match stored.await.map_err(|error| error.to_string())? {
+                Some(bytes) => Ok((bytes, true)),
+                None => Ok((origin.fetch_ztoc(ztoc).await?, false)),
+            }
+        };
+        let ((bytes, stored), reader) = tokio::try_join!(bytes, lazy::open(origin, layer))?;
+        let (layers, name, size) = (Arc::clone(self), origin.source.name(), layer.size);
+        let opening = tokio::task::spawn_blocking(move || {
+            layers.assemble(key, bytes, stored, name, reader, size).map_err(|error| error.to_string())
+        });
+        opening.await.map_err(|error| error.to_string())?
+    }
+
+    /// Opens a layer that was committed before, without the network.
+    ///
+    /// # Errors
+    /// If its zTOC is lost.
+    pub fn reopen(
+        &self,
+        key: &LayerKey,
+        size: u64,
+        reference: &str,
+    ) -> Result<(Arc<OpenLayer>, Arc<Ztoc>), ReopenError> {
+        let lost = || ReopenError::Lost { key: key.clone() };
+        if let Some(open) = lock(&self.open).get(key).cloned() {
+            let known = lock(&open.ztoc).upgrade();
+            let ztoc = match known {
+                Some(ztoc) => ztoc,
+                None => {
+                    let parsed = Ztoc::parse(self.ztocs.load(&key.ztoc).ok_or_else(lost)?)?;
+                    let parsed = Arc::new(parsed);
+                    *lock(&open.ztoc) = Arc::downgrade(&parsed);
+                    parsed
+                }
+            };
+            return Ok((open, ztoc));
+        }
+        let reference: Reference = reference.parse()?;
+        let reader =
+            lazy::registry_blob(&self.client, reference.repository(), key.layer.clone(), size);
+        let bytes = self.ztocs.load(&key.ztoc).ok_or_else(lost)?;
+        self.assemble(key.clone(), bytes, true, reference.to_string(), reader, size)
+    }
+
+    fn assemble(
+        &self,
+        key: LayerKey,
+        bytes: Bytes,
+        stored: bool,
+        name: String,
+        reader: Arc<dyn BlobReader>,
+        size: u64,
+    ) -> Result<(Arc<OpenLayer>, Arc<Ztoc>), ReopenError> {
+        let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let ztoc = Arc::new(Ztoc::parse(bytes)?);
+        if ztoc.compressed_size() != size {
+            return Err(ReopenError::Size { expected: ztoc.compressed_size(), size });
+        }
+        // Another image may have opened it meanwhile.
+        if let Some(open) = lock(&self.open).get(&key).cloned() {
+            open.sources.add(name, reader);
+            *lock(&open.ztoc) = Arc::downgrade(&ztoc);
+            return Ok((open, ztoc));
+        }
+        let table = LayerTable::new(&ztoc)?;
+        let cache = self.shared.cache().layer(key.layer.hex(), key.ztoc.hex(), table.block_count())?;
+        // Even if it was there a moment ago: the layer may have been removed since.
+        if !stored || self.ztocs.file(&key.ztoc).is_err() {
+            self.ztocs.keep(&key.ztoc, ztoc.bytes())?;
+        }
+        let number = self.store.number(NUMBERS, &key.to_string())?;
+        let sources = Arc::new(Sources::new(name, reader));
+        let file = self.ztocs.file(&key.ztoc)?;
+        let reader: Arc<dyn BlobReader> = Arc::<Sources>::clone(&sources);
+        let layer = LazyLayer::new(reader, table, cache, file, self.shared.clone());
+        let opened = Arc::new(OpenLayer {
+            key: key.clone(),
+            number,
+            layer,
+            sources,
+            ztoc: Mutex::new(Arc::downgrade(&ztoc)),
+            background: Mutex::default(),
+        });
+        Ok((Arc::clone(lock(&self.open).entry(key).or_insert(opened)), ztoc))
+    }
+
+    /// Begins to fetch the rest of a layer in the background, if that is wanted and not under way.
+    pub fn start_background(&self, layer: &OpenLayer, runtime: &tokio::runtime::Handle) {
+        let mut background = lock(&layer.background);
+        if self.background && background.is_none() {
+            let task = runtime.spawn(Arc::clone(&layer.layer).fetch_in_background());
+            *background = Some(task.abort_handle());
+        }
+    }
+
+    /// The layer, if it is open.
+    #[must_use]
+    pub fn get(&self, key: &LayerKey) -> Option<Arc<OpenLayer>> {
+        lock(&self.open).get(key).cloned()
+    }
+
+    /// All open layers.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<OpenLayer>> {
+        lock(&self.open).values().cloned().collect()
+    }
+
+    /// Removes layers that no snapshot uses: what was fetched of them, and their zTOCs. `used` is asked for the layers in
+    /// use once no layer can be opened any more.
+    ///
+    /// # Errors
+    /// Those of `used`, and of the disk.
+    pub fn collect<E: From<std::io::Error>>(
+        &self,
+        used: impl FnOnce() -> Result<HashSet<LayerKey>, E>,
+    ) -> Result<Vec<LayerKey>, E> {
+        let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        // In this order: whoever prepares a layer lets go of it only after the snapshot is in the store.
+        let idle = |layer: &Arc<OpenLayer>| Arc::strong_count(layer) == 1;
+        let busy: HashSet<LayerKey> =
+            lock(&self.open).iter().filter(|(_, layer)| !idle(layer)).map(|(key, _)| key.clone()).collect();
+        let used = used()?;
+        let wanted = |key: &LayerKey| used.contains(key) || busy.contains(key);
+        let mut removed: Vec<_> =
+            lock(&self.open).extract_if(|key, _| !wanted(key)).map(|(key, _)| key).collect();
+        // Layers of an earlier process that nothing has opened since.
+        for (name, _) in self.store.numbers(NUMBERS).map_err(std::io::Error::other)? {
+            let key = name.split_once('-').and_then(|(layer, ztoc)| {
+                let digest = |hex: &str| format!("sha256:{hex}").parse().ok();
+                Some(LayerKey { layer: digest(layer)?, ztoc: digest(ztoc)? })
+            });
+            match key {
+                Some(key) if wanted(&key) => {}
+                Some(key) => {
+                    self.store.forget_number(NUMBERS, &name).map_err(std::io::Error::other)?;
+                    if !removed.contains(&key) {
+                        removed.push(key);
+                    }
+                }
+                None => self.store.forget_number(NUMBERS, &name).map_err(std::io::Error::other)?,
+            }
+        }
+        for key in &removed {
+            tracing::info!(layer = %key.layer, "no snapshot uses the layer any more");
+            if !self.keep_cache {
+                self.shared.cache().discard(key.layer.hex(), key.ztoc.hex());
+            }
+        }
+        let ztocs: HashSet<_> = used.iter().chain(&busy).map(|key| key.ztoc.hex().to_owned()).collect();
+        self.ztocs.retain(|hex| ztocs.contains(hex))?;
+        Ok(removed)
+    }
+}
+
+/// Why a layer cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ReopenError {
+    /// Its zTOC is not on disk any more, or damaged.
+    #[error("the stored zTOC {} of layer {} is lost; remove the image and pull it again", key.ztoc, key.layer)]
+    Lost {
+        /// The layer.
+        key: LayerKey,
+    },
+    /// The zTOC is for a layer of another size.
+    #[error("the zTOC is for a layer of {expected} bytes, not {size}")]
+    Size {
+        /// Size in bytes that the zTOC gives.
+        expected: u64,
+        /// Size in bytes that the image gives.
+        size: u64,
+    },
+    /// The zTOC makes no sense.
+    #[error(transparent)]
+    Ztoc(#[from] ztoc::ParseError),
+    /// The zTOC claims what no layer can be like.
+    #[error(transparent)]
+    Table(#[from] crate::fetch::TableError),
+    /// The recorded reference, or the registry's configuration.
+    #[error(transparent)]
+    Registry(#[from] registry::Error),
+    /// The cache.
+    #[error(transparent)]
+    Cache(#[from] crate::cache::CacheError),
+    /// The snapshot store.
+    #[error(transparent)]
+    Store(#[from] crate::snapshots::store::StoreError),
+    /// The disk.
+    #[error("cannot keep the zTOC: {0}")]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,106 @@
+//! Giving back what nobody uses any more.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{SnapshotError, io_error};
+use super::layout::Name;
+use super::record::Record;
+use super::store::SnapshotStore;
+use super::trees::detach_if_mounted;
+use super::{Snapshotter, store};
+use crate::layers::LayerKey;
+
+/// How long after a removal the clean-up begins if containerd does not ask for it: it removes many in a row.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How often pulls that nobody goes on with are looked for.
+const EXPIRY: Duration = Duration::from_secs(30);
+
+impl Snapshotter {
+    /// Removes directories, trees, layers and caches of snapshots that are no more.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`]. What could not be removed is tried again next time.
+    pub async fn cleanup(self: &Arc<Self>) -> Result<(), SnapshotError> {
+        let _single = self.cleaning.lock().await;
+        let snapshotter = Arc::clone(self);
+        tokio::task::spawn_blocking(move || snapshotter.clean()).await?
+    }
+
+    fn clean(&self) -> Result<(), SnapshotError> {
+        // In this order: a snapshot is in the store before it has a directory.
+        let directories =
+            self.layout.list().map_err(io_error("list directories below", self.layout.root()))?;
+        let ids = self.store.ids()?;
+        for (name, path) in directories {
+            if !name.is_orphan(|id| ids.contains_key(&id)) {
+                continue;
+            }
+            match name {
+                Name::Snapshot(id) => self.trees.remove(id),
+                Name::Mapped { .. } => detach_if_mounted(&path.join("fs")),
+            }
+            remove(&path);
+        }
+        let removed = self.layers.collect(|| used_layers(&self.store))?;
+        if !removed.is_empty() {
+            tracing::info!(layers = removed.len(), "gave back the space of unused layers");
+        }
+        Ok(())
+    }
+
+    /// Cleans up after removals, for as long as the snapshotter lives.
+    pub async fn keep_clean(self: Arc<Self>) {
+        loop {
+            let expired = tokio::select! {
+                () = self.removed.notified() => {
+                    tokio::time::sleep(PAUSE).await;
+                    true
+                }
+                () = tokio::time::sleep(EXPIRY) => self.images.expire(),
+            };
+            if expired && let Err(error) = self.cleanup().await {
+                tracing::warn!(%error, "clean-up failed; trying again at the next removal");
+            }
+        }
+    }
+}
+
+/// The layers of all snapshots that are read lazily.
+fn used_layers(store: &SnapshotStore) -> Result<HashSet<LayerKey>, SnapshotError> {
+    let mut used = HashSet::new();
+    for node in store.records()? {
+        used.extend(Record::decode(&node.1, &node.0).and_then(|record| record.lazy()));
+    }
+    Ok(used)
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %path.display(), %error, "cannot remove");
+    }
+}
+
+impl From<std::io::Error> for SnapshotError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl store::Snapshot {
+    /// The snapshot itself and its parents, nearest first; for a committed one.
+    pub(super) fn as_chain(&self) -> Vec<store::Node> {
+        let own = store::Node {
+            id: self.id,
+            key: self.key.clone(),
+            record: self.record.clone(),
+            labels: self.labels.clone(),
+        };
+        std::iter::once(own).chain(self.parents.iter().cloned()).collect()
+    }
+}

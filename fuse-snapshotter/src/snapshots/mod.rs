@@ -1,0 +1,397 @@
+//! The snapshotter that containerd talks to.
+//!
+//! [`store`] remembers which snapshots there are, whose children they are and how each is served; [`filter`] is the
+//! language in which clients ask for some of them. [`Snapshotter`] does what containerd asks: `prepare` decides how a layer
+//! is served, `mounts` says what a snapshot is stacked from, with the lazy layers of a chain merged into `trees`, `idmap`
+//! gives containers in user namespaces directories with their own ids, and `cleanup` gives back what nobody uses any more.
+//!
+//! No transaction of the store is open while anything else is done: fetching, unpacking, mounting, measuring.
+
+pub mod filter;
+pub mod labels;
+pub mod store;
+
+mod cleanup;
+mod error;
+mod idmap;
+mod layout;
+mod mounts;
+mod prepare;
+mod record;
+mod restart;
+mod stack;
+mod trees;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use registry::Client;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+pub use error::SnapshotError;
+pub use layout::Layout;
+pub use mounts::Mount;
+pub use record::{Mode, Record};
+pub use trees::Trees;
+
+use crate::cache::CacheRoot;
+use crate::fetch::LayerSource;
+use crate::fuse::FuseOptions;
+use crate::images::{ContentOfNamespace, ImageOptions, Images, ScratchRoot};
+use crate::layers::{OpenLayers, OpenOptions};
+use crate::tree::OverlayNamespace;
+use filter::Filter;
+use store::{Commit, Info, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
+
+/// What a snapshotter is made with.
+#[derive(Clone)]
+pub struct Options {
+    /// Root directory.
+    pub root: PathBuf,
+    /// Client of the registries, with their credentials.
+    pub client: Client,
+    /// Largest size of the cache, in bytes.
+    pub cache_size: u64,
+    /// Requests for layer contents that may be under way at once.
+    pub connections: usize,
+    /// How lazy layers are opened.
+    pub layers: OpenOptions,
+    /// Threads that serve the kernel's requests.
+    pub fuse_threads: usize,
+    /// How long making a layer ready for lazy reading may take.
+    pub mount_timeout: std::time::Duration,
+    /// Layers smaller than this, in bytes, are not read lazily.
+    pub min_layer_size: u64,
+    /// Use indexes of version 1.
+    pub v1: bool,
+    /// Use indexes of version 2.
+    pub v2: bool,
+    /// Layers of one image that are fetched and unpacked at the same time.
+    pub parallel_unpacks: usize,
+    /// Layers of all images that are made ready for lazy reading at the same time.
+    pub parallel_layers: usize,
+    /// Gives the content that containerd has in a namespace.
+    pub content: ContentOfNamespace,
+    /// A program that enters a new user namespace and then waits for its standard input to end; see `idmap`.
+    pub user_namespace_program: (PathBuf, Vec<String>),
+}
+
+/// A containerd snapshotter.
+pub struct Snapshotter {
+    layout: Layout,
+    store: Arc<SnapshotStore>,
+    layers: Arc<OpenLayers>,
+    cache: Arc<CacheRoot>,
+    images: Arc<Images>,
+    trees: Arc<Trees>,
+    overlay_options: Vec<String>,
+    user_namespaces: idmap::UserNamespaces,
+    mapped: idmap::Mapped,
+    /// Something was removed.
+    removed: Notify,
+    /// One clean-up at a time.
+    cleaning: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Snapshotter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshotter").field("root", &self.layout.root()).finish_non_exhaustive()
+    }
+}
+
+impl Snapshotter {
+    /// Opens the snapshotter of a root directory, and detaches what a process before this one left mounted there.
+    ///
+    /// # Errors
+    /// If the root cannot be used, or another process uses it.
+    pub fn open(options: Options, runtime: Handle) -> Result<Arc<Self>, SnapshotError> {
+        let layout = Layout::create(&options.root)
+            .map_err(error::io_error("create", &options.root))?;
+        // The store first: it is locked, and what follows must not be done twice at a time.
+        let store = Arc::new(SnapshotStore::open(&layout.store())?);
+        let dead = restart::detach_all(&layout);
+        restart::begin_numbers(&store)?;
+        let cache = CacheRoot::open(&layout.cache(), options.cache_size)
+            .map_err(|error| SnapshotError::Unavailable(error.to_string()))?;
+        let cache = Arc::new(cache);
+        let source = LayerSource::new(Arc::clone(&cache), options.connections);
+        let ztocs = layout.ztocs();
+        let layers = OpenLayers::new(
+            &ztocs,
+            source,
+            Arc::clone(&store),
+            options.client.clone(),
+            options.layers,
+        );
+        let layers = Arc::new(layers.map_err(error::io_error("use", &ztocs))?);
+        let user_xattr = in_user_namespace();
+        let namespace = if user_xattr { OverlayNamespace::User } else { OverlayNamespace::Trusted };
+        let fuse = FuseOptions { threads: options.fuse_threads, allow_other: true };
+        let trees = Arc::new(Trees::new(
+            layout.clone(),
+            Arc::clone(&store),
+            Arc::clone(&layers),
+            fuse,
+            namespace,
+            runtime,
+        ));
+        let unpack = layout.unpack();
+        let scratch = ScratchRoot::open(&unpack).map_err(error::io_error("use", &unpack))?;
+        let obstacle = {
+            let trees = Arc::clone(&trees);
+            Arc::new(move || trees.obstacle())
+        };
+        // Where `soci create` of this machine keeps what it makes, if it was ever used.
+        let artifacts = options.root.join("content").is_dir();
+        let artifacts = artifacts.then(|| soci_index::store::Store::open(&options.root));
+        let artifacts = artifacts.and_then(|opened| {
+            opened.inspect_err(|error| tracing::warn!(%error, "cannot look into the local artifact store")).ok()
+        });
+        let images = Images::new(
+            options.client,
+            Arc::clone(&layers),
+            Arc::new(scratch),
+            ImageOptions {
+                mount_timeout: options.mount_timeout,
+                min_layer_size: options.min_layer_size,
+                v1: options.v1,
+                v2: options.v2,
+                parallel_unpacks: options.parallel_unpacks.max(1),
+                parallel_layers: options.parallel_layers.max(1),
+                store: artifacts,
+                content: options.content,
+                user_xattr,
+                obstacle,
+            },
+        );
+        let snapshotter = Arc::new(Self {
+            layout,
+            store,
+            layers,
+            cache,
+            images: Arc::new(images),
+            trees,
+            overlay_options: overlay_options(user_xattr),
+            user_namespaces: idmap::UserNamespaces::new(options.user_namespace_program),
+            mapped: idmap::Mapped::default(),
+            removed: Notify::new(),
+            cleaning: tokio::sync::Mutex::default(),
+        });
+        tracing::debug!(dead, "detached mounts of an earlier process");
+        Ok(snapshotter)
+    }
+
+    /// Calls the store on a thread that may wait for the disk.
+    async fn store<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&SnapshotStore) -> Result<T, store::StoreError> + Send + 'static,
+    ) -> Result<T, SnapshotError> {
+        let store = Arc::clone(&self.store);
+        Ok(tokio::task::spawn_blocking(move || call(&store)).await??)
+    }
+
+    /// Makes a view of a committed snapshot.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub async fn view(
+        self: &Arc<Self>,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+    ) -> Result<Vec<Mount>, SnapshotError> {
+        self.create(Kind::View, key, parent, labels, None).await
+    }
+
+    /// The mounts of an active snapshot or a view.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub async fn mounts(self: &Arc<Self>, key: &str) -> Result<Vec<Mount>, SnapshotError> {
+        let snapshot = {
+            let key = key.to_owned();
+            self.store(move |store| store.get(&key)).await?
+        };
+        self.make_directories(&snapshot)?;
+        self.mounts_of(&snapshot).await
+    }
+
+    /// Makes an active snapshot a committed one.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub async fn commit(
+        self: &Arc<Self>,
+        name: &str,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+    ) -> Result<(), SnapshotError> {
+        let snapshot = {
+            let key = key.to_owned();
+            self.store(move |store| store.get_any(&key)).await?
+        };
+        let path = self.layout.fs(snapshot.id);
+        // Measured before the transaction: nobody waits for it.
+        let usage = match snapshot.kind {
+            Kind::Active => tokio::task::spawn_blocking(move || layout::usage(&path)).await?,
+            _ => Ok(Usage::default()),
+        };
+        let usage = usage.map_err(error::io_error("measure", &self.layout.fs(snapshot.id)))?;
+        let (name, key, parent) = (name.to_owned(), key.to_owned(), parent.to_owned());
+        self.store(move |store| {
+            store.commit(Commit {
+                key: &key,
+                name: &name,
+                parent: Some(&parent).filter(|parent| !parent.is_empty()).map(String::as_str),
+                labels,
+                usage,
+                record: None,
+            })
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Removes a snapshot. Its directories go at the next clean-up, which is soon.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub async fn remove(self: &Arc<Self>, key: &str) -> Result<(), SnapshotError> {
+        let key = key.to_owned();
+        let removed = self.store(move |store| store.remove(&key)).await?;
+        let record = removed.record.as_deref().and_then(|json| Record::decode(json, "removed"));
+        if let Some(record) = record {
+            self.images.cancel(&record.manifest);
+        }
+        self.removed.notify_one();
+        Ok(())
+    }
+
+    /// What is known of a snapshot.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub async fn stat(self: &Arc<Self>, key: &str) -> Result<Info, SnapshotError> {
+        let key = key.to_owned();
+        self.store(move |store| store.stat(&key)).await
+    }
+
+    /// Changes labels.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub async fn update(
+        self: &Arc<Self>,
+        name: &str,
+        labels: Labels,
+        paths: Vec<String>,
+    ) -> Result<Info, SnapshotError> {
+        let name = name.to_owned();
+        self.store(move |store| store.update(&name, &labels, &paths)).await
+    }
+
+    /// All snapshots that one of the filters matches.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub async fn list(self: &Arc<Self>, filters: &[String]) -> Result<Vec<Info>, SnapshotError> {
+        let filter = Filter::parse(filters).map_err(|error| SnapshotError::Invalid(error.to_string()))?;
+        self.store(move |store| store.list(&filter)).await
+    }
+
+    /// The space that a snapshot takes.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub async fn usage(self: &Arc<Self>, key: &str) -> Result<Usage, SnapshotError> {
+        let key = key.to_owned();
+        let (snapshot, stored) =
+            self.store(move |store| Ok((store.get_any(&key)?, store.usage(&key)?))).await?;
+        if snapshot.kind != Kind::Active {
+            return Ok(stored);
+        }
+        let path = self.layout.fs(snapshot.id);
+        let measuring = tokio::task::spawn_blocking(move || layout::usage(&path)).await?;
+        measuring.map_err(error::io_error("measure", &self.layout.fs(snapshot.id)))
+    }
+
+    /// Makes an active snapshot or a view, and says how to mount it.
+    async fn create(
+        self: &Arc<Self>,
+        kind: Kind,
+        key: &str,
+        parent: &str,
+        labels: Labels,
+        record: Option<Vec<u8>>,
+    ) -> Result<Vec<Mount>, SnapshotError> {
+        let snapshot = {
+            let (key, parent) = (key.to_owned(), parent.to_owned());
+            self.store(move |store| {
+                store.create(NewSnapshot { kind, key: &key, parent: Some(&parent), labels, record })?;
+                store.get(&key)
+            })
+            .await?
+        };
+        let made = async {
+            self.make_directories(&snapshot)?;
+            if kind == Kind::Active {
+                self.inherit_root(&snapshot).await?;
+            }
+            self.mounts_of(&snapshot).await
+        };
+        match made.await {
+            Ok(mounts) => Ok(mounts),
+            Err(error) => {
+                // As if it had never been: containerd will try with another key.
+                let key = key.to_owned();
+                let _ = self.store(move |store| store.remove(&key)).await;
+                self.removed.notify_one();
+                Err(error)
+            }
+        }
+    }
+
+    /// The directories of a snapshot that does not only consist of others'.
+    fn make_directories(&self, snapshot: &store::Snapshot) -> Result<(), SnapshotError> {
+        let path = self.layout.fs(snapshot.id);
+        let work = snapshot.kind == Kind::Active && !snapshot.parents.is_empty();
+        self.layout.make(snapshot.id, work).map_err(error::io_error("create", &path))
+    }
+
+    /// Gives a new upper directory the owner and mode of the root directory below it, which it hides.
+    async fn inherit_root(self: &Arc<Self>, snapshot: &store::Snapshot) -> Result<(), SnapshotError> {
+        if snapshot.parents.is_empty() {
+            return Ok(());
+        }
+        let lower = self.lower(&snapshot.parents).await?;
+        let (Some((uid, gid)), Some(mode)) = (lower.owner()?, lower.mode()?) else { return Ok(()) };
+        let (uid, gid) = idmap::mapped_owner(&snapshot.labels, uid, gid)?;
+        let path = self.layout.fs(snapshot.id);
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid)).map_err(error::io_error("chown", &path))?;
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        std::fs::set_permissions(&path, mode).map_err(error::io_error("chmod", &path))
+    }
+}
+
+/// Whether this process has not the whole range of user ids, as in a rootless container.
+fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mut fields = map.split_whitespace();
+    !map.is_empty()
+        && (fields.next(), fields.next(), fields.next()) != (Some("0"), Some("0"), Some("4294967295"))
+}
+
+/// Options that every overlay gets.
+fn overlay_options(user_xattr: bool) -> Vec<String> {
+    let mut options = Vec::new();
+    // With an index, a lower directory could not be shared by two containers.
+    if std::path::Path::new("/sys/module/overlay/parameters/index").exists() {
+        options.push("index=off".to_owned());
+    }
+    if user_xattr {
+        options.push("userxattr".to_owned());
+    }
+    options
+}

@@ -1,0 +1,238 @@
+//! Preparing a snapshot: for a container, or for a layer, which may turn out to be ready already.
+//!
+//! For a layer of an image with a SOCI index there are three ways, tried in this order:
+//!
+//! 1. it is read lazily, and committed here and now;
+//! 2. it is fetched and unpacked by us, and committed;
+//! 3. containerd gets the mounts, and fetches and unpacks it itself.
+//!
+//! After the first two containerd is told that the snapshot exists, and asks for the next layer.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ztoc::Ztoc;
+
+use super::error::{SnapshotError, io_error};
+use super::record::{Mode, Record};
+use super::store::{Commit, Kind, Labels, NewSnapshot, StoreError, Usage};
+use super::{Mount, Snapshotter, labels, layout};
+use crate::images::{LayerRequest, Outcome, Scratch};
+use crate::layers::inherit::inherit;
+
+impl Snapshotter {
+    /// Makes an active snapshot: of a container, or to unpack a layer into.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Ready`] if the layer is there already, which is what is hoped for; others if it fails.
+    pub async fn prepare(
+        self: &Arc<Self>,
+        namespace: Option<&str>,
+        key: &str,
+        parent: &str,
+        given: Labels,
+    ) -> Result<Vec<Mount>, SnapshotError> {
+        let Some(target) = given.get(labels::TARGET).filter(|target| !target.is_empty()).cloned() else {
+            return self.create(Kind::Active, key, parent, given, None).await;
+        };
+        let namespace = namespace.ok_or(SnapshotError::NoNamespace)?;
+        if self.is_there(&target, parent).await? {
+            return Err(SnapshotError::Ready(target));
+        }
+        let request = match LayerRequest::new(namespace, &target, &given) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::info!(
+                    key, reason = %error, "defer-snapshot-runtime" = "true",
+                    "deferring to container runtime"
+                );
+                return self.create(Kind::Active, key, parent, given, None).await;
+            }
+        };
+        let started = std::time::Instant::now();
+        let outcome = self.images.layer(&request, parent.is_empty()).await;
+        let milliseconds = started.elapsed().as_millis() as u64;
+        let layer = NewLayer { key, parent, target: &target, request: &request, given };
+        match outcome {
+            Outcome::Lazy { layer: open, ztoc, index, size } => {
+                let mode = Mode::Lazy { ztoc: open.key().ztoc.clone(), index };
+                let committed = self.commit_layer(&layer, size, mode, true, None).await;
+                // Only now may the layer be let go of: the store knows that it is used.
+                drop(open);
+                committed?;
+                tracing::info!(
+                    layer = %request.layer, key, milliseconds, "remote-snapshot-prepared" = "true",
+                    "remote snapshot successfully prepared."
+                );
+                self.plant_ahead(&request, &target, ztoc);
+                Err(SnapshotError::Ready(target))
+            }
+            Outcome::Unpacked { scratch, implied, size, reason } => {
+                tracing::warn!(
+                    layer = %request.layer, key, error = %reason, "remote-snapshot-prepared" = "false",
+                    "failed to prepare remote snapshot"
+                );
+                let mode = Mode::Eager { reason };
+                let unpacked = Some((scratch, implied));
+                self.commit_layer(&layer, size, mode, false, unpacked).await?;
+                tracing::info!(
+                    layer = %request.layer, key, milliseconds, "local-snapshot-prepared" = "true",
+                    "local snapshot successfully prepared"
+                );
+                Err(SnapshotError::Ready(target))
+            }
+            Outcome::Defer { reason, indexed } => {
+                tracing::warn!(
+                    layer = %request.layer, key, error = %reason, "remote-snapshot-prepared" = "false",
+                    "failed to prepare remote snapshot"
+                );
+                let message = if indexed {
+                    "deferring to container runtime"
+                } else {
+                    "no valid SOCI index found; deferring to container runtime"
+                };
+                tracing::info!(layer = %request.layer, key, %reason, "defer-snapshot-runtime" = "true", "{message}");
+                let record = layer.record(0, Mode::Deferred { reason }).encode();
+                self.create(Kind::Active, key, parent, layer.given, record).await
+            }
+        }
+    }
+
+    /// Whether the layer is committed already, for another namespace perhaps.
+    async fn is_there(self: &Arc<Self>, target: &str, parent: &str) -> Result<bool, SnapshotError> {
+        match self.stat(target).await {
+            // Over the same parent only: containerd will look for it there.
+            Ok(info) => {
+                Ok(info.kind == Kind::Committed
+                    && info.parent == parent
+                    && info.labels.get(labels::TARGET).is_some_and(|label| label == target))
+            }
+            Err(SnapshotError::Store(StoreError::NotFound(_))) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Commits a layer that is ready.
+    async fn commit_layer(
+        self: &Arc<Self>,
+        layer: &NewLayer<'_>,
+        size: u64,
+        mode: Mode,
+        lazy: bool,
+        unpacked: Option<(Arc<Scratch>, Arc<Vec<PathBuf>>)>,
+    ) -> Result<(), SnapshotError> {
+        let record = layer.record(size, mode).encode();
+        let mut given = layer.given.clone();
+        given.insert(labels::NAMESPACE.to_owned(), layer.request.namespace.clone());
+        given.insert(labels::HAS_INDEX.to_owned(), "true".to_owned());
+        if lazy {
+            given.insert(labels::REMOTE.to_owned(), labels::REMOTE_VALUE.to_owned());
+        }
+        let created = {
+            let (key, parent, labels) = (layer.key.to_owned(), layer.parent.to_owned(), layer.given.clone());
+            self.store(move |store| {
+                let parent = Some(parent.as_str());
+                store.create(NewSnapshot { kind: Kind::Active, key: &key, parent, labels, record: None })
+            })
+            .await?
+        };
+        let committed = async {
+            let usage = match unpacked {
+                Some((scratch, implied)) => self.move_in(created.id, &created.parents, &scratch, &implied).await?,
+                None => Usage::default(),
+            };
+            let (key, target) = (layer.key.to_owned(), layer.target.to_owned());
+            self.store(move |store| {
+                let commit = Commit { key: &key, name: &target, parent: None, labels: given, usage, record };
+                match store.commit(commit.clone()) {
+                    // The name is taken: by somebody who was faster, or over another parent. containerd looks for the label, not for
+                    // the name.
+                    Err(StoreError::AlreadyExists(_)) => {
+                        store.commit(Commit { name: &format!("{target}/{}", created.id), ..commit })
+                    }
+                    committed => committed,
+                }
+            })
+            .await
+        };
+        match committed.await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                let key = layer.key.to_owned();
+                let _ = self.store(move |store| store.remove(&key)).await;
+                self.removed.notify_one();
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes an unpacked layer the contents of a snapshot.
+    async fn move_in(
+        self: &Arc<Self>,
+        id: u64,
+        parents: &[super::store::Node],
+        scratch: &Arc<Scratch>,
+        implied: &Arc<Vec<PathBuf>>,
+    ) -> Result<Usage, SnapshotError> {
+        if !implied.is_empty() && !parents.is_empty() {
+            let lower = self.lower(parents).await?.paths();
+            let (scratch, implied) = (Arc::clone(scratch), Arc::clone(implied));
+            let path = scratch.path().to_owned();
+            let inheriting = tokio::task::spawn_blocking(move || inherit(scratch.path(), &implied, &lower));
+            inheriting.await?.map_err(io_error("describe directories in", &path))?;
+        }
+        let target = self.layout.fs(id);
+        self.layout.make(id, false).map_err(io_error("create", &target))?;
+        // Renaming needs the name to be free or an empty directory.
+        if !scratch.take(&target).map_err(io_error("move a layer to", &target))? {
+            return Err(SnapshotError::Unavailable("the unpacked layer was given to another snapshot".into()));
+        }
+        let usage = tokio::task::spawn_blocking(move || layout::usage(&target)).await?;
+        usage.map_err(io_error("measure", &self.layout.fs(id)))
+    }
+
+    /// Mounts the tree of an image as soon as its topmost layer is there: a container will want it next.
+    fn plant_ahead(self: &Arc<Self>, request: &LayerRequest, target: &str, ztoc: Arc<Ztoc>) {
+        if !self.images.is_over(request) {
+            return;
+        }
+        let (snapshotter, target) = (Arc::clone(self), target.to_owned());
+        tokio::spawn(async move {
+            let found = {
+                let target = target.clone();
+                snapshotter.store(move |store| store.get_any(&target)).await
+            };
+            let planted = match found {
+                Ok(snapshot) => snapshotter.lower(&snapshot.as_chain()).await.map(|_| ()),
+                // Removed already.
+                Err(_) => Ok(()),
+            };
+            // Until now, so that the tree did not need to parse it again.
+            drop(ztoc);
+            if let Err(error) = planted {
+                tracing::warn!(chain = target, %error, "cannot mount the image ahead of its container");
+            }
+        });
+    }
+}
+
+/// A layer to be committed.
+struct NewLayer<'a> {
+    key: &'a str,
+    parent: &'a str,
+    target: &'a str,
+    request: &'a LayerRequest,
+    given: Labels,
+}
+
+impl NewLayer<'_> {
+    fn record(&self, size: u64, mode: Mode) -> Record {
+        Record {
+            image: self.request.reference.to_string(),
+            manifest: self.request.manifest.clone(),
+            layer: self.request.layer.clone(),
+            size,
+            mode,
+        }
+    }
+}

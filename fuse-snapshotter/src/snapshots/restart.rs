@@ -1,0 +1,136 @@
+//! What a start finds of the process before it, and what an end leaves behind.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::StreamExt;
+
+use super::layout::Layout;
+use super::store::{Kind, SnapshotStore, StoreError};
+use super::Snapshotter;
+use crate::fuse::detach;
+
+/// Trees that are mounted again at the same time.
+const PARALLEL: usize = 4;
+
+/// Spaces of numbers that are part of inode numbers.
+const SPACES: [&str; 2] = ["layers", "trees"];
+/// A name that keeps a space of numbers from becoming empty.
+const PLACEHOLDER: &str = "-";
+
+/// Detaches whatever is mounted below the snapshotter's directories: the process that served it is gone. Returns how many.
+pub(super) fn detach_all(layout: &Layout) -> usize {
+    let mut found = mounts_below(&layout.mounts());
+    // The last mounted first.
+    found.reverse();
+    found.iter().for_each(|path| detach(path));
+    found.len()
+}
+
+/// Mount points below a directory, in the order of mounting.
+fn mounts_below(directory: &Path) -> Vec<std::path::PathBuf> {
+    let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mut found = Vec::new();
+    for line in table.split(|byte| *byte == b'\n') {
+        if let Some(field) = line.split(|byte| *byte == b' ').nth(4) {
+            let path = unescape(field);
+            if path.starts_with(directory) && path != directory {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// Blanks and such stand as octal numbers in the kernel's tables.
+fn unescape(field: &[u8]) -> std::path::PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&first, after)) = rest.split_first() {
+        let octal = (first == b'\\').then(|| after.get(..3)).flatten();
+        let value = octal
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match value {
+            Some(value) => {
+                bytes.push(value);
+                rest = &after[3..];
+            }
+            None => {
+                bytes.push(first);
+                rest = after;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+/// Numbers of inodes may begin anew with a new mount, but not as long as one is there: the kernel remembers what it knew
+/// under a number. So no space becomes empty while the process runs.
+pub(super) fn begin_numbers(store: &SnapshotStore) -> Result<(), StoreError> {
+    for space in SPACES {
+        store.forget_number(space, PLACEHOLDER)?;
+        store.number(space, PLACEHOLDER)?;
+    }
+    Ok(())
+}
+
+impl Snapshotter {
+    /// Mounts the trees again that containers and views are made of, several at a time. The others come when they are
+    /// asked for. The network is not needed for that.
+    pub async fn restore(self: Arc<Self>) {
+        let started = std::time::Instant::now();
+        let wanted = self
+            .store(|store| {
+                let ids = store.ids()?;
+                let of = |(key, kind): (String, Kind)| (kind != Kind::Committed).then_some(key);
+                let keys = ids.into_values().filter_map(of);
+                keys.map(|key| store.get(&key)).collect::<Result<Vec<_>, _>>()
+            })
+            .await;
+        let snapshots = match wanted {
+            Ok(snapshots) => snapshots,
+            Err(error) => return tracing::error!(%error, "cannot mount snapshots again"),
+        };
+        let count = snapshots.len();
+        let restoring = futures::stream::iter(snapshots).for_each_concurrent(PARALLEL, |snapshot| {
+            let snapshotter = Arc::clone(&self);
+            async move {
+                if let Err(error) = snapshotter.mounts_of(&snapshot).await {
+                    tracing::error!(snapshot = snapshot.key, %error, "cannot mount the snapshot again");
+                }
+            }
+        });
+        restoring.await;
+        if count > 0 {
+            let milliseconds = started.elapsed().as_millis() as u64;
+            tracing::info!(snapshots = count, trees = self.trees.len(), milliseconds, "mounted trees again");
+        }
+    }
+
+    /// Takes everything down, before the process ends for good.
+    pub fn unmount_all(&self) {
+        self.trees.unmount_all();
+        detach_all(&self.layout);
+    }
+
+    /// Before the process ends to be started again: trees stay mounted, for those who look at them now will look again. If there
+    /// are none, nothing stays.
+    pub fn leave(&self) {
+        if self.trees.is_empty() {
+            self.unmount_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn octal_escapes_are_read() {
+        let path = |text: &str| super::unescape(text.as_bytes());
+        assert_eq!(path(r"/a\040b\134c"), std::path::Path::new(r"/a b\c"));
+        assert_eq!(path(r"/a\"), std::path::Path::new(r"/a\"));
+        assert_eq!(path(r"/a\9990"), std::path::Path::new(r"/a\9990"));
+    }
+}

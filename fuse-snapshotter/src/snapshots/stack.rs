@@ -1,0 +1,45 @@
+//! What the contents of a snapshot are stacked from.
+
+use super::record::Record;
+use super::store::Node;
+
+/// Consecutive layers of one kind.
+#[derive(Debug, Clone)]
+pub(super) enum Part {
+    /// A directory on this disk.
+    Directory {
+        id: u64,
+        /// Whether we unpacked it, and it may have whiteouts that an overlay has to hide.
+        unpacked: bool,
+    },
+    /// Lazy layers, which one tree shows.
+    Run(Run),
+}
+
+/// Consecutive lazy layers.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    /// The snapshot of the topmost one, which names the tree.
+    pub(super) top: u64,
+    /// Bottom first.
+    pub(super) layers: Vec<Record>,
+}
+
+/// The parts of a chain of snapshots, which is given nearest first; the parts come bottom first.
+pub(super) fn parts(chain: &[Node]) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for node in chain.iter().rev() {
+        let record = Record::of(node);
+        match record {
+            Some(record) if record.lazy().is_some() => match parts.last_mut() {
+                Some(Part::Run(run)) => {
+                    run.top = node.id;
+                    run.layers.push(record);
+                }
+                _ => parts.push(Part::Run(Run { top: node.id, layers: vec![record] })),
+            },
+            record => parts.push(Part::Directory { id: node.id, unpacked: record.is_some() }),
+        }
+    }
+    parts
+}

@@ -1,0 +1,234 @@
+//! The trees of lazy layers: one FUSE file system, in which each tree is a directory, bound to the snapshot that needs it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rustix::mount::mount_bind;
+use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
+
+use super::error::{SnapshotError, io_error};
+use super::layout::Layout;
+use super::stack::Run;
+use super::store::SnapshotStore;
+use crate::cache::lock;
+use crate::fs::{Forest, LayerSlot, TreeSlot};
+use crate::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
+use crate::layers::{OpenLayers, inherit};
+use crate::tree::{Below, OverlayNamespace, Tree};
+
+/// The numbers of trees in the snapshot store: they are part of inode numbers.
+const NUMBERS: &str = "trees";
+
+/// The trees that are mounted.
+#[derive(Debug)]
+pub struct Trees {
+    layout: Layout,
+    store: Arc<SnapshotStore>,
+    layers: Arc<OpenLayers>,
+    options: FuseOptions,
+    namespace: OverlayNamespace,
+    runtime: Handle,
+    /// Made when the first tree needs it: without lazy layers there is no need of FUSE.
+    mount: Mutex<Option<Mounted>>,
+    /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
+    planted: Mutex<HashMap<u64, Arc<OnceCell<Arc<Planted>>>>>,
+}
+
+#[derive(Debug)]
+struct Mounted {
+    forest: Arc<Forest>,
+    fuse: FuseMount,
+}
+
+/// A tree that is mounted.
+#[derive(Debug)]
+pub struct Planted {
+    /// Nothing of the layers below the tree shows through.
+    pub(super) hides_all_below: bool,
+    /// Whether the tree was made to lie over other layers, and so shows whiteouts.
+    pub(super) shows_whiteouts: bool,
+    /// Permission bits, owner and group of its root.
+    pub(super) root: (u16, u32, u32),
+}
+
+impl Trees {
+    pub(super) fn new(
+        layout: Layout,
+        store: Arc<SnapshotStore>,
+        layers: Arc<OpenLayers>,
+        options: FuseOptions,
+        namespace: OverlayNamespace,
+        runtime: Handle,
+    ) -> Self {
+        Self {
+            layout,
+            store,
+            layers,
+            options,
+            namespace,
+            runtime,
+            mount: Mutex::default(),
+            planted: Mutex::default(),
+        }
+    }
+
+    /// The file system of the trees, mounted now if it was not yet.
+    fn forest(&self) -> Result<Arc<Forest>, SnapshotError> {
+        let mut mount = lock(&self.mount);
+        if let Some(mounted) = &*mount {
+            return Ok(Arc::clone(&mounted.forest));
+        }
+        let path = self.layout.trees();
+        std::fs::create_dir_all(&path).map_err(io_error("create", &path))?;
+        let forest = Arc::new(Forest::new());
+        let fuse = FuseMount::new(Arc::clone(&forest), &path, self.options, self.runtime.clone())
+            .map_err(|error| SnapshotError::Unavailable(error.to_string()))?;
+        *mount = Some(Mounted { forest: Arc::clone(&forest), fuse });
+        Ok(forest)
+    }
+
+    /// Why no layer can be read lazily on this machine, if so.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<String> {
+        self.forest().err().map(|error| error.to_string())
+    }
+
+    /// What the kernel has asked, if the trees are mounted.
+    pub fn stats<T>(&self, ask: impl FnOnce(&FuseStats) -> T) -> Option<T> {
+        lock(&self.mount).as_ref().map(|mounted| ask(mounted.fuse.stats()))
+    }
+
+    /// The file system, if it is mounted.
+    #[must_use]
+    pub fn mounted(&self) -> Option<Arc<Forest>> {
+        lock(&self.mount).as_ref().map(|mounted| Arc::clone(&mounted.forest))
+    }
+
+    /// Whether mounts of the trees can have their ids mapped.
+    #[must_use]
+    pub fn can_map_ids(&self) -> bool {
+        lock(&self.mount).as_ref().is_some_and(|mounted| mounted.fuse.negotiated().idmap)
+    }
+
+    /// Number of trees that are mounted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        lock(&self.planted).len()
+    }
+
+    /// Whether no tree is mounted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Mounts the tree of a run at its topmost snapshot. `lower`: the directories below it, bottom first.
+    pub(super) async fn ensure(
+        self: &Arc<Self>,
+        run: &Run,
+        lower: &[PathBuf],
+    ) -> Result<Arc<Planted>, SnapshotError> {
+        let cell = Arc::clone(lock(&self.planted).entry(run.top).or_default());
+        let planting = async {
+            let (trees, run, lower) = (Arc::clone(self), run.clone(), lower.to_vec());
+            tokio::task::spawn_blocking(move || trees.plant(&run, &lower)).await?
+        };
+        let planted = cell.get_or_try_init(|| planting).await.map(Arc::clone);
+        if planted.is_err() {
+            // Nobody is to remember a failure.
+            let mut all = lock(&self.planted);
+            if all.get(&run.top).is_some_and(|known| !known.initialized()) {
+                all.remove(&run.top);
+            }
+        }
+        planted
+    }
+
+    fn plant(&self, run: &Run, lower: &[PathBuf]) -> Result<Arc<Planted>, SnapshotError> {
+        let started = std::time::Instant::now();
+        let unavailable = |error: &dyn std::fmt::Display| {
+            SnapshotError::Unavailable(format!("cannot serve snapshot {}: {error}", run.top))
+        };
+        let forest = self.forest()?;
+        let mut opened = Vec::with_capacity(run.layers.len());
+        for record in &run.layers {
+            let key = record.lazy().ok_or_else(|| unavailable(&"a layer is not lazy"))?;
+            let layer = self.layers.reopen(&key, record.size, &record.image);
+            opened.push(layer.map_err(|error| unavailable(&error))?);
+        }
+        let below = if lower.is_empty() { Below::Nothing } else { Below::Layers(self.namespace) };
+        let ztocs: Vec<_> = opened.iter().map(|(_, ztoc)| &**ztoc).collect();
+        let mut tree = Tree::merge(&ztocs, below).map_err(|error| unavailable(&error))?;
+        let target = self.layout.fs(run.top);
+        inherit::inherit_tree(&mut tree, lower).map_err(io_error("read directories below", &target))?;
+        let root = tree.inode(tree.root());
+        let planted = Planted {
+            hides_all_below: tree.hides_all_below(),
+            shows_whiteouts: below != Below::Nothing,
+            root: (root.mode, root.uid, root.gid),
+        };
+        let slot = TreeSlot(self.store.number(NUMBERS, &run.top.to_string())?);
+        let layers = opened.iter().map(|(layer, _)| (LayerSlot(layer.number()), Arc::clone(layer.lazy()))).collect();
+        let name = run.top.to_string();
+        let inodes = tree.len();
+        forest.plant(slot, &name, tree, layers, None).map_err(|error| unavailable(&error))?;
+        if let Err(error) = self.bind(&name, run.top) {
+            forest.fell(slot);
+            return Err(error);
+        }
+        for (layer, _) in &opened {
+            self.layers.start_background(layer, &self.runtime);
+        }
+        tracing::info!(
+            snapshot = run.top, layers = run.layers.len(), inodes,
+            milliseconds = started.elapsed().as_millis() as u64, "mounted a tree"
+        );
+        Ok(Arc::new(planted))
+    }
+
+    fn bind(&self, name: &str, id: u64) -> Result<(), SnapshotError> {
+        let target = self.layout.fs(id);
+        self.layout.make(id, false).map_err(io_error("create", &target))?;
+        if is_mounted(&target) {
+            detach(&target);
+        }
+        mount_bind(self.layout.trees().join(name), &target)
+            .map_err(|error| io_error("mount a tree at", &target)(error.into()))
+    }
+
+    /// Unmounts the tree of a snapshot, if there is one.
+    pub(super) fn remove(&self, id: u64) {
+        let target = self.layout.fs(id);
+        if is_mounted(&target) {
+            detach(&target);
+        }
+        if lock(&self.planted).remove(&id).is_none() {
+            return;
+        }
+        let name = id.to_string();
+        if let (Some(forest), Ok(slot)) = (self.mounted(), self.store.number(NUMBERS, &name)) {
+            forest.fell(TreeSlot(slot));
+        }
+        if let Err(error) = self.store.forget_number(NUMBERS, &name) {
+            tracing::warn!(snapshot = id, %error, "cannot forget the number of a tree");
+        }
+    }
+
+    /// Takes everything down: trees are gone for whoever still looks at them.
+    pub(super) fn unmount_all(&self) {
+        let ids: Vec<_> = lock(&self.planted).drain().map(|(id, _)| id).collect();
+        for id in ids {
+            detach_if_mounted(&self.layout.fs(id));
+        }
+        // Dropping it unmounts it.
+        *lock(&self.mount) = None;
+    }
+}
+
+pub(super) fn detach_if_mounted(path: &Path) {
+    if is_mounted(path) {
+        detach(path);
+    }
+}
