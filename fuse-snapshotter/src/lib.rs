@@ -10,5 +10,6 @@ pub mod fetch;
 pub mod fs;
 pub mod fuse;
 pub mod mount;
+pub mod snapshots;
 pub mod tree;
 pub mod unpack;
