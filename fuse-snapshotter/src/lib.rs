@@ -6,6 +6,7 @@
 //! adapter from the kernel's requests to [`fs::ImageFs`], and [`mount`] puts an image together from a registry.
 
 pub mod cache;
+pub mod config;
 pub mod fetch;
 pub mod fs;
 pub mod fuse;

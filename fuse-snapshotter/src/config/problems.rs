@@ -1,0 +1,296 @@
+//! What is well-formed but cannot work: said at start-up, before it shows as slowness or as a failed pull.
+//!
+//! Looking for problems waits for nothing: files are looked at, sockets are tried without blocking, and no name is
+//! resolved.
+
+use std::fmt;
+use std::net::ToSocketAddrs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use registry::{Anonymous, Client, ClientConfig};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::file::Mirror;
+use super::hosts::{names, without_scheme};
+use super::settings::{ContentStore, MetricsEndpoint};
+use super::{Config, file};
+
+/// Smallest cache that is of use, in bytes: reads of a few spans at a time have to fit.
+const USEFUL_CACHE: u64 = 256 << 20;
+
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It may be intended, or pass; the daemon starts.
+    Warning,
+    /// What is configured cannot work; the daemon does not start.
+    Error,
+}
+
+/// Something that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The key with its tables.
+    pub key: String,
+    /// What is wrong, and what to do about it.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.message)
+    }
+}
+
+#[derive(Default)]
+struct Found(Vec<Problem>);
+
+impl Found {
+    fn error(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { severity: Severity::Error, key: key.into(), message: message.into() });
+    }
+
+    fn warning(&mut self, key: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { severity: Severity::Warning, key: key.into(), message: message.into() });
+    }
+}
+
+impl Config {
+    /// What cannot work, errors first.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut found = Found::default();
+        self.check_mirrors(&mut found);
+        self.check_hosts_files(&mut found);
+        self.check_limits(&mut found);
+        self.check_sockets(&mut found);
+        self.check_metrics(&mut found);
+        self.check_keychains(&mut found);
+        found.0.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
+        found.0
+    }
+
+    fn check_mirrors(&self, found: &mut Found) {
+        for (name, host) in &self.file.resolver.host {
+            let key = format!("resolver.host.\"{name}\"");
+            if name.is_empty() || name.contains("://") || name.contains('/') {
+                found.error(&key, "expected a registry as in image references, host or host:port");
+            }
+            for mirror in &host.mirrors {
+                check_mirror(&key, name, mirror, found);
+            }
+        }
+        for (name, given) in names(self) {
+            if given.len() > 1 {
+                let message = format!(
+                    "{} are one registry, {name}: put the mirrors into one of them",
+                    given.join(" and ")
+                );
+                found.error("resolver.host", message);
+            }
+            // An explicit entry is not merged with a file, which is easily overlooked.
+            let files = self.hosts_dir();
+            let directories = files.iter().flat_map(std::env::split_paths);
+            if let Some(directory) =
+                directories.map(|directory| directory.join(&name)).find(|directory| directory.is_dir())
+            {
+                let message = format!("{} is not used, because this entry comes first", directory.display());
+                found.warning(format!("resolver.host.\"{name}\""), message);
+            }
+        }
+    }
+
+    fn check_hosts_files(&self, found: &mut Found) {
+        let key = "registry.config_path";
+        let Some(path) = self.hosts_dir() else { return };
+        if self.file.registry != file::Registry::default() {
+            for directory in std::env::split_paths(&path).filter(|directory| !directory.is_dir()) {
+                found.warning(key, format!("{} is not a directory", directory.display()));
+            }
+        }
+        if let Err(error) = Client::new(ClientConfig { hosts_dir: Some(path), ..ClientConfig::default() }) {
+            found.error(key, error.to_string());
+        }
+    }
+
+    fn check_limits(&self, found: &mut Found) {
+        let parallel = self.parallel_pull();
+        let pairs = [
+            ("max_concurrent_downloads", parallel.downloads, parallel.downloads_per_image),
+            ("max_concurrent_unpacks", parallel.unpacks, parallel.unpacks_per_image),
+        ];
+        for (name, all, each) in pairs {
+            let key = format!("pull_modes.parallel_pull_unpack.{name}");
+            match (all, each) {
+                (Some(all), Some(each)) if all < each => {
+                    found.error(key, format!("{all} for all images is less than {each} for each image"));
+                }
+                (Some(all), None) => {
+                    found.error(key, format!("{all} for all images is less than no limit for each image"));
+                }
+                _ => {}
+            }
+        }
+        let modes = self.pull_modes();
+        if parallel.always && (modes.soci_v1 || modes.soci_v2) {
+            found.warning(
+                "pull_modes.parallel_pull_unpack.enable",
+                "it comes before indexes: no image is read lazily",
+            );
+        } else if !(modes.soci_v1 || modes.soci_v2 || parallel.always) {
+            found.warning("pull_modes", "neither soci_v1 nor soci_v2 is enabled: no image is read lazily");
+        }
+        if self.cache_size() < USEFUL_CACHE {
+            let size = self.file.cache.max_size;
+            found.warning(
+                "cache.max_size",
+                format!("{size} is little; contents will be fetched again and again"),
+            );
+        }
+        let http = &self.file.http;
+        if http.min_wait_msec > http.max_wait_msec {
+            found.warning("http.MinWaitMsec", "it is above http.MaxWaitMsec, which applies");
+        }
+    }
+
+    fn check_sockets(&self, found: &mut Found) {
+        if let ContentStore::Containerd { address } = self.content_store()
+            && let Err(reason) = listens(&address)
+        {
+            found.warning(
+                "content_store.containerd_address",
+                format!("{reason}; until containerd answers there, the registry is asked instead"),
+            );
+        }
+        if let Some(address) = self.cri_keychain()
+            && let Err(reason) = listens(&address)
+        {
+            found.warning(
+                "cri_keychain.image_service_path",
+                format!(
+                    "{reason}; until it answers there, the kubelet cannot pull images through this program"
+                ),
+            );
+        }
+    }
+
+    fn check_metrics(&self, found: &mut Found) {
+        match self.metrics() {
+            Some(MetricsEndpoint::Unix(path)) if !path.is_absolute() => {
+                found.error("metrics_address", format!("{} is not an absolute path", path.display()));
+            }
+            Some(MetricsEndpoint::Tcp(address)) => {
+                if address.starts_with('/') {
+                    found.error(
+                        "metrics_address",
+                        format!("{address} is a path; set metrics_network to \"unix\""),
+                    );
+                } else if !is_tcp_address(&address) {
+                    found.error("metrics_address", format!("expected host:port instead of {address}"));
+                }
+            }
+            _ => {}
+        }
+        if self.file.no_prometheus && !self.file.metrics_address.is_empty() {
+            found.warning("metrics_address", "metrics are not served, because no_prometheus is set");
+        }
+    }
+
+    fn check_keychains(&self, found: &mut Found) {
+        if !self.kubeconfig_keychain() {
+            return;
+        }
+        let key = "kubeconfig_keychain.kubeconfig_path";
+        if let Some(path) = self.kubeconfig_path() {
+            if !path.is_file() {
+                let message =
+                    format!("{} is not there (yet); pulls do without its credentials", path.display());
+                found.warning(key, message);
+            }
+        } else if !usual_kubeconfigs().iter().any(|path| path.is_file()) {
+            let message = "no kubeconfig is in the usual places (yet); pulls do without its credentials";
+            found.warning(key, message);
+        }
+    }
+}
+
+fn check_mirror(key: &str, name: &str, mirror: &Mirror, found: &mut Found) {
+    let key = format!("{key}.mirrors");
+    let given = mirror.host.trim();
+    // A password that somebody wrote here by mistake is not to be logged.
+    let shown = given.rsplit_once('@').map_or(given, |(_, server)| server);
+    let rest = without_scheme(given);
+    let server = rest.split(['/', ':']).next().unwrap_or_default();
+    if given.is_empty() {
+        found.error(key, "a mirror needs a host, such as \"https://mirror.example.com\"");
+        return;
+    }
+    // `https:/mirror` and `http//mirror` are well-formed names of a host `https` and `http`.
+    if matches!(server, "http" | "https") || given.contains(char::is_whitespace) || rest.contains("//") {
+        found.error(key, format!("`{shown}` is not a server: expected https://host[:port][/path]"));
+        return;
+    }
+    if mirror.insecure && given.starts_with("https://") {
+        let message = format!("`{shown}` is reached by plain HTTP, because it is marked as insecure");
+        found.warning(&key, message);
+    }
+    let only = Config {
+        file: file::File {
+            resolver: file::Resolver {
+                host: [(name.to_owned(), file::Host { mirrors: vec![mirror.clone()] })].into(),
+                ..file::Resolver::default()
+            },
+            ..Config::default().file
+        },
+    };
+    let config = ClientConfig { hosts_dir: None, ..only.client_config(Arc::new(Anonymous)) };
+    if let Err(error) = Client::new(config) {
+        found.error(key, error.to_string());
+    }
+}
+
+/// Whether this is `host:port`, where the host may be missing. Names are not resolved: that could take long.
+fn is_tcp_address(address: &str) -> bool {
+    let Some((host, port)) = address.rsplit_once(':') else { return false };
+    if port.parse::<u16>().is_err() {
+        return false;
+    }
+    let literal = host.is_empty() || host.starts_with('[') || host.contains(':');
+    if literal {
+        return host.is_empty() || address.to_socket_addrs().is_ok_and(|mut found| found.next().is_some());
+    }
+    host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+}
+
+/// Where kubectl and pods find the cluster.
+fn usual_kubeconfigs() -> Vec<PathBuf> {
+    let mut paths = vec![PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount/token")];
+    if let Some(given) = std::env::var_os("KUBECONFIG") {
+        paths.extend(std::env::split_paths(&given));
+    }
+    if let Some(home) = std::env::var_os("HOME") {
+        paths.push(Path::new(&home).join(".kube/config"));
+    }
+    paths
+}
+
+/// Whether somebody listens on a socket, found out without waiting; or why not.
+fn listens(path: &Path) -> Result<(), String> {
+    let shown = path.display();
+    let outcome = SocketAddrUnix::new(path).and_then(|address| {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &address)
+    });
+    match outcome {
+        // The queue is full: somebody is there, and busy.
+        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => Ok(()),
+        Err(Errno::NOENT) => Err(format!("there is no socket {shown}")),
+        Err(Errno::CONNREFUSED) => Err(format!("nobody listens on {shown}")),
+        Err(error) => Err(format!("cannot connect to {shown}: {error}")),
+    }
+}
