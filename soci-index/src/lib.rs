@@ -34,6 +34,7 @@
 
 pub mod build;
 pub mod canonical_json;
+pub mod containerd;
 pub mod discover;
 pub mod extract;
 pub mod image;

@@ -5,10 +5,14 @@
 /// Names and messages in images, manifests and registries are chosen by strangers, who could otherwise write escape
 /// sequences to the user's terminal.
 pub fn excerpt(text: &str) -> String {
-    const LIMIT: usize = 200;
-    let mut out = String::with_capacity(text.len().min(LIMIT));
+    excerpt_to(text, 200)
+}
+
+/// As [`excerpt`], with at most `limit` characters.
+pub(crate) fn excerpt_to(text: &str, limit: usize) -> String {
+    let mut out = String::with_capacity(text.len().min(limit));
     for (at, character) in text.chars().enumerate() {
-        if at == LIMIT {
+        if at == limit {
             out.push('…');
             break;
         }
