@@ -3,12 +3,14 @@
 //! - [`golden`]: inputs with what the reference implementation makes of them.
 //! - [`registry`]: an OCI registry inside the test process, with authentication, redirects, latency, bandwidth and faults.
 //! - [`image`]: layers and images made deterministically, every byte of the tar under control.
+//! - [`containerd`], [`docker_registry`]: the real programs, with everything they keep in temporary directories.
 //! - [`expected`]: what a stack of layers must look like when merged; an oracle written without the product's code.
 
 // This crate is part of tests: a broken fixture must stop the test at once, with the place where it broke. Handing
 // errors up would only make every caller unwrap them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod containerd;
 pub mod digest;
 pub mod docker_registry;
 pub mod expected;
