@@ -1,6 +1,6 @@
 # For people: the two commands a newcomer needs, and the ones a developer does. The logic is in cargo and scripts/.
 
-.PHONY: demo test check bench figures build clean
+.PHONY: demo test check conformance bench figures build clean
 
 ## demo: index, push and lazily mount an image, with nothing but this repository (needs root for the mount)
 demo:
@@ -15,6 +15,10 @@ test:
 ## check: formatting, lints and documentation, as CI does before the tests
 check:
 	./scripts/check
+
+## conformance: containerd's own snapshotter suite, which must find what it finds in containerd's overlayfs (needs Go, root)
+conformance:
+	./scripts/conformance --release
 
 ## build: the two programs, in target/release
 build:
