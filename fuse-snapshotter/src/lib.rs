@@ -10,7 +10,14 @@ pub mod config;
 pub mod fetch;
 pub mod fs;
 pub mod fuse;
+pub mod grpc;
+pub mod images;
+pub mod layers;
 pub mod mount;
 pub mod snapshots;
+pub mod status;
+pub mod sys;
 pub mod tree;
 pub mod unpack;
+
+mod text;

@@ -280,6 +280,22 @@ impl SnapshotStore {
         })
     }
 
+    /// The records of all snapshots that have one, with their keys.
+    pub fn records(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        self.database.read(|read| {
+            let records = read.open_table(RECORDS)?;
+            let mut found = Vec::new();
+            for entry in read.open_table(SNAPSHOTS)?.iter()? {
+                let (key, value) = entry?;
+                let id = Row::decode(key.value(), value.value())?.id;
+                if let Some(record) = record(&records, id)? {
+                    found.push((key.value().to_owned(), record));
+                }
+            }
+            Ok(found)
+        })
+    }
+
     /// Key and kind of every snapshot by its identifier: directories of other names can be cleaned up.
     pub fn ids(&self) -> Result<HashMap<u64, (String, Kind)>, StoreError> {
         self.database.read(|read| {
