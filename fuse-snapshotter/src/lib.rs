@@ -9,6 +9,7 @@ pub mod cache;
 pub mod fetch;
 pub mod fs;
 pub mod fuse;
+pub mod keychain;
 pub mod mount;
 pub mod tree;
 pub mod unpack;
