@@ -120,12 +120,12 @@ async fn serve(
     let mut routes = tonic::service::Routes::builder();
     routes.add_service(SnapshotService::server(Arc::clone(&snapshotter)));
     routes.add_service(ControlServer::server(snapshotter));
-    let mut router = routes.routes();
     if let Some(cri) = keychains.cri() {
-        router = cri.add_to(router);
+        routes.add_service(cri.service());
+        routes.add_service(cri.alpha_service());
     }
     tonic::transport::Server::builder()
-        .add_routes(router)
+        .add_routes(routes.routes())
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await
         .context("cannot serve")
