@@ -10,13 +10,10 @@ pub mod config;
 pub mod fetch;
 pub mod fs;
 pub mod fuse;
-<<<<<<< HEAD
 pub mod grpc;
 pub mod images;
-pub mod layers;
-=======
 pub mod keychain;
->>>>>>> keychain
+pub mod layers;
 pub mod mount;
 pub mod snapshots;
 pub mod status;
