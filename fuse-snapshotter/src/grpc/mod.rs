@@ -47,9 +47,17 @@ impl SnapshotService {
 }
 
 /// containerd's namespace, from the request's metadata.
-fn namespace<T>(request: &Request<T>) -> Option<String> {
+fn namespace_header<T>(request: &Request<T>) -> Option<String> {
     let value = request.metadata().get("containerd-namespace")?.to_str().ok()?;
     (!value.is_empty()).then(|| value.to_owned())
+}
+
+/// containerd's namespace, from the key: containerd makes that of its namespace, a number, and the client's key. Some versions
+/// of 1.6 send no metadata.
+fn namespace_of_key(key: &str) -> Option<&str> {
+    let (namespace, rest) = key.split_once('/')?;
+    let (number, _) = rest.split_once('/')?;
+    (!namespace.is_empty() && number.parse::<u64>().is_ok()).then_some(namespace)
 }
 
 fn mounts(mounts: Vec<Mount>) -> Vec<types::Mount> {
@@ -99,9 +107,10 @@ impl Snapshots for SnapshotService {
     type ListStream = Pin<Box<dyn Stream<Item = Result<ListSnapshotsResponse, Status>> + Send>>;
 
     async fn prepare(&self, request: Request<PrepareSnapshotRequest>) -> Answer<PrepareSnapshotResponse> {
-        let namespace = namespace(&request);
+        let header = namespace_header(&request);
         let PrepareSnapshotRequest { key, parent, labels, .. } = request.into_inner();
-        tracing::debug!(key, parent, "prepare");
+        let namespace = header.or_else(|| namespace_of_key(&key).map(str::to_owned));
+        tracing::debug!(key, parent, namespace, "prepare");
         let snapshotter = Arc::clone(&self.snapshotter);
         let prepared = finish(async move {
             snapshotter.prepare(namespace.as_deref(), &key, &parent, labels.into_iter().collect()).await
@@ -186,5 +195,18 @@ impl Snapshots for SnapshotService {
         let snapshotter = Arc::clone(&self.snapshotter);
         finish(async move { snapshotter.cleanup().await }).await?;
         Ok(Response::new(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::namespace_of_key;
+
+    #[test]
+    fn the_namespace_is_the_first_part_of_a_key_of_containerds() {
+        assert_eq!(namespace_of_key("k8s.io/12/extract-1 sha256:ab/c"), Some("k8s.io"));
+        for other in ["", "key", "a/b", "a/b/c", "/1/c", "a/1"] {
+            assert_eq!(namespace_of_key(other), None, "{other}");
+        }
     }
 }
