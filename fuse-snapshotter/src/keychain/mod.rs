@@ -1,5 +1,66 @@
 //! Registry logins for the daemon, which pulls long after `PullImage` is over and without a person to ask.
 //!
-//! [`cri`] learns them from kubelet's calls to the image service.
+//! [`Keychains`] asks, in this order, Docker's and Podman's configuration files, the cluster's image pull secrets
+//! ([`kubernetes`]), and what kubelet gave with its pulls ([`cri`]). The first that has something wins. All of them
+//! answer with what they have at that moment, and the registry client asks whenever it needs a new token or was refused,
+//! so a login that changes is used without a restart.
+//!
+//! Logins live in memory only and are never logged.
 
 pub mod cri;
+pub mod kubernetes;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use registry::{CredentialChain, CredentialProvider, DockerConfig};
+
+pub use cri::CriKeychain;
+pub use kubernetes::{KubeconfigSettings, KubernetesKeychain};
+
+/// Which sources of logins there are.
+#[derive(Debug, Clone, Default)]
+pub struct KeychainSettings {
+    /// Docker's and Podman's configuration; by default those that the environment names.
+    pub docker: DockerConfig,
+    /// `[kubeconfig_keychain]`, if it is on.
+    pub kubeconfig: Option<KubeconfigSettings>,
+    /// `image_service_path` of `[cri_keychain]`, if that is on.
+    pub cri: Option<PathBuf>,
+}
+
+/// All sources of logins of a daemon.
+#[derive(Debug, Clone)]
+pub struct Keychains {
+    credentials: Arc<CredentialChain>,
+    cri: Option<CriKeychain>,
+}
+
+impl Keychains {
+    /// Sets them up. Must be called within a tokio runtime, on which the cluster is watched until the last clone and the
+    /// last of its [`Self::credentials`] are dropped. Nothing is waited for.
+    pub fn start(settings: KeychainSettings) -> Self {
+        let mut sources: Vec<Arc<dyn CredentialProvider>> = vec![Arc::new(settings.docker)];
+        if let Some(kubeconfig) = settings.kubeconfig {
+            sources.push(Arc::new(KubernetesKeychain::start(kubeconfig)));
+        }
+        let cri = settings.cri.map(CriKeychain::new);
+        if let Some(cri) = &cri {
+            sources.push(Arc::new(cri.clone()));
+        }
+        Self { credentials: Arc::new(CredentialChain::new(sources)), cri }
+    }
+
+    /// For [`registry::ClientConfig::credentials`].
+    pub fn credentials(&self) -> Arc<dyn CredentialProvider> {
+        self.credentials.clone()
+    }
+
+    /// The image service to serve beside the snapshots service, if it is on.
+    pub fn cri(&self) -> Option<&CriKeychain> {
+        self.cri.as_ref()
+    }
+}
