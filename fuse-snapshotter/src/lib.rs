@@ -10,6 +10,7 @@ pub mod config;
 pub mod fetch;
 pub mod fs;
 pub mod fuse;
+pub mod logging;
 pub mod mount;
 pub mod tree;
 pub mod unpack;
