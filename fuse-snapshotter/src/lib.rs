@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod fs;
 pub mod fuse;
 pub mod logging;
+pub mod metrics;
 pub mod mount;
 pub mod tree;
 pub mod unpack;
