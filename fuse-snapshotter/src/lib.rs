@@ -15,6 +15,7 @@ pub mod images;
 pub mod keychain;
 pub mod layers;
 pub mod logging;
+pub mod metrics;
 pub mod mount;
 pub mod snapshots;
 pub mod status;

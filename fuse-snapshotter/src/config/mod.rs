@@ -21,6 +21,7 @@ mod problems;
 mod render;
 mod settings;
 mod size;
+pub(crate) mod sockets;
 
 #[cfg(test)]
 mod tests;

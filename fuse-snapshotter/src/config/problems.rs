@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use registry::{Anonymous, Client, ClientConfig};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::file::Mirror;
 use super::hosts::{names, without_scheme};
 use super::settings::{ContentStore, MetricsEndpoint};
+use super::sockets::try_connect;
 use super::{Config, file};
 
 /// Smallest cache that is of use, in bytes: reads of a few spans at a time have to fit.
@@ -278,17 +278,11 @@ fn usual_kubeconfigs() -> Vec<PathBuf> {
     paths
 }
 
-/// Whether somebody listens on a socket, found out without waiting; or why not.
+/// Whether somebody listens on a socket, or why not in words.
 fn listens(path: &Path) -> Result<(), String> {
     let shown = path.display();
-    let outcome = SocketAddrUnix::new(path).and_then(|address| {
-        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        rustix::net::connect(&socket, &address)
-    });
-    match outcome {
-        // The queue is full: somebody is there, and busy.
-        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => Ok(()),
+    match try_connect(path) {
+        Ok(()) => Ok(()),
         Err(Errno::NOENT) => Err(format!("there is no socket {shown}")),
         Err(Errno::CONNREFUSED) => Err(format!("nobody listens on {shown}")),
         Err(error) => Err(format!("cannot connect to {shown}: {error}")),

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
-use fuse_snapshotter::config::Config;
+use fuse_snapshotter::config::{Config, DEFAULT_PATH, NoteKind, Severity};
 
 use crate::args::ConfigCommand;
 
@@ -13,11 +13,20 @@ pub(crate) fn run(path: Option<&Path>, command: ConfigCommand) -> anyhow::Result
         ConfigCommand::Default => Config::default_toml(),
         ConfigCommand::Dump => {
             let loaded = Config::load(path)?;
+            let path = loaded.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display();
             for note in &loaded.notes {
-                warn(note);
+                let kind = match note.kind {
+                    NoteKind::Unknown { .. } => "warning",
+                    NoteKind::NoEffect { .. } => "note",
+                };
+                say(kind, &format_args!("{path}, {note}"));
             }
             for problem in loaded.config.problems() {
-                warn(&problem);
+                let kind = match problem.severity {
+                    Severity::Warning => "warning",
+                    Severity::Error => "error",
+                };
+                say(kind, &problem);
             }
             loaded.config.to_toml().context("cannot write the configuration")?
         }
@@ -29,7 +38,7 @@ pub(crate) fn run(path: Option<&Path>, command: ConfigCommand) -> anyhow::Result
     }
 }
 
-fn warn(text: &dyn std::fmt::Display) {
-    // The configuration is what was asked for; it is printed even if nobody hears the warnings.
-    let _ = writeln!(std::io::stderr().lock(), "warning: {text}");
+fn say(kind: &str, text: &dyn std::fmt::Display) {
+    // The configuration is what was asked for; it is printed even if nobody hears what is said about it.
+    let _ = writeln!(std::io::stderr().lock(), "{kind}: {text}");
 }
