@@ -6,10 +6,13 @@ mod common;
 use std::process::Command;
 
 use common::{Soci, after};
-use registry::{Descriptor, Digest};
+use futures::TryStreamExt;
+use registry::{BlobReader, Descriptor, Digest};
 use soci_index::containerd::labels::{self, Labels};
 use soci_index::containerd::{Containerd, ContainerdError, Opened, Written};
+use soci_index::manifest::{IndexManifest, IndexVersion};
 use soci_index::source::{Check, ContainerdSource, ImageSource, SourceError};
+use soci_index::store::Store;
 use testdata::containerd::Containerd as Server;
 use testdata::docker_registry::DockerRegistry;
 use testdata::image::{
@@ -48,23 +51,6 @@ fn publish(registry: &DockerRegistry, write: impl FnOnce(&std::path::Path), name
     registry.copy(&format!("oci:{}:v1", layout.path().display()), name)
 }
 
-/// Runs containerd's garbage collector: deleting an image with `--sync` waits for it.
-fn collect(server: &Server) {
-    // An image of its own, with content that nothing else has.
-    let layout = tempfile::tempdir().unwrap();
-    let archive = layout.path().join("image.tar");
-    image(fastrand::u64(..), "linux/amd64").write_archive(&archive, "gc:v1");
-    server.ok(&[
-        "image",
-        "import",
-        "--no-unpack",
-        "--index-name",
-        "gc.test/gc:v1",
-        &archive.display().to_string(),
-    ]);
-    server.ok(&["image", "rm", "--sync", "gc.test/gc:v1"]);
-}
-
 fn leases(server: &Server) -> usize {
     server.ok(&["leases", "ls", "-q"]).lines().count()
 }
@@ -87,7 +73,7 @@ fn indexes_of_an_image_in_containerd_live_as_long_as_the_image() {
     assert_eq!(leases(&server), 0);
 
     // All of it is in containerd, nothing of it in our own directory, and it stays.
-    collect(&server);
+    server.collect_garbage();
     let content = server.ok(&["content", "ls", "-q"]);
     for index in &indexes {
         assert!(content.contains(index), "{content}");
@@ -106,7 +92,7 @@ fn indexes_of_an_image_in_containerd_live_as_long_as_the_image() {
     for index in &indexes {
         server.ok(&["image", "label", &reference, &format!("{}=", labels::soci_index(&digest(index)))]);
     }
-    collect(&server);
+    server.collect_garbage();
     let content = server.ok(&["content", "ls", "-q"]);
     assert!(indexes.iter().all(|index| content.contains(index)), "{content}");
 
@@ -124,7 +110,7 @@ fn indexes_of_an_image_in_containerd_live_as_long_as_the_image() {
 
     // Removing one takes its labels off, and the collector does the rest. The other one stays.
     soci.ok(&["index", "rm", indexes[0]]);
-    collect(&server);
+    server.collect_garbage();
     let content = server.ok(&["content", "ls", "-q"]);
     assert!(!content.contains(indexes[0]) && content.contains(indexes[1]), "{content}");
     assert!(!server.ok(&["image", "ls"]).contains(indexes[0]));
@@ -195,7 +181,7 @@ fn what_containerd_lacks_comes_from_the_registry_or_is_said() {
     assert!(error.contains(&format!("docker://{reference}")), "{error}");
 
     // A layer that was never fetched.
-    let layer = amd64.layers()[0].digest().to_owned();
+    let layer = amd64.layers()[0].digest.clone();
     server.ok(&["content", "rm", &layer]);
     let error = soci.err(&[&CREATE[..], &["--force", "--platform=linux/amd64", &reference]].concat());
     assert!(error.contains(&layer) && error.contains(&format!("docker://{reference}")), "{error}");
@@ -209,15 +195,16 @@ fn without_containerd_nothing_is_said_unless_it_was_asked_for() {
     let reference = publish(&registry, |dir| image(4, "linux/amd64").write_layout(dir, "v1"), "none:v1");
     let soci = Soci::new();
     if !std::path::Path::new("/run/containerd/containerd.sock").exists() {
-        let run = soci.run(&["--content-store=containerd", "create", "--min-layer-size=0", &reference]);
-        assert!(run.stderr().contains("cannot connect to containerd at /run/containerd/containerd.sock"));
-        let output = Command::new(env!("CARGO_BIN_EXE_soci"))
-            .env_clear()
-            .args(["--root", &soci.dir().join("other").display().to_string()])
-            .args(["create", "-q", "--min-layer-size=0", &reference])
-            .output()
-            .unwrap();
-        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        let create = |flag: &[&str], root: &str| {
+            let root = soci.dir().join(root).display().to_string();
+            let args = [flag, &["--root", &root, "create", "--min-layer-size=0", &reference]].concat();
+            let output = Command::new(env!("CARGO_BIN_EXE_soci")).env_clear().args(args).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stderr).unwrap()
+        };
+        assert_eq!(create(&[], "silent"), "");
+        let said = create(&["--content-store=containerd"], "asked");
+        assert!(said.contains("cannot connect to containerd at /run/containerd/containerd.sock"), "{said}");
     }
     // A socket that nobody listens at is no reason to wait.
     let dead = soci.dir().join("dead");
@@ -310,13 +297,10 @@ fn content_is_written_once_and_verified() {
         assert!(client.content_bytes(&blob.digest, 4_999_998).await.is_err());
         assert!(client.content_bytes(&Digest::of(b"none"), 1).await.unwrap().is_none());
         let reader = client.content_reader(&blob.digest).await.unwrap().unwrap();
-        let part: Vec<bytes::Bytes> = futures::TryStreamExt::try_collect(
-            registry::BlobReader::read_range(&reader, 1_000_000..3_500_001).await.unwrap(),
-        )
-        .await
-        .unwrap();
+        let part: Vec<bytes::Bytes> =
+            reader.read_range(1_000_000..3_500_001).await.unwrap().try_collect().await.unwrap();
         assert_eq!(part.concat(), second[1_000_000..3_500_001]);
-        assert!(registry::BlobReader::read_range(&reader, 0..5_000_000).await.is_err());
+        assert!(reader.read_range(0..5_000_000).await.is_err());
 
         // Labels are added and removed one by one.
         let label = |key: &str, value: &str| Labels::from([(key.to_owned(), value.to_owned())]);
@@ -329,6 +313,49 @@ fn content_is_written_once_and_verified() {
         lease.release().await;
     });
     assert_eq!(leases(&server), 0);
+}
+
+#[test]
+fn what_a_build_writes_is_kept_by_its_lease_until_the_index_is() {
+    let Some(registry) = DockerRegistry::start() else { return };
+    let Some(server) = Server::start() else { return };
+    let image = image(6, "linux/amd64");
+    let reference = publish(&registry, |dir| image.write_layout(dir, "v1"), "lease:v1");
+    server.ok(&["content", "fetch", "--plain-http", &reference]);
+    let root = tempfile::tempdir().unwrap();
+    block_on(async {
+        let client = Containerd::connect(&server.address(), "default").await.unwrap();
+        let there = async |digest: &Digest| client.content_info(digest).await.unwrap().is_some();
+        let lease = client.lease().await.unwrap();
+        let local = Store::open(root.path()).unwrap();
+        let store = local.clone().writing_containerd(lease.containerd().clone());
+        let (kept, lost) = (bytes::Bytes::from_static(b"a zTOC"), bytes::Bytes::from_static(b"another"));
+        let kept = Descriptor { digest: store.put(kept.clone()).await.unwrap(), ..Descriptor::of("", &kept) };
+        let lost = Descriptor { digest: store.put(lost.clone()).await.unwrap(), ..Descriptor::of("", &lost) };
+        server.collect_garbage();
+        assert!(there(&kept.digest).await && there(&lost.digest).await);
+        // A later build finds one there, and an interrupted one leaves nothing that stays.
+        lease.release().await;
+        let lease = client.lease().await.unwrap();
+        let store = local.writing_containerd(lease.containerd().clone());
+        assert!(store.adopt(&kept.digest, kept.size).await.unwrap());
+        server.collect_garbage();
+        assert!(there(&kept.digest).await && !there(&lost.digest).await);
+        assert!(!store.adopt(&lost.digest, lost.size).await.unwrap());
+        // From the image on, through its manifest, to the index and what that names.
+        let subject =
+            Descriptor::new(image.media_type(), digest(image.digest()), image.manifest().len() as u64);
+        let layer = Descriptor::new("l", digest(&image.layers()[0].digest), 1);
+        let ztoc = IndexManifest::ztoc_descriptor(kept.digest.clone(), kept.size, &layer, 1, false);
+        let manifest = IndexManifest::new(IndexVersion::V1, vec![ztoc], Some(&subject), "t");
+        let index = store.put_index(&manifest).await.unwrap();
+        lease.release().await;
+        server.collect_garbage();
+        assert!(there(&kept.digest).await && there(&index.digest).await);
+        assert!(there(&Digest::of(b"{}")).await);
+        server.ok(&["image", "rm", "--sync", &reference]);
+        assert!(!there(&kept.digest).await && !there(&index.digest).await);
+    });
 }
 
 #[test]
@@ -355,9 +382,11 @@ fn blobs_of_the_wrong_size_are_not_read() {
         let source = ContainerdSource::find(&client, &reference).await.unwrap().unwrap();
         assert_eq!(source.name(), reference);
         let layer = &image.layers()[0];
-        let right = Descriptor::new("", digest(layer.digest()), layer.size());
-        source.open_blob(&right, Check::BySource).await.unwrap();
-        let wrong = Descriptor { size: layer.size() + 1, ..right.clone() };
+        let right = Descriptor::new("", digest(&layer.digest), layer.size);
+        let pieces: Vec<bytes::Bytes> =
+            source.open_blob(&right, Check::BySource).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(pieces.concat(), layer.bytes());
+        let wrong = Descriptor { size: layer.size + 1, ..right.clone() };
         for result in [
             source.open_blob(&wrong, Check::ByCaller).await.map(|_| ()),
             source.blob_reader(&wrong).await.map(|_| ()),
