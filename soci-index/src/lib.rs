@@ -3,11 +3,12 @@
 //! A SOCI index makes a container image readable before it is downloaded. It is a small manifest beside the image that
 //! names a [zTOC](ztoc) for each of its larger layers. This crate
 //!
-//! * reads images from a registry, an OCI layout or an OCI archive ([`source`]) and picks platforms ([`image`]);
+//! * reads images from a registry, an OCI layout, an OCI archive or [`containerd`] ([`source`]) and picks platforms ([`image`]);
 //! * builds a zTOC per layer in one streaming pass and an index per platform ([`build`]), in the reference's exact
 //!   bytes ([`manifest`], [`canonical_json`]);
 //! * keeps what it built in a local [`store`], and pushes it beside the image ([`push`]);
-//! * finds the index of an image in its registry ([`discover`]), which is what a snapshotter starts with.
+//! * finds the index of an image in its registry ([`discover`]), which is what a snapshotter starts with;
+//! * pulls images into containerd through a snapshotter ([`pull`]).
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -41,6 +42,7 @@ pub mod image;
 pub mod manifest;
 pub mod oci;
 pub mod platform;
+pub mod pull;
 pub mod push;
 pub mod registry_args;
 pub mod source;

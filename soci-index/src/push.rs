@@ -196,10 +196,10 @@ async fn push_blob(
         return Ok(());
     }
     // Fails early, and with the store's own words, if the blob is not there.
-    drop(store.stream(blob)?);
+    drop(store.stream(blob).await?);
     progress.event(PushEvent::Pushing(&blob.digest));
     let open = || async {
-        store.stream(blob).map_err(|error| {
+        store.stream(blob).await.map_err(|error| {
             registry::Error::io(&store.content().path(&blob.digest), std::io::Error::other(error.to_string()))
         })
     };

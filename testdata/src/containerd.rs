@@ -295,6 +295,15 @@ impl Containerd {
         self.ctr(&args)
     }
 
+    /// Has the garbage of all namespaces collected, and waits for it.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn collect_garbage(&self) {
+        self.ok(&["leases", "create", "--id", "collect-garbage"]);
+        self.ok(&["leases", "delete", "--sync", "collect-garbage"]);
+    }
+
     /// A name for a container that none on this machine has.
     #[must_use]
     pub fn container_name(&self) -> String {

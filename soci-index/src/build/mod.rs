@@ -140,16 +140,28 @@ pub async fn create(
         }),
     };
     let mut created = Vec::new();
+    let mut not_pulled = None;
     for image in &images {
         match indexer.index(&root, image).await {
             Ok(index) => created.push(index),
+            // Who asks for all platforms of an image in containerd means those that are there.
+            Err(CreateError::Source(error @ SourceError::NotPulled { .. }))
+                if *choice == PlatformChoice::All =>
+            {
+                indexer.shared.progress.platform_skipped(&image.platform, &error.to_string());
+                not_pulled.get_or_insert(error);
+            }
             Err(error @ CreateError::Empty) if images.len() > 1 => {
                 indexer.shared.progress.platform_skipped(&image.platform, &error.to_string());
             }
             Err(error) => return Err(error),
         }
     }
-    if created.is_empty() { Err(CreateError::Empty) } else { Ok(created) }
+    match not_pulled {
+        _ if !created.is_empty() => Ok(created),
+        Some(error) => Err(error.into()),
+        None => Err(CreateError::Empty),
+    }
 }
 
 /// zTOC records that a build with these options may use again.
@@ -316,7 +328,7 @@ impl Shared {
             return Err(CreateError::Internal("the layer budget is closed".into()));
         };
         for record in known {
-            if let Some(ztoc) = self.reuse(&record).await {
+            if let Some(ztoc) = self.reuse(&record).await? {
                 self.progress.layer(layer, LayerEvent::Reused(&ztoc.digest));
                 return Ok(Ok(ztoc));
             }
@@ -352,17 +364,18 @@ impl Shared {
     }
 
     /// The zTOC of a record, if its blob is there and intact.
-    async fn reuse(&self, record: &Record) -> Option<LayerZtoc> {
-        let has_xattrs = if self.options.optimize_xattrs {
-            let bytes = self.store.get(&record.digest, MAX_ZTOC_SIZE).await.ok()?;
-            let ztoc = Ztoc::parse(bytes).ok()?;
+    async fn reuse(&self, record: &Record) -> Result<Option<LayerZtoc>, StoreError> {
+        if record.size > MAX_ZTOC_SIZE || !self.store.adopt(&record.digest, record.size).await? {
+            return Ok(None);
+        }
+        // Not looked at without the optimisation.
+        let has_xattrs = !self.options.optimize_xattrs || {
+            let bytes = self.store.get(&record.digest, MAX_ZTOC_SIZE).await?;
+            let Ok(ztoc) = Ztoc::parse(bytes) else { return Ok(None) };
             ztoc.entries()
                 .any(|entry| entry.name.ends_with(b".wh..wh..opq") || entry.xattrs().next().is_some())
-        } else {
-            // Not looked at without the optimisation.
-            self.store.verify(&record.digest).await.then_some(true)?
         };
-        Some(LayerZtoc { digest: record.digest.clone(), size: record.size, has_xattrs })
+        Ok(Some(LayerZtoc { digest: record.digest.clone(), size: record.size, has_xattrs }))
     }
 
     fn layer_record(&self, digest: Digest, size: u64, oci_digest: Digest) -> Record {

@@ -1,10 +1,11 @@
-//! Where images come from: a registry, an OCI layout directory, an OCI archive.
+//! Where images come from: a registry, an OCI layout directory, an OCI archive, containerd.
 //!
 //! [`SourceSpec`] is the text a user writes, in skopeo's form; [`ImageSource`] is what the rest of the crate reads
 //! through. Whatever a source hands out has been checked against the descriptor it was asked for, so a hostile registry
 //! or layout can make a read fail but not give wrong bytes.
 
 mod archive;
+mod containerd;
 mod file;
 mod layout;
 mod remote;
@@ -18,11 +19,13 @@ use bytes::Bytes;
 use registry::{BlobReader, ByteStream, Descriptor, Digest};
 
 pub(crate) use archive::Extent;
+pub use containerd::ContainerdSource;
 pub(crate) use file::FileSlice;
 pub use layout::LayoutSource;
 pub use remote::RegistrySource;
 pub use spec::{Selector, SourceSpec};
 
+use crate::containerd::ContainerdError;
 use crate::oci::{DocumentError, ImageConfig, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE};
 
 /// Who compares a blob's bytes with its digest.
@@ -134,6 +137,22 @@ pub enum SourceError {
         /// The source.
         name: String,
     },
+    /// containerd knows the image, and does not have this part of it: another platform's, or a layer that was pulled
+    /// lazily or discarded after it was unpacked.
+    #[error(
+        "{digest} is not in {name}, which has the image without it; read the image from its registry: docker://{image}"
+    )]
+    NotPulled {
+        /// What was asked for.
+        digest: Digest,
+        /// containerd, and its namespace.
+        name: String,
+        /// The image.
+        image: String,
+    },
+    /// containerd failed.
+    #[error(transparent)]
+    Containerd(#[from] ContainerdError),
     /// Bytes that do not match their descriptor.
     #[error("{name} is corrupt: {expected} {problem}")]
     Corrupt {

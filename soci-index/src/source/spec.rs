@@ -17,6 +17,8 @@ pub enum SourceSpec {
     Layout(PathBuf, Selector),
     /// `oci-archive:FILE[:TAG]`: an OCI image layout in an uncompressed tar file.
     Archive(PathBuf, Selector),
+    /// `containerd:NAME`: an image in containerd.
+    Containerd(String),
 }
 
 /// Which image of a layout is meant.
@@ -33,6 +35,9 @@ pub enum Selector {
 /// Transports of skopeo that hold images without an OCI layout's digests, or that need a service.
 const OTHER_TRANSPORTS: [&str; 7] =
     ["containers-storage", "dir", "docker-archive", "docker-daemon", "ostree", "sif", "tarball"];
+
+/// More bytes than a reference may have.
+const MAX_NAME: usize = 1024;
 
 impl FromStr for SourceSpec {
     type Err = SourceError;
@@ -69,10 +74,11 @@ impl FromStr for SourceSpec {
                 Some(reference) => Ok(Self::Registry(reference.parse()?)),
                 None => Err(error(format!("write docker://{rest} for an image in a registry"))),
             },
-            Some(("containerd", _)) => Err(error(
-                "containerd's image store is not supported yet; give the image's registry reference instead"
-                    .into(),
-            )),
+            Some(("containerd", "")) => Err(error("the name is missing; write containerd:NAME".into())),
+            Some(("containerd", name)) if name.len() <= MAX_NAME && !name.contains(char::is_control) => {
+                Ok(Self::Containerd(name.to_owned()))
+            }
+            Some(("containerd", _)) => Err(error("this cannot be the name of an image".into())),
             Some((transport, _)) if OTHER_TRANSPORTS.contains(&transport) => Err(error(format!(
                 "the transport {transport}: is not supported; `skopeo copy {text} oci:DIR:TAG` makes a layout that is"
             ))),
@@ -90,6 +96,7 @@ impl SourceSpec {
             Self::Registry(reference) => Self::Registry(reference),
             Self::Layout(path, selector) => Self::Layout(absolute(path), selector),
             Self::Archive(path, selector) => Self::Archive(absolute(path), selector),
+            Self::Containerd(name) => Self::Containerd(name),
         }
     }
 }
@@ -100,6 +107,7 @@ impl fmt::Display for SourceSpec {
             Self::Registry(reference) => write!(f, "{reference}"),
             Self::Layout(path, selector) => write!(f, "oci:{}{selector}", path.display()),
             Self::Archive(path, selector) => write!(f, "oci-archive:{}{selector}", path.display()),
+            Self::Containerd(name) => write!(f, "containerd:{name}"),
         }
     }
 }
@@ -129,6 +137,7 @@ mod tests {
             ("oci:/tmp/x:docker.io/a/b:v1", "oci:/tmp/x:docker.io/a/b:v1"),
             ("oci:/tmp/x:@3", "oci:/tmp/x:@3"),
             ("oci-archive:/tmp/x.tar:v1", "oci-archive:/tmp/x.tar:v1"),
+            ("containerd:docker.io/library/redis:7", "containerd:docker.io/library/redis:7"),
         ] {
             assert_eq!(text.parse::<SourceSpec>().unwrap().to_string(), shown);
         }
@@ -144,7 +153,8 @@ mod tests {
             ("oci:x:@y", "not a position"),
             ("docker:redis", "docker://redis"),
             ("docker-archive:x.tar", "skopeo copy"),
-            ("containerd:x", "not supported yet"),
+            ("containerd:", "containerd:NAME"),
+            ("containerd:a\u{1b}b", "cannot be the name"),
             ("UPPER/x:y:z", "UPPER"),
         ] {
             let error = text.parse::<SourceSpec>().unwrap_err().to_string();

@@ -9,12 +9,16 @@
 //! ROOT/content/ingest/…          files being written
 //! ```
 //!
+//! Blobs may be in containerd's content store as well ([`Store::reading_containerd`]), or go there instead
+//! ([`Store::writing_containerd`]); the records are here in any case.
+//!
 //! The reference keeps `artifacts.db` (bbolt) beside the same `content/`. A root that has one is recognised: its
 //! database is never written, and its blobs are never deleted.
 
 mod content;
 mod database;
 mod lock;
+mod remote;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +30,9 @@ use registry::{ByteStream, Descriptor, Digest};
 pub use content::Content;
 pub use database::{ArtifactKind, Record};
 pub use lock::Lease;
+use remote::Remote;
 
+use crate::containerd::{Containerd, ContainerdError, Endpoint};
 use crate::manifest::IndexManifest;
 use crate::oci::{DocumentError, MAX_MANIFEST_SIZE};
 
@@ -80,6 +86,9 @@ pub enum StoreError {
     /// A manifest in the store cannot be parsed.
     #[error("artifact store: {0}: {1}")]
     Document(Digest, DocumentError),
+    /// containerd, which has blobs of the store, failed.
+    #[error("artifact store: {0}")]
+    Containerd(#[from] ContainerdError),
     /// A background task ended without a result.
     #[error("artifact store: internal error: {0}")]
     Task(String),
@@ -108,6 +117,7 @@ pub struct Removed {
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    remote: Option<Arc<Remote>>,
 }
 
 #[derive(Debug)]
@@ -127,7 +137,25 @@ impl Store {
         content::create_directories(&root)?;
         let content = Content::open(&root.join("content"))?;
         let database = database::Database::new(root.join("artifacts.redb"));
-        Ok(Self { inner: Arc::new(Inner { root, content, database }) })
+        Ok(Self { inner: Arc::new(Inner { root, content, database }), remote: None })
+    }
+
+    /// The same store, which also finds blobs in containerd. It is asked only for what is not here, and counts as empty if
+    /// nobody answers.
+    #[must_use]
+    pub fn reading_containerd(self, endpoint: Endpoint) -> Self {
+        Self { remote: Some(Arc::new(Remote::reading(endpoint))), ..self }
+    }
+
+    /// The same store, whose new blobs go to containerd, with the labels that keep an index as long as its image. The
+    /// connection should be that of a [lease](crate::containerd::Lease).
+    #[must_use]
+    pub fn writing_containerd(self, containerd: Containerd) -> Self {
+        Self { remote: Some(Arc::new(Remote::writing(containerd))), ..self }
+    }
+
+    fn writer(&self) -> Option<&Containerd> {
+        self.remote.as_deref().and_then(Remote::writer)
     }
 
     /// The root directory.
@@ -164,22 +192,34 @@ impl Store {
     /// # Errors
     /// When writing fails.
     pub async fn put(&self, bytes: Bytes) -> Result<Digest, StoreError> {
+        if let Some(containerd) = self.writer() {
+            return remote::put(containerd, bytes).await;
+        }
         let inner = Arc::clone(&self.inner);
         blocking(move || inner.content.put(&bytes)).await
     }
 
-    /// Stores an index manifest with its config blob, and lists it in `index.json`.
+    /// Stores an index manifest with its config blob, and lists it in `index.json`; or in containerd, where the image's
+    /// manifest has to be then.
     ///
     /// # Errors
     /// When writing fails.
     pub async fn put_index(&self, manifest: &IndexManifest) -> Result<Descriptor, StoreError> {
+        let descriptor = |manifest: &IndexManifest, bytes: &[u8]| {
+            let mut descriptor = Descriptor::of(crate::oci::IMAGE_MANIFEST, bytes);
+            descriptor.artifact_type = Some(manifest.version.media_type().to_owned());
+            descriptor
+        };
+        if let Some(containerd) = self.writer() {
+            let bytes = remote::put_index(containerd, manifest).await?;
+            return Ok(descriptor(manifest, &bytes));
+        }
         let (inner, manifest) = (Arc::clone(&self.inner), manifest.clone());
         blocking(move || {
             inner.content.put(crate::manifest::CONFIG_BLOB)?;
             let bytes = manifest.encode();
             inner.content.put(&bytes)?;
-            let mut descriptor = Descriptor::of(crate::oci::IMAGE_MANIFEST, &bytes);
-            descriptor.artifact_type = Some(manifest.version.media_type().to_owned());
+            let descriptor = descriptor(&manifest, &bytes);
             let _guard = Lease::layout(&inner.root)?;
             inner.content.list(&descriptor)?;
             Ok(descriptor)
@@ -192,8 +232,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::Damaged`] or a failure to read.
     pub async fn get(&self, digest: &Digest, limit: u64) -> Result<Bytes, StoreError> {
-        let (inner, digest) = (Arc::clone(&self.inner), digest.clone());
-        blocking(move || inner.content.get(&digest, limit)).await
+        let (inner, wanted) = (Arc::clone(&self.inner), digest.clone());
+        let here = blocking(move || inner.content.get(&wanted, limit)).await;
+        match (here, &self.remote) {
+            (Err(StoreError::Missing(missing)), Some(remote)) => {
+                remote.get(digest, limit).await?.ok_or(StoreError::Missing(missing))
+            }
+            (here, _) => here,
+        }
     }
 
     /// Reads and parses an index manifest.
@@ -209,14 +255,33 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Damaged`] when the size is wrong.
-    pub fn stream(&self, descriptor: &Descriptor) -> Result<ByteStream, StoreError> {
-        self.inner.content.stream(descriptor)
+    pub async fn stream(&self, descriptor: &Descriptor) -> Result<ByteStream, StoreError> {
+        match (self.inner.content.stream(descriptor), &self.remote) {
+            (Err(StoreError::Missing(missing)), Some(remote)) => {
+                remote.stream(descriptor).await?.ok_or(StoreError::Missing(missing))
+            }
+            (here, _) => here,
+        }
     }
 
-    /// Whether a blob is there and has its digest.
-    pub async fn verify(&self, digest: &Digest) -> bool {
-        let (inner, digest) = (Arc::clone(&self.inner), digest.clone());
-        blocking(move || Ok(inner.content.verify(&digest))).await.unwrap_or(false)
+    /// Makes sure that a blob of an earlier build is intact and where new blobs go, and copies it there if it is only in
+    /// the other place. `false` if it has to be built again.
+    ///
+    /// # Errors
+    /// When containerd, which new blobs go to, fails.
+    pub async fn adopt(&self, digest: &Digest, size: u64) -> Result<bool, StoreError> {
+        let (inner, wanted) = (Arc::clone(&self.inner), digest.clone());
+        let blob = Descriptor::new("", digest.clone(), size);
+        if let Some(containerd) = self.writer() {
+            if remote::adopt(containerd, &blob).await? {
+                return Ok(true);
+            }
+        } else if blocking(move || Ok(inner.content.verify(&wanted))).await? {
+            return Ok(true);
+        }
+        let Ok(bytes) = self.get(digest, size).await else { return Ok(false) };
+        self.put(bytes).await?;
+        Ok(true)
     }
 
     /// Adds records, replacing those with the same key.
@@ -248,10 +313,20 @@ impl Store {
         chosen: impl Fn(&Record) -> bool + Send + 'static,
     ) -> Result<Removed, StoreError> {
         let store = self.clone();
-        blocking(move || store.remove_blocking(&chosen)).await
+        let (removed, gone) = blocking(move || store.remove_blocking(&chosen)).await?;
+        if let Some(remote) = &self.remote {
+            for (index, image) in gone {
+                remote.forget(&index, &image).await?;
+            }
+        }
+        Ok(removed)
     }
 
-    fn remove_blocking(&self, chosen: &dyn Fn(&Record) -> bool) -> Result<Removed, StoreError> {
+    /// Also gives the indexes that no record names any more, each with its image's manifest.
+    fn remove_blocking(
+        &self,
+        chosen: &dyn Fn(&Record) -> bool,
+    ) -> Result<(Removed, Vec<(Digest, Digest)>), StoreError> {
         let Inner { root, content, database } = &*self.inner;
         let _exclusive = Lease::exclusive(&root.join("artifacts.lock"))?;
         let (removed, kept): (Vec<_>, Vec<_>) = database
@@ -262,17 +337,21 @@ impl Store {
         let mut result =
             Removed { indexes: removed.len(), shared: self.has_reference_state(), ..Removed::default() };
         if removed.is_empty() {
-            return Ok(result);
+            return Ok((result, Vec::new()));
         }
         let kept_digests: Vec<Digest> = kept.into_iter().map(|record| record.digest).collect();
-        let gone: Vec<Digest> = removed
+        let mut orphans: Vec<(Digest, Digest)> = removed
             .iter()
-            .map(|record| record.digest.clone())
-            .filter(|digest| !kept_digests.contains(digest))
+            .filter(|record| !kept_digests.contains(&record.digest))
+            .map(|record| (record.digest.clone(), record.oci_digest.clone()))
             .collect();
+        orphans.sort();
+        orphans.dedup();
+        let gone: Vec<Digest> = orphans.iter().map(|(digest, _)| digest.clone()).collect();
         if result.shared {
             database.remove(&removed)?;
-            return Ok(result);
+            // Those in containerd may be the reference's as well.
+            return Ok((result, Vec::new()));
         }
 
         // Everything else that `index.json` lists counts as in use, whoever wrote it.
@@ -305,7 +384,7 @@ impl Store {
             }
         }
         content.clean_ingest();
-        Ok(result)
+        Ok((result, orphans))
     }
 }
 

@@ -73,11 +73,11 @@ async fn damage_is_found_on_reading_and_mended_on_writing() {
     std::fs::write(&path, b"hullo").unwrap();
     assert!(matches!(store.get(&digest, 10).await, Err(StoreError::Damaged(..))));
     assert!(!store.verify(&digest).await);
-    let mut stream = store.stream(&Descriptor::new("t", digest.clone(), 5)).unwrap();
+    let mut stream = store.stream(&Descriptor::new("t", digest.clone(), 5)).await.unwrap();
     use futures::StreamExt;
     assert!(stream.next().await.unwrap().is_ok());
     assert!(stream.next().await.unwrap().is_err());
-    assert!(store.stream(&Descriptor::new("t", digest.clone(), 6)).is_err());
+    assert!(store.stream(&Descriptor::new("t", digest.clone(), 6)).await.is_err());
     store.put(Bytes::from_static(b"hello")).await.unwrap();
     assert_eq!(store.get(&digest, 10).await.unwrap(), b"hello".as_slice());
     assert!(matches!(store.get(&digest, 4).await, Err(StoreError::Damaged(..))));

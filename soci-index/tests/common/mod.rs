@@ -10,11 +10,19 @@ use tempfile::TempDir;
 /// `soci` with a store of its own.
 pub(crate) struct Soci {
     dir: TempDir,
+    /// containerd's socket.
+    containerd: Option<String>,
 }
 
 impl Soci {
+    /// That leaves a containerd of this machine alone.
     pub(crate) fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self { dir: tempfile::tempdir().unwrap(), containerd: None }
+    }
+
+    /// That uses the containerd at this socket.
+    pub(crate) fn with_containerd(address: &str) -> Self {
+        Self { containerd: Some(address.to_owned()), ..Self::new() }
     }
 
     /// A directory for the test's files.
@@ -33,6 +41,13 @@ impl Soci {
     }
 
     pub(crate) fn run_with_input(&self, args: &[&str], input: &str) -> Run {
+        let mut command = self.command();
+        command.args(args).write_stdin(input);
+        Run(command.output().unwrap())
+    }
+
+    /// The command without arguments.
+    pub(crate) fn command(&self) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::cargo_bin("soci").unwrap();
         // Nothing of the user's: no credentials, no store, no mirrors.
         command
@@ -40,9 +55,13 @@ impl Soci {
             .env("HOME", self.dir.path())
             .env("PATH", "/usr/bin:/bin")
             .current_dir(self.dir.path());
-        command.arg("--root").arg(self.root()).args(args).write_stdin(input);
+        command.arg("--root").arg(self.root());
+        match &self.containerd {
+            Some(address) => command.env("CONTAINERD_ADDRESS", address),
+            None => command.arg("--content-store=soci"),
+        };
         command.timeout(std::time::Duration::from_secs(60));
-        Run(command.output().unwrap())
+        command
     }
 
     /// Runs `soci`, which has to succeed, and returns its standard output.

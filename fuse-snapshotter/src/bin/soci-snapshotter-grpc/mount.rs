@@ -91,6 +91,11 @@ fn origin(args: &MountArgs, root: PathBuf) -> anyhow::Result<Origin> {
         }
         SourceSpec::Layout(path, selector) => Arc::new(LayoutSource::directory(path, selector)?),
         SourceSpec::Archive(path, selector) => Arc::new(LayoutSource::archive(path, selector)?),
+        SourceSpec::Containerd(_) => {
+            anyhow::bail!(
+                "what containerd has is no lazy image: mount it from its registry, a layout or an archive"
+            )
+        }
     };
     // Looking into the store is worth something only where `soci create` has made one.
     let store = root.join("content").is_dir().then(|| Store::open(root)).transpose()?;

@@ -1,35 +1,119 @@
 //! What the commands share: the store, and how to get at images.
 
+use std::future::Future;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::bail;
 use registry::Client;
+use soci_index::containerd::{self, Containerd, ContainerdError, Endpoint};
 use soci_index::image::PlatformChoice;
 use soci_index::registry_args::RegistryArgs;
-use soci_index::source::{ImageSource, LayoutSource, RegistrySource, SourceSpec};
+use soci_index::source::{ContainerdSource, ImageSource, LayoutSource, RegistrySource, SourceSpec};
 use soci_index::store::{self, Store};
 
-use crate::args::{ContentStore, Globals, PlatformArgs};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{ContentStore, Globals, ImageArg, PlatformArgs};
 use crate::output::Output;
 
 /// One run of the program.
 pub(crate) struct App {
     pub(crate) output: Arc<Output>,
     root: PathBuf,
+    endpoint: Endpoint,
+    /// Whether containerd may be asked for images and artifacts.
+    use_containerd: bool,
+    /// Whether the user named containerd, and so wants to know if it does not answer.
+    expects_containerd: bool,
 }
 
 impl App {
-    pub(crate) fn new(globals: Globals, output: &Arc<Output>) -> anyhow::Result<Self> {
-        if globals.content_store == ContentStore::Containerd {
-            bail!(
-                "--content-store containerd is not supported yet; leave it out to keep artifacts under --root, where \
-                 soci-snapshotter-grpc finds them"
-            );
+    pub(crate) fn new(globals: Globals, output: &Arc<Output>) -> Self {
+        let address = globals.address.as_deref().unwrap_or(containerd::DEFAULT_ADDRESS);
+        Self {
+            output: Arc::clone(output),
+            root: globals.root.unwrap_or_else(store::default_root),
+            endpoint: Endpoint::new(address, &globals.namespace),
+            use_containerd: globals.content_store != Some(ContentStore::Soci),
+            expects_containerd: globals.address.is_some() || globals.content_store.is_some(),
         }
-        let address = globals.address.strip_prefix("unix://").unwrap_or(&globals.address);
-        tracing::debug!(address, namespace = globals.namespace, "containerd is not used");
-        Ok(Self { output: Arc::clone(output), root: globals.root.unwrap_or_else(store::default_root) })
+    }
+
+    /// containerd, for commands that cannot do without.
+    pub(crate) async fn containerd(&self) -> anyhow::Result<Containerd> {
+        Ok(self.endpoint.connect().await?)
+    }
+
+    /// Whether artifacts of an image that containerd has go to containerd.
+    pub(crate) fn keeps_in_containerd(&self) -> bool {
+        self.use_containerd
+    }
+
+    /// The image in containerd, if containerd answers and has it; says which it is unless `quiet`. Where there is no
+    /// containerd, nothing is said and nothing waited for.
+    pub(crate) async fn in_containerd(
+        &self,
+        image: &ImageArg,
+        quiet: bool,
+    ) -> anyhow::Result<Option<(Containerd, ContainerdSource)>> {
+        if !(self.use_containerd && image.may_be_in_containerd()) {
+            return Ok(None);
+        }
+        let say = |text: std::fmt::Arguments<'_>| {
+            if !quiet {
+                self.output.note(text);
+            }
+        };
+        let containerd = match self.endpoint.connect().await {
+            Ok(containerd) => containerd,
+            Err(ContainerdError::Connect { source, .. })
+                if !self.expects_containerd
+                    && matches!(
+                        source.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    ) =>
+            {
+                tracing::debug!(endpoint = %self.endpoint, "no containerd here");
+                return Ok(None);
+            }
+            Err(error) => {
+                say(format_args!("{error}; reading {} from its registry", image.spec));
+                return Ok(None);
+            }
+        };
+        let found = ContainerdSource::find(&containerd, &image.text).await;
+        match found {
+            Ok(Some(source)) => {
+                say(format_args!("reading {} from {}", source.image_name(), self.endpoint));
+                Ok(Some((containerd, source)))
+            }
+            Ok(None) => {
+                say(format_args!(
+                    "{} does not have {}; reading it from its registry",
+                    self.endpoint, image.spec
+                ));
+                Ok(None)
+            }
+            Err(error) => {
+                say(format_args!("{error}; reading {} from its registry", image.spec));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The image `name`, which has to be in containerd.
+    pub(crate) async fn of_containerd(&self, name: &str) -> anyhow::Result<(Containerd, ContainerdSource)> {
+        let containerd = self.containerd().await?;
+        match ContainerdSource::find(&containerd, name).await? {
+            Some(source) => Ok((containerd, source)),
+            None => bail!(
+                "{} has no image {name}; `ctr --namespace {} image ls` shows what it has",
+                self.endpoint,
+                self.endpoint.namespace()
+            ),
+        }
     }
 
     /// The artifact store.
@@ -43,11 +127,11 @@ impl App {
                 self.root.display()
             ));
         }
-        Ok(store)
+        Ok(if self.use_containerd { store.reading_containerd(self.endpoint.clone()) } else { store })
     }
 
-    /// Opens an image.
-    pub(crate) fn image(
+    /// Opens an image where its text says that it is; a reference means a registry.
+    pub(crate) async fn image(
         &self,
         spec: SourceSpec,
         registry: &RegistryArgs,
@@ -58,6 +142,7 @@ impl App {
             }
             SourceSpec::Layout(path, selector) => Arc::new(LayoutSource::directory(path, selector)?),
             SourceSpec::Archive(path, selector) => Arc::new(LayoutSource::archive(path, selector)?),
+            SourceSpec::Containerd(name) => Arc::new(self.of_containerd(&name).await?.1),
         })
     }
 }
@@ -65,6 +150,22 @@ impl App {
 /// A client for the registry `host` with the user's settings.
 pub(crate) fn client(args: &RegistryArgs, host: &str) -> anyhow::Result<Client> {
     Ok(args.client(host, concat!("soci/", env!("CARGO_PKG_VERSION")))?)
+}
+
+/// Ctrl-C, or SIGTERM.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
+
+/// Does `work` until the user has enough of it, so that what it holds elsewhere, such as a lease, is given back.
+pub(crate) async fn interruptible<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => Err(Interrupted.into()),
+        _ = terminate.recv() => Err(Interrupted.into()),
+    }
 }
 
 impl PlatformArgs {

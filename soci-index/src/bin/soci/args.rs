@@ -5,13 +5,15 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use registry::Digest;
+use soci_index::containerd;
 use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
-use soci_index::source::SourceSpec;
+use soci_index::source::{SourceError, SourceSpec};
 
 use crate::table::parse_go_duration;
 
@@ -23,8 +25,8 @@ const VERSION: &str = concat!("version v", env!("CARGO_PKG_VERSION"), " ", env!(
 /// A SOCI index lets a container start before its image is downloaded: it names a table of contents with decompressor
 /// checkpoints (a zTOC) for each large layer, so that a snapshotter can fetch just the parts that are read.
 ///
-/// `soci create` reads the image from where it is (a registry, an OCI layout, an OCI archive), needs neither containerd
-/// nor root, and keeps no copy of the layers.
+/// `soci create` reads the image from where it is (containerd, a registry, an OCI layout, an OCI archive), needs neither
+/// containerd nor root, and keeps no copy of the layers. `soci pull` is for hosts with containerd and a snapshotter.
 #[derive(Debug, Parser)]
 #[command(
     name = "soci",
@@ -45,11 +47,15 @@ Examples:
   Index an image in an OCI layout, as skopeo writes it:
     soci create oci:./app:v1
 
+  Pull an image into containerd, lazily where it has an index, and run it:
+    soci pull registry.example.com/app:v1
+    ctr run --snapshotter soci registry.example.com/app:v1 app
+
   See what there is:
     soci index list
     soci ztoc info sha256:…
 
-Exit status: 0 success, 1 failure, 2 wrong usage."
+Exit status: 0 success, 1 failure, 2 wrong usage, 130 interrupted."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -62,26 +68,23 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Globals {
-    /// Address of containerd's socket. Accepted for compatibility; containerd is not needed
+    /// containerd's socket, a path or unix://PATH [default: /run/containerd/containerd.sock]
     #[arg(
         long,
         short,
         global = true,
         value_name = "SOCKET",
         env = "CONTAINERD_ADDRESS",
-        default_value = "/run/containerd/containerd.sock",
-        hide_default_value = true,
         hide_env_values = true
     )]
-    pub(crate) address: String,
-    /// Namespace of containerd. Accepted for compatibility; containerd is not needed
+    pub(crate) address: Option<String>,
+    /// containerd's namespace. Kubernetes uses k8s.io, Docker moby
     #[arg(
         long,
         short,
         global = true,
         env = "CONTAINERD_NAMESPACE",
-        default_value = "default",
-        hide_default_value = true,
+        default_value = containerd::DEFAULT_NAMESPACE,
         hide_env_values = true
     )]
     pub(crate) namespace: String,
@@ -91,10 +94,11 @@ pub(crate) struct Globals {
     /// Log what is done, to stderr
     #[arg(long, global = true)]
     pub(crate) debug: bool,
-    /// Where artifacts are kept
-    #[arg(long, global = true, value_name = "STORE", default_value = "soci")]
-    pub(crate) content_store: ContentStore,
-    /// Root directory of the artifact store [default: /var/lib/soci-snapshotter-grpc for root, otherwise
+    /// Where artifacts are kept: `containerd` keeps those of an image that containerd has in its content store, and others
+    /// under --root; `soci` keeps all under --root and leaves containerd alone [default: containerd]
+    #[arg(long, global = true, value_name = "STORE", hide_possible_values = true)]
+    pub(crate) content_store: Option<ContentStore>,
+    /// Root directory of the artifact store and of what is known about artifacts [default: /var/lib/soci-snapshotter-grpc for root, otherwise
     /// soci-snapshotter-grpc in $XDG_DATA_HOME or ~/.local/share]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) root: Option<PathBuf>,
@@ -106,9 +110,9 @@ pub(crate) struct Globals {
 /// Values of `--content-store`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ContentStore {
-    /// The artifact store under --root.
+    /// The artifact store under --root, and nothing else.
     Soci,
-    /// containerd's content store (not supported yet).
+    /// containerd's content store, for images that containerd has.
     Containerd,
 }
 
@@ -116,6 +120,7 @@ pub(crate) enum ContentStore {
 pub(crate) enum Command {
     Create(CreateArgs),
     Push(PushArgs),
+    Pull(PullArgs),
     /// List, show and remove SOCI indexes
     Index {
         #[command(subcommand)]
@@ -168,14 +173,43 @@ pub(crate) enum Optimization {
     Xattr,
 }
 
+/// An image as the user wrote it.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageArg {
+    /// What it means.
+    pub(crate) spec: SourceSpec,
+    /// The text, which may be a name in containerd.
+    pub(crate) text: String,
+}
+
+impl ImageArg {
+    /// Whether containerd is asked first: for a reference without a transport.
+    pub(crate) fn may_be_in_containerd(&self) -> bool {
+        matches!(self.spec, SourceSpec::Registry(_)) && !self.text.starts_with("docker:")
+    }
+}
+
+impl FromStr for ImageArg {
+    type Err = SourceError;
+
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        Ok(Self { spec: text.parse()?, text: text.to_owned() })
+    }
+}
+
 /// Build the SOCI index of an image
 ///
 /// Each platform asked for gets an index, and each layer that is large enough a zTOC, in one pass over its bytes.
 ///
 /// IMAGE is
-///   REF or docker://REF       an image in a registry
+///   REF                       an image in containerd if containerd runs here and has it, else in a registry
+///   containerd:NAME           an image in containerd (see --address and --namespace)
+///   docker://REF              an image in a registry
 ///   oci:DIR[:TAG]             an image in an OCI layout
 ///   oci-archive:FILE[:TAG]    an image in an OCI archive (an uncompressed tar)
+///
+/// The indexes of an image in containerd are kept in containerd as well, as long as the image is. A
+/// layer that containerd never had, because it was pulled lazily, can only be indexed from the registry.
 ///
 /// A layer that cannot be indexed (damaged, sparse files, an unsupported compression) is left out
 /// with a warning; the others are still read lazily. A zTOC that the store has already is used
@@ -186,15 +220,16 @@ pub(crate) enum Optimization {
     after_long_help = "\
 Examples:
   soci create registry.example.com/app:v1
+  soci create --namespace k8s.io containerd:registry.example.com/app:v1
   soci create --push --all-platforms registry.example.com/app:v1
   soci create --min-layer-size 0 --span-size 1048576 oci:./app:v1
   skopeo copy docker-archive:app.tar oci:./app:v1 && soci create oci:./app:v1
   soci create oci-archive:app.tar --push-to registry.example.com/app"
 )]
 pub(crate) struct CreateArgs {
-    /// The image: REF, docker://REF, oci:DIR[:TAG] or oci-archive:FILE[:TAG]
+    /// The image: REF, containerd:NAME, docker://REF, oci:DIR[:TAG] or oci-archive:FILE[:TAG]
     #[arg(value_name = "IMAGE")]
-    pub(crate) image: SourceSpec,
+    pub(crate) image: ImageArg,
     #[command(flatten)]
     pub(crate) platforms: PlatformArgs,
     /// Uncompressed bytes between checkpoints. Smaller spans mean smaller reads and larger zTOCs (32 KiB a span)
@@ -229,7 +264,8 @@ pub(crate) struct CreateArgs {
 
 /// Push SOCI indexes to the registry that has their image
 ///
-/// The newest index of each platform goes to the repository of REF. The registry has to have the image; the index is found by the digest of its manifest, so that an index that was built
+/// The newest index of each platform goes to the repository of REF, from the artifact store or from
+/// containerd, wherever it is. The registry has to have the image; the index is found by the digest of its manifest, so that an index that was built
 /// from an OCI layout can be pushed to wherever the same image went.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
@@ -251,6 +287,54 @@ pub(crate) struct PushArgs {
     /// Accepted for compatibility
     #[arg(long, hide = true, env = "CONTAINERD_SNAPSHOTTER", hide_env_values = true)]
     pub(crate) snapshotter: Option<String>,
+    #[command(flatten)]
+    pub(crate) registry: RegistryArgs,
+}
+
+/// Pull an image into containerd through a snapshotter, so that it can be run
+///
+/// Does what `nerdctl pull` does, for those who have only `ctr`, which does not tell a snapshotter what it needs to know:
+/// the soci snapshotter gets the image's name and layers, mounts the layers that have an index lazily, and the others are
+/// downloaded. With an ordinary snapshotter (--snapshotter overlayfs) it is an ordinary pull.
+///
+/// containerd shows the image when all of it is there. What an interrupted pull leaves is collected by containerd, or
+/// used by the next pull.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  soci pull registry.example.com/app:v1
+  ctr run --rm --tty --snapshotter soci registry.example.com/app:v1 app sh
+
+  soci pull --namespace k8s.io registry.example.com/app:v1
+  soci pull --snapshotter overlayfs --platform linux/arm64 redis:7")]
+pub(crate) struct PullArgs {
+    /// The image in its registry. containerd gets it under its full name (redis is docker.io/library/redis:latest)
+    #[arg(value_name = "REF")]
+    pub(crate) image: registry::Reference,
+    /// containerd's snapshotter that is to hold the layers
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "CONTAINERD_SNAPSHOTTER",
+        default_value = "soci",
+        hide_env_values = true
+    )]
+    pub(crate) snapshotter: String,
+    /// The SOCI index to use, instead of the one that the snapshotter finds
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) soci_index_digest: Option<Digest>,
+    /// Platform as os/arch[/variant] [default: this machine's]
+    #[arg(long, short, value_name = "PLATFORM")]
+    pub(crate) platform: Option<Platform>,
+    /// Layers that are downloaded at the same time
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) max_concurrent_downloads: u16,
+    /// Print only the image's name
+    #[arg(long, short, conflicts_with = "json")]
+    pub(crate) quiet: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }
@@ -351,7 +435,7 @@ pub(crate) struct GetFileArgs {
     pub(crate) output: Option<PathBuf>,
     /// Read the layer from this image [default: the image given to `soci create`]
     #[arg(long, value_name = "IMAGE")]
-    pub(crate) image: Option<SourceSpec>,
+    pub(crate) image: Option<ImageArg>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
 }

@@ -3,9 +3,12 @@
 use std::io;
 
 use soci_index::build::CreateError;
+use soci_index::containerd::ContainerdError;
+use soci_index::pull::PullError;
 use soci_index::push::PushError;
 use soci_index::source::SourceError;
 use soci_index::store::StoreError;
+use tonic::Code;
 
 /// The hint for an error, if there is something useful to say.
 pub(crate) fn hint(error: &anyhow::Error) -> Option<&'static str> {
@@ -27,11 +30,44 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<&'static str> {
                 _ => None,
             };
         }
+        if let Some(error) = cause.downcast_ref::<PullError>() {
+            return match error {
+                PullError::Containerd(error) => containerd(error),
+                PullError::Source(error) => source(error),
+                _ => None,
+            };
+        }
+        if let Some(error) = cause.downcast_ref::<ContainerdError>() {
+            return containerd(error);
+        }
         cause
             .downcast_ref::<SourceError>()
             .and_then(source)
             .or_else(|| cause.downcast_ref::<StoreError>().and_then(store))
     })
+}
+
+fn containerd(error: &ContainerdError) -> Option<&'static str> {
+    match error {
+        ContainerdError::Connect { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Some("containerd's socket belongs to root: try sudo")
+        }
+        ContainerdError::Connect { .. } => {
+            Some("is containerd running? If its socket is elsewhere, say where: --address SOCKET")
+        }
+        ContainerdError::NoSnapshotter { name, .. } if name == "soci" => Some(
+            "add the snapshotter to containerd's config.toml and restart containerd:\n  [proxy_plugins.soci]\n  type = \
+             \"snapshot\"\n  address = \"/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock\"\nor pull with one that \
+             containerd has: --snapshotter overlayfs",
+        ),
+        ContainerdError::NoSnapshotter { .. } => Some("choose one with --snapshotter"),
+        ContainerdError::Refused { code: Code::Unavailable, operation, .. }
+            if operation.contains("snapshot") =>
+        {
+            Some("the snapshotter does not answer: is soci-snapshotter-grpc running?")
+        }
+        _ => None,
+    }
 }
 
 fn source(error: &SourceError) -> Option<&'static str> {

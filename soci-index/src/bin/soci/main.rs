@@ -46,10 +46,11 @@ async fn within(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
 }
 
 async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
-    let app = App::new(cli.globals, output)?;
+    let app = App::new(cli.globals, output);
     match cli.command {
         Command::Create(args) => commands::create::run(&app, args).await,
         Command::Push(args) => commands::push::run(&app, args).await,
+        Command::Pull(args) => commands::pull::run(&app, args).await,
         Command::Index { command } => match command {
             IndexCommand::List(args) => commands::index::list(&app, args).await,
             IndexCommand::Info(args) => commands::index::info(&app, args).await,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::MultiProgress;
 
+use crate::app::Interrupted;
 use crate::hints;
 
 /// Where the command's words go. Progress bars step aside while it writes.
@@ -65,13 +66,15 @@ impl Output {
         if self.closed.load(Ordering::Relaxed) && error.chain().any(closed) {
             return ExitCode::SUCCESS;
         }
+        let interrupted = error.is::<Interrupted>();
         self.aside(|| {
             eprintln!("soci: {}", message(&error));
             if let Some(hint) = hints::hint(&error) {
                 eprintln!("hint: {hint}");
             }
         });
-        ExitCode::FAILURE
+        // What a shell reports for a program that SIGINT ended.
+        if interrupted { ExitCode::from(130) } else { ExitCode::FAILURE }
     }
 
     fn aside<T>(&self, write: impl FnOnce() -> T) -> T {

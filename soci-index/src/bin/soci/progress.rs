@@ -1,4 +1,4 @@
-//! Builds and pushes as lines and progress bars.
+//! Builds, pushes and pulls as lines and progress bars.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -8,33 +8,24 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use registry::{Descriptor, Digest};
 use soci_index::build::{LayerEvent, Progress};
 use soci_index::platform::Platform;
+use soci_index::pull::{LayerOutcome, PullEvent, PullProgress};
 use soci_index::push::{PushEvent, PushProgress};
 
 use crate::output::Output;
 
-/// Shows a build. Lines on stdout are the reference's, word for word.
-pub(crate) struct BuildView {
-    output: Arc<Output>,
-    /// Whether lines about layers are wanted.
-    lines: bool,
+/// A bar on the terminal for each layer that is being read; nothing where stderr is no terminal.
+struct Bars {
     bars: Option<MultiProgress>,
     open: Mutex<HashMap<Digest, ProgressBar>>,
 }
 
-impl BuildView {
-    pub(crate) fn new(output: Arc<Output>, lines: bool) -> Self {
+impl Bars {
+    fn new(output: &Output) -> Self {
         let bars = std::io::stderr().is_terminal().then(MultiProgress::new);
         if let Some(bars) = &bars {
             output.attach(bars.clone());
         }
-        Self { output, lines, bars, open: Mutex::default() }
-    }
-
-    fn line(&self, text: impl std::fmt::Display) {
-        if self.lines {
-            // A closed stdout shows again when the result is printed.
-            let _ = self.output.line(text);
-        }
+        Self { bars, open: Mutex::default() }
     }
 
     fn start(&self, layer: &Descriptor) {
@@ -49,7 +40,7 @@ impl BuildView {
         open.insert(layer.digest.clone(), bar);
     }
 
-    fn with_bar(&self, layer: &Descriptor, act: impl FnOnce(&ProgressBar)) {
+    fn with(&self, layer: &Descriptor, act: impl FnOnce(&ProgressBar)) {
         if let Ok(open) = self.open.lock()
             && let Some(bar) = open.get(&layer.digest)
         {
@@ -58,12 +49,34 @@ impl BuildView {
     }
 }
 
+/// Shows a build. Lines on stdout are the reference's, word for word.
+pub(crate) struct BuildView {
+    output: Arc<Output>,
+    /// Whether lines about layers are wanted.
+    lines: bool,
+    bars: Bars,
+}
+
+impl BuildView {
+    pub(crate) fn new(output: Arc<Output>, lines: bool) -> Self {
+        let bars = Bars::new(&output);
+        Self { output, lines, bars }
+    }
+
+    fn line(&self, text: impl std::fmt::Display) {
+        if self.lines {
+            // A closed stdout shows again when the result is printed.
+            let _ = self.output.line(text);
+        }
+    }
+}
+
 impl Progress for BuildView {
     fn layer(&self, layer: &Descriptor, event: LayerEvent<'_>) {
         match &event {
-            LayerEvent::Started => self.start(layer),
-            LayerEvent::Advanced(bytes) => self.with_bar(layer, |bar| bar.inc(*bytes)),
-            _ => self.with_bar(layer, ProgressBar::finish_and_clear),
+            LayerEvent::Started => self.bars.start(layer),
+            LayerEvent::Advanced(bytes) => self.bars.with(layer, |bar| bar.inc(*bytes)),
+            _ => self.bars.with(layer, ProgressBar::finish_and_clear),
         }
         let digest = &layer.digest;
         match event {
@@ -81,6 +94,43 @@ impl Progress for BuildView {
 
     fn platform_skipped(&self, platform: &Platform, reason: &str) {
         self.output.warn(format_args!("platform {platform} gets no index: {reason}"));
+    }
+}
+
+/// Shows a pull.
+pub(crate) struct PullView {
+    output: Arc<Output>,
+    lines: bool,
+    bars: Bars,
+}
+
+impl PullView {
+    pub(crate) fn new(output: Arc<Output>, lines: bool) -> Self {
+        let bars = Bars::new(&output);
+        Self { output, lines, bars }
+    }
+}
+
+impl PullProgress for PullView {
+    fn layer(&self, layer: &Descriptor, event: PullEvent) {
+        match event {
+            PullEvent::Downloading => self.bars.start(layer),
+            PullEvent::Advanced(bytes) => self.bars.with(layer, |bar| bar.inc(bytes)),
+            PullEvent::Unpacking | PullEvent::Cancelled => {
+                self.bars.with(layer, ProgressBar::finish_and_clear)
+            }
+            PullEvent::Done(outcome) if self.lines => {
+                let words = match outcome {
+                    LayerOutcome::Present => "there already",
+                    LayerOutcome::Lazy => "lazy",
+                    LayerOutcome::Local => "unpacked by the snapshotter",
+                    LayerOutcome::Downloaded => "downloaded and unpacked",
+                };
+                // A closed stdout shows again when the result is printed.
+                let _ = self.output.line(format_args!("layer {}: {words}", layer.digest));
+            }
+            PullEvent::Done(_) => {}
+        }
     }
 }
 

@@ -3,29 +3,90 @@
 use std::sync::Arc;
 
 use anyhow::bail;
+use registry::Reference;
 use serde_json::json;
 use soci_index::build::{self, BuildOptions, CreatedIndex};
-use soci_index::source::SourceSpec;
+use soci_index::containerd::{Containerd, labels};
+use soci_index::source::{ImageSource, SourceSpec};
+use soci_index::store::Store;
 
 use super::push;
-use crate::app::{App, client};
+use crate::app::{App, client, interruptible};
 use crate::args::{CreateArgs, Optimization};
 use crate::progress::BuildView;
 
 pub(crate) async fn run(app: &App, args: CreateArgs) -> anyhow::Result<()> {
-    let destination = match (&args.push_to, args.push, &args.image) {
-        (Some(reference), _, _) => Some(reference.clone()),
-        (None, true, SourceSpec::Registry(reference)) => Some(reference.clone()),
-        (None, true, _) => {
-            bail!(
-                "--push needs an image in a registry; for {} say where the same image is: --push-to REF",
-                args.image
-            )
-        }
-        (None, false, _) => None,
+    let destination = destination(&args)?;
+    let found = match &args.image.spec {
+        SourceSpec::Containerd(name) => Some(app.of_containerd(name).await?),
+        _ => app.in_containerd(&args.image, args.quiet).await?,
     };
     let store = app.store()?;
-    let source = app.image(args.image.clone(), &args.registry)?;
+    let Some((containerd, source)) = found else {
+        let source = app.image(args.image.spec.clone(), &args.registry).await?;
+        build(app, &args, source, &store, destination.as_ref()).await?;
+        return Ok(());
+    };
+    if !app.keeps_in_containerd() {
+        build(app, &args, Arc::new(source), &store, destination.as_ref()).await?;
+        return Ok(());
+    }
+    let work = async {
+        // Until the labels are there, the lease keeps what is written. Dropped with an interrupted build, it ends as well.
+        let lease = containerd.lease().await?;
+        let name = source.image_name().to_owned();
+        let store = store.writing_containerd(lease.containerd().clone());
+        let created = build(app, &args, Arc::new(source), &store, destination.as_ref()).await;
+        if let Ok(created) = &created {
+            label_image(app, lease.containerd(), &name, created).await;
+        }
+        lease.release().await;
+        created.map(|_| ())
+    };
+    interruptible(work).await
+}
+
+/// Where the indexes are to be pushed.
+fn destination(args: &CreateArgs) -> anyhow::Result<Option<Reference>> {
+    let image = &args.image.spec;
+    match (&args.push_to, args.push, image) {
+        (Some(reference), _, _) => Ok(Some(reference.clone())),
+        (None, false, _) => Ok(None),
+        (None, true, SourceSpec::Registry(reference)) => Ok(Some(reference.clone())),
+        (None, true, SourceSpec::Containerd(name)) if name.parse::<Reference>().is_ok() => {
+            Ok(Some(name.parse()?))
+        }
+        (None, true, _) => {
+            bail!(
+                "--push needs an image in a registry; for {image} say where the same image is: --push-to REF"
+            )
+        }
+    }
+}
+
+/// Makes containerd's record of the image keep its indexes, under the reference's name (which has room for one) and under
+/// one for each. The image's manifests keep them already, so a failure is no more than worth knowing.
+async fn label_image(app: &App, containerd: &Containerd, name: &str, created: &[CreatedIndex]) {
+    let mut keep = labels::Labels::new();
+    for index in created {
+        let digest = &index.index.digest;
+        keep.insert(labels::SOCI_INDEX.to_owned(), digest.to_string());
+        keep.insert(labels::soci_index(digest), digest.to_string());
+    }
+    if let Err(error) = containerd.label_image(name, keep).await {
+        app.output
+            .warn(format_args!("the indexes are stored, but the image is not labelled with them: {error}"));
+    }
+}
+
+/// Builds the indexes, pushes them if that is asked for, and prints what came of it.
+async fn build(
+    app: &App,
+    args: &CreateArgs,
+    source: Arc<dyn ImageSource>,
+    store: &Store,
+    destination: Option<&Reference>,
+) -> anyhow::Result<Vec<CreatedIndex>> {
     let options = BuildOptions {
         span_size: args.span_size,
         min_layer_size: args.min_layer_size,
@@ -35,7 +96,7 @@ pub(crate) async fn run(app: &App, args: CreateArgs) -> anyhow::Result<()> {
     };
     let lines = !args.quiet && !args.json;
     let view = Arc::new(BuildView::new(Arc::clone(&app.output), lines));
-    let created = build::create(source, &store, &options, &args.platforms.choice(), view).await?;
+    let created = build::create(source, store, &options, &args.platforms.choice(), view).await?;
 
     if let Some(reference) = destination {
         let client = client(&args.registry, reference.registry())?;
@@ -43,8 +104,7 @@ pub(crate) async fn run(app: &App, args: CreateArgs) -> anyhow::Result<()> {
         let quiet = !lines;
         for index in &created {
             let (image, index) = (&index.image.digest, &index.index.digest);
-            push::one(app, &client, reference.repository(), &store, image, index, &args.upload, quiet)
-                .await?;
+            push::one(app, &client, reference.repository(), store, image, index, &args.upload, quiet).await?;
         }
     }
     if args.json {
@@ -64,7 +124,7 @@ pub(crate) async fn run(app: &App, args: CreateArgs) -> anyhow::Result<()> {
             ))?;
         }
     }
-    Ok(())
+    Ok(created)
 }
 
 fn as_json(index: &CreatedIndex) -> serde_json::Value {

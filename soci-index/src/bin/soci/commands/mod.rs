@@ -2,5 +2,6 @@
 
 pub(crate) mod create;
 pub(crate) mod index;
+pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod ztoc;

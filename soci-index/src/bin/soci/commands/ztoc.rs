@@ -4,19 +4,21 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use registry::{Descriptor, Digest};
+use registry::{BlobReader, Descriptor, Digest};
 use serde_json::json;
 use soci_index::canonical_json::{self, Encoder};
 use soci_index::extract;
 use soci_index::manifest::{MAX_ZTOC_SIZE, ZTOC};
-use soci_index::source::SourceSpec;
+use soci_index::registry_args::RegistryArgs;
+use soci_index::source::ImageSource;
 use soci_index::store::{ArtifactKind, Record, Store};
 use ztoc::Ztoc;
 
 use crate::app::{App, names_image};
-use crate::args::{GetFileArgs, ZtocInfoArgs, ZtocListArgs};
+use crate::args::{GetFileArgs, ImageArg, ZtocInfoArgs, ZtocListArgs};
 use crate::output::Output;
 use crate::table::Table;
 
@@ -153,10 +155,7 @@ pub(crate) async fn get_file(app: &App, args: GetFileArgs) -> anyhow::Result<()>
     );
     for (image, layer) in places {
         let descriptor = Descriptor::new(ZTOC, layer, ztoc.compressed_size());
-        let opened = match app.image(image.clone(), &args.registry) {
-            Ok(source) => source.blob_reader(&descriptor).await.map_err(anyhow::Error::from),
-            Err(error) => Err(error),
-        };
+        let opened = open(app, &args.registry, &image, &descriptor).await;
         match opened {
             Ok(reader) => {
                 return match &args.output {
@@ -177,18 +176,33 @@ pub(crate) async fn get_file(app: &App, args: GetFileArgs) -> anyhow::Result<()>
                     }
                 };
             }
-            Err(error) => failed = error.context(format!("cannot read the layer from {image}")),
+            Err(error) => failed = error.context(format!("cannot read the layer from {}", image.spec)),
         }
     }
     Err(failed)
 }
 
+/// Opens a layer of an image: in containerd, if that has it, or where the image's name says.
+async fn open(
+    app: &App,
+    registry: &RegistryArgs,
+    image: &ImageArg,
+    layer: &Descriptor,
+) -> anyhow::Result<Arc<dyn BlobReader>> {
+    if let Some((_, source)) = app.in_containerd(image, true).await?
+        && let Ok(reader) = source.blob_reader(layer).await
+    {
+        return Ok(reader);
+    }
+    Ok(app.image(image.spec.clone(), registry).await?.blob_reader(layer).await?)
+}
+
 /// The images, with their layers, that a zTOC was built for.
-async fn places(store: &Store, records: &[Record], ztoc: &Digest) -> Vec<(SourceSpec, Digest)> {
+async fn places(store: &Store, records: &[Record], ztoc: &Digest) -> Vec<(ImageArg, Digest)> {
     let mut places = Vec::new();
     for record in records.iter().filter(|record| record.kind == ArtifactKind::Index) {
         let (Ok(index), Ok(image)) =
-            (store.index(&record.digest).await, record.image_ref.parse::<SourceSpec>())
+            (store.index(&record.digest).await, record.image_ref.parse::<ImageArg>())
         else {
             continue;
         };
