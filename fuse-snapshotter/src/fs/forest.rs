@@ -32,7 +32,10 @@ pub struct Forest {
 
 impl fmt::Debug for Forest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Forest").field("plantation", &self.plantation).finish_non_exhaustive()
+        // Not the trees themselves: they may have millions of inodes.
+        let plantation = self.plantation.load();
+        let names: Vec<_> = plantation.by_name().map(|planted| &planted.name).collect();
+        f.debug_struct("Forest").field("single", &self.single).field("trees", &names).finish_non_exhaustive()
     }
 }
 
@@ -161,5 +164,11 @@ impl Forest {
         let plantation = self.plantation.load();
         let counts = &plantation.tree(slot)?.counts;
         Some(Operation::ALL.iter().map(|operation| (*operation, counts.get(*operation))).collect())
+    }
+
+    /// How many state files the kernel has not forgotten.
+    #[cfg(test)]
+    pub(crate) fn state_files(&self) -> usize {
+        self.state_files.len()
     }
 }

@@ -1,8 +1,8 @@
 //! The file system itself, over plain Rust types: what [`crate::fuse`] adapts to the kernel.
 //!
 //! A [`Forest`] holds merged trees: either a single one, whose root is the root of the file system, or many, each a
-//! directory in the root. Metadata come from the [`Tree`](crate::tree::Tree)s, at once and without I/O. Contents come from the layers'
-//! caches; only [`Forest::read`] ever waits for the network.
+//! directory in the root. Metadata come from the [trees](crate::tree), at once and without I/O. Contents come from the
+//! layers' caches; only [`Forest::read`] and [`Missing::read`] ever wait for the network.
 //!
 //! A file has the same inode number in every tree that has its layer (see `number`), so that images which share a layer
 //! share its pages in the kernel's cache.

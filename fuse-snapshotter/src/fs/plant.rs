@@ -85,7 +85,8 @@ pub(super) struct SharedLayer {
 }
 
 impl SharedLayer {
-    /// A tree in which an entry of the layer is visible, and its inode there.
+    /// A tree in which an entry of the layer is visible, and its inode there. Any of them will do: what is said of an
+    /// entry comes from its zTOC, but for the number of links, which may be that of another tree.
     fn find(&self, entry: u32) -> Option<(&Arc<PlantedTree>, InodeIndex)> {
         self.trees.iter().find_map(|(planted, layer)| {
             let file = FileId { layer: *layer, entry };

@@ -8,6 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use testdata::image::{Entry, Texture};
 use testdata::need::{Need, available};
@@ -149,7 +151,12 @@ fn a_bind_mount_outlives_changes_elsewhere() {
         plant(&mounted.forest, slot, &slot.to_string(), &[(1, &base)]);
         assert_eq!(names(&mounted.path(&slot.to_string())), ["d"]);
         mounted.forest.fell(TreeSlot(slot));
+        // The kernel asks for this name anew each time, and must find the same directory.
+        assert_eq!(fs::metadata(mounted.path("one")).unwrap().ino(), fs::metadata(&target).unwrap().ino());
     }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts.lines().find(|line| line.contains(target.to_str().unwrap())).unwrap();
+    assert!(mount.contains(" /one ") && mount.contains("fuse.rawBridge soci"), "{mount}");
     assert_eq!(fs::read(target.join("d/file")).unwrap(), b"content");
     assert_eq!(names(&target), ["d"]);
     assert!(here.metadata().unwrap().is_dir());
@@ -193,8 +200,122 @@ fn state_files_are_fresh_whenever_they_are_opened() {
         assert_eq!(fs::metadata(&file).unwrap().mode(), 0o100_400);
     }
     assert_eq!(fs::metadata(&state).unwrap().mode(), 0o040_500);
+    // The kernel forgets them, and so do we.
+    for _ in 0..1000 {
+        if mounted.forest.state_files() < 10 {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(mounted.forest.state_files() < 10, "{} of 150 are kept", mounted.forest.state_files());
     let json = fs::read_to_string(state.join("layers.json")).unwrap();
     assert!(json.ends_with("}\n") && json.lines().count() == 1);
+}
+
+#[test]
+fn trees_come_and_go_while_others_look() {
+    if !can_mount() {
+        return;
+    }
+    let (rig, mounted) = (Rig::new(), Mounted::new());
+    let base = rig.layer(&[Entry::file("d/file", "content")]);
+    plant(&mounted.forest, 1, "stays", &[(1, &base)]);
+    let done = AtomicBool::new(false);
+    // More of them than there are threads that answer.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    assert!(names(&mounted.path("")).contains(&"stays".to_owned()));
+                    let _ = fs::read_dir(mounted.path("comes/d")).map(Iterator::count);
+                    let _ = fs::read(mounted.path("comes/.soci-snapshotter/layers.json"));
+                    assert_eq!(fs::read(mounted.path("stays/d/file")).unwrap(), b"content");
+                }
+            });
+        }
+        for slot in 2..300 {
+            plant(&mounted.forest, slot, "comes", &[(1, &base)]);
+            assert_eq!(fs::read(mounted.path("comes/d/file")).unwrap(), b"content");
+            mounted.forest.fell(TreeSlot(slot));
+            assert!(!mounted.path("comes").exists());
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(names(&mounted.path("")), ["stays"]);
+}
+
+/// Everything in a directory: path, inode number, owner.
+fn walk(root: &Path) -> Vec<(PathBuf, u64, u32)> {
+    let mut all = Vec::new();
+    let mut pending = vec![root.to_owned()];
+    while let Some(path) = pending.pop() {
+        let meta = fs::symlink_metadata(&path).unwrap();
+        if meta.is_dir() {
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        all.push((path.strip_prefix(root).unwrap().to_owned(), meta.ino(), meta.uid()));
+    }
+    all.sort();
+    all
+}
+
+fn overlay(lower: &[&Path], target: &Path) -> Unmount {
+    let lower: Vec<_> = lower.iter().map(|path| path.to_str().unwrap()).collect();
+    let options = std::ffi::CString::new(format!("lowerdir={},xino=on", lower.join(":"))).unwrap();
+    let flags = rustix::mount::MountFlags::RDONLY;
+    rustix::mount::mount("overlay", target, "overlay", flags, Some(options.as_c_str())).unwrap();
+    Unmount(target.to_owned())
+}
+
+#[test]
+fn containers_stack_overlayfs_on_trees() {
+    if !available(&[Need::Root, Need::Fuse, Need::Program("unshare", "util-linux")]) {
+        return;
+    }
+    let (rig, mounted) = (Rig::new(), Mounted::new());
+    let base = rig.layer(&[Entry::dir("d"), Entry::file("d/a", "a"), Entry::file("d/b", "b")]);
+    let top = rig.layer(&[Entry::file("d/c", "c"), Entry::file("e", "e")]);
+    plant(&mounted.forest, 1, "base", &[(1, &base)]);
+    plant(&mounted.forest, 2, "top", &[(2, &top)]);
+    let bound = ["base", "top"].map(|name| (mounted.beside(&format!("{name}-bound")), name));
+    let _bound = bound.each_ref().map(|(target, name)| bind(&mounted.path(name), target));
+    let merged = mounted.beside("merged");
+    let _merged = overlay(&[&bound[1].0, &bound[0].0], &merged);
+    let found = walk(&merged);
+    let paths: Vec<_> = found.iter().map(|(path, ..)| path.to_str().unwrap()).collect();
+    assert_eq!(paths, ["", "d", "d/a", "d/b", "d/c", "e"]);
+    let mut numbers: Vec<_> = found.iter().map(|(_, number, _)| *number).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(numbers.len(), paths.len());
+    for name in ["a", "b", "c"] {
+        assert_eq!(fs::read(merged.join("d").join(name)).unwrap(), name.as_bytes());
+    }
+    let device = |path: &str| fs::metadata(merged.join(path)).unwrap().dev();
+    assert_eq!(device("d"), device("d/a"));
+    mounted.forest.fell(TreeSlot(7));
+    plant(&mounted.forest, 3, "another", &[(1, &base)]);
+    assert_eq!(walk(&merged), found);
+    assert_eq!(fs::read(merged.join(".soci-snapshotter/layers.json")).unwrap().last(), Some(&b'\n'));
+
+    if mounted.mount.negotiated().unwrap().idmap {
+        let (mapped, merged) = (mounted.beside("mapped"), mounted.beside("mapped-merged"));
+        let namespace = UserNamespace::new("0 100000 65536");
+        id_mapped_clone(&mounted.path("top"), &mapped, namespace.open().as_fd()).unwrap();
+        let _mapped = Unmount(mapped.clone());
+        let _merged = overlay(&[&mapped, &mounted.beside("empty")], &merged);
+        let found = walk(&merged);
+        assert!(found.iter().all(|(_, _, owner)| *owner == 100_000), "{found:?}");
+        assert_eq!(fs::read(merged.join("d/c")).unwrap(), b"c");
+    }
+}
+
+/// Version of the kernel.
+fn kernel() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_str().unwrap();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 /// A process in a user namespace of its own, which ends when it is dropped.
@@ -231,13 +352,15 @@ impl Drop for UserNamespace {
 
 #[test]
 fn mounts_of_it_can_be_id_mapped() {
-    if !available(&[Need::Root, Need::Fuse, Need::Program("unshare", "util-linux")]) {
+    let programs = ["unshare", "setpriv"].map(|name| Need::Program(name, "util-linux"));
+    if !available(&[&[Need::Root, Need::Fuse], &programs[..]].concat()) {
         return;
     }
     let (rig, mounted) = (Rig::new(), Mounted::new());
-    if !mounted.mount.negotiated().unwrap().idmap {
-        // Before kernel 6.12.
-        assert!(mounted.mount.negotiated().unwrap().lacking.contains(&"id-mapped mounts"));
+    let negotiated = mounted.mount.negotiated().unwrap();
+    assert_eq!(negotiated.idmap, kernel() >= (6, 12), "{negotiated:?}");
+    assert_eq!(negotiated.lacking.contains(&"id-mapped mounts"), !negotiated.idmap);
+    if !negotiated.idmap {
         return;
     }
     let base = rig.layer(&[

@@ -140,7 +140,7 @@ async fn bytes_stay_until_they_are_forgotten() {
     assert!(forest.getattr(small).is_ok());
     forest.fell(TreeSlot(1));
     assert!(matches!(forest.read(second.number, 0, 1).await, Err(FsError::Stale)));
-    assert_eq!(forest.state_files.len(), 0);
+    assert_eq!(forest.state_files(), 0);
 }
 
 #[test]
@@ -152,10 +152,10 @@ fn the_oldest_ones_go_when_there_are_too_many() {
     let directory = at(&forest, "tree/.soci-snapshotter").unwrap().number;
     let look_up = || forest.lookup(directory, b"layers.json").unwrap().number;
     let files: Vec<_> = (0..1100).map(|_| look_up()).collect();
-    assert_eq!(forest.state_files.len(), 1024);
+    assert_eq!(forest.state_files(), 1024);
     assert!(forest.getattr(files[75]).is_err() && forest.getattr(files[76]).is_ok());
     // A listing that is cut off keeps nothing of what was not taken.
     files.iter().for_each(|number| forest.forget(*number));
     forest.list(directory, 0, |_, _| true).unwrap();
-    assert_eq!(forest.state_files.len(), 0);
+    assert_eq!(forest.state_files(), 0);
 }
