@@ -170,7 +170,8 @@ impl Trees {
             root: (root.mode, root.uid, root.gid),
         };
         let slot = TreeSlot(self.store.number(NUMBERS, &run.top.to_string())?);
-        let layers = opened.iter().map(|(layer, _)| (LayerSlot(layer.number()), Arc::clone(layer.lazy()))).collect();
+        let layers =
+            opened.iter().map(|(layer, _)| (LayerSlot(layer.number()), Arc::clone(layer.lazy()))).collect();
         let name = run.top.to_string();
         let inodes = tree.len();
         forest.plant(slot, &name, tree, layers, None).map_err(|error| unavailable(&error))?;
@@ -182,8 +183,11 @@ impl Trees {
             self.layers.start_background(layer, &self.runtime);
         }
         tracing::info!(
-            snapshot = run.top, layers = run.layers.len(), inodes,
-            milliseconds = started.elapsed().as_millis() as u64, "mounted a tree"
+            snapshot = run.top,
+            layers = run.layers.len(),
+            inodes,
+            milliseconds = started.elapsed().as_millis() as u64,
+            "mounted a tree"
         );
         Ok(Arc::new(planted))
     }

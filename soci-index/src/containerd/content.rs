@@ -112,7 +112,11 @@ impl Containerd {
     ///
     /// # Errors
     /// When the blob is not there or does not have that range.
-    pub async fn read_content(&self, digest: &Digest, range: Range<u64>) -> Result<ByteStream, ContainerdError> {
+    pub async fn read_content(
+        &self,
+        digest: &Digest,
+        range: Range<u64>,
+    ) -> Result<ByteStream, ContainerdError> {
         let operation = format!("read {digest}");
         let wanted = range.end.saturating_sub(range.start);
         if wanted == 0 {
@@ -136,7 +140,9 @@ impl Containerd {
                 match next.map_err(|_| failed("no answer".to_owned()))? {
                     Err(status) => Err(failed(crate::text::excerpt(status.message()))),
                     Ok(None) => Err(failed(format!("ended {left} bytes early"))),
-                    Ok(Some(answer)) if answer.data.len() as u64 > left => Err(failed("too many bytes".into())),
+                    Ok(Some(answer)) if answer.data.len() as u64 > left => {
+                        Err(failed("too many bytes".into()))
+                    }
                     Ok(Some(answer)) => {
                         let left = left - answer.data.len() as u64;
                         Ok(Some((Bytes::from(answer.data), (answers, left))))
@@ -200,14 +206,23 @@ impl Containerd {
     /// When containerd refuses or does not answer.
     pub async fn content_reader(&self, digest: &Digest) -> Result<Option<ContainerdBlob>, ContainerdError> {
         let info = self.content_info(digest).await?;
-        Ok(info.map(|info| ContainerdBlob { containerd: self.clone(), digest: digest.clone(), size: info.size }))
+        Ok(info.map(|info| ContainerdBlob {
+            containerd: self.clone(),
+            digest: digest.clone(),
+            size: info.size,
+        }))
     }
 
     /// Writes bytes under their digest, with labels; if they are there already, they get the labels too.
     ///
     /// # Errors
     /// When containerd refuses or does not answer.
-    pub async fn put_content(&self, name: &str, bytes: Bytes, labels: Labels) -> Result<Digest, ContainerdError> {
+    pub async fn put_content(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        labels: Labels,
+    ) -> Result<Digest, ContainerdError> {
         let blob = Descriptor::of("", &bytes);
         let open = |offset: u64| {
             let rest = bytes.slice((offset as usize).min(bytes.len())..);
@@ -282,7 +297,8 @@ impl Containerd {
                 // `ref … locked`; a containerd that has gone shows in the next request.
                 Err(error) => {
                     let request = self.request(api::StatusRequest { r#ref: name.to_owned() });
-                    let status = call("look at a writer", Some(PATIENCE), self.content().status(request)).await;
+                    let status =
+                        call("look at a writer", Some(PATIENCE), self.content().status(request)).await;
                     let offset = match found(status) {
                         Ok(status) => status.and_then(|status| status.status).map(|status| status.offset),
                         Err(_) => return Err(error),
@@ -343,7 +359,10 @@ impl Writer {
     }
 
     /// Sends a request; if containerd has ended the call, what it says tells why.
-    async fn send(&mut self, request: api::WriteContentRequest) -> Result<api::WriteContentResponse, ContainerdError> {
+    async fn send(
+        &mut self,
+        request: api::WriteContentRequest,
+    ) -> Result<api::WriteContentResponse, ContainerdError> {
         let _ = self.requests.send(request).await;
         self.answer().await
     }
@@ -429,7 +448,10 @@ impl BlobReader for ContainerdBlob {
     async fn read_range(&self, range: Range<u64>) -> registry::Result<ByteStream> {
         let socket = &self.containerd.endpoint().socket;
         if range.start > range.end || range.end > self.size {
-            return Err(failure(socket, &format!("{}: no range {range:?} in {} bytes", self.digest, self.size)));
+            return Err(failure(
+                socket,
+                &format!("{}: no range {range:?} in {} bytes", self.digest, self.size),
+            ));
         }
         let stream = self.containerd.read_content(&self.digest, range).await;
         stream.map_err(|error| failure(socket, &error.to_string()))

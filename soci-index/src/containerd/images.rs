@@ -44,7 +44,8 @@ impl Containerd {
     /// When containerd refuses or does not answer.
     pub async fn image(&self, name: &str) -> Result<Option<Image>, ContainerdError> {
         let request = self.request(api::GetImageRequest { name: name.to_owned() });
-        let answer = call("get an image", Some(PATIENCE), ImagesClient::new(self.channel()).get(request)).await;
+        let answer =
+            call("get an image", Some(PATIENCE), ImagesClient::new(self.channel()).get(request)).await;
         let image = found(answer)?.and_then(|answer| answer.image);
         image.map(Image::try_from).transpose()
     }
@@ -102,8 +103,7 @@ impl Containerd {
     }
 
     async fn update_image(&self, image: api::Image, paths: Vec<String>) -> Result<(), ContainerdError> {
-        let request =
-            api::UpdateImageRequest { image: Some(image), update_mask: Some(FieldMask { paths }) };
+        let request = api::UpdateImageRequest { image: Some(image), update_mask: Some(FieldMask { paths }) };
         let mut client = ImagesClient::new(self.channel());
         call("update an image", Some(PATIENCE), client.update(self.request(request))).await?;
         Ok(())

@@ -48,7 +48,8 @@ pub fn of_soci_index(manifest: &IndexManifest) -> Labels {
 }
 
 fn numbered(kind: &str, children: &[Descriptor]) -> Labels {
-    let label = |(i, child): (usize, &Descriptor)| (format!("{CONTENT_REF}.{kind}.{i}"), child.digest.to_string());
+    let label =
+        |(i, child): (usize, &Descriptor)| (format!("{CONTENT_REF}.{kind}.{i}"), child.digest.to_string());
     children.iter().enumerate().map(label).collect()
 }
 
@@ -56,8 +57,10 @@ fn numbered(kind: &str, children: &[Descriptor]) -> Labels {
 /// `None` if it says so, or would become too long.
 pub fn distribution_source(repository: &Repository, now: &Labels) -> Option<(String, String)> {
     let key = format!("containerd.io/distribution.source.{}", repository.host());
-    let mut names: BTreeSet<&str> =
-        now.get(&key).map(|names| names.split(',').filter(|name| !name.is_empty()).collect()).unwrap_or_default();
+    let mut names: BTreeSet<&str> = now
+        .get(&key)
+        .map(|names| names.split(',').filter(|name| !name.is_empty()).collect())
+        .unwrap_or_default();
     if !names.insert(repository.name()) {
         return None;
     }
@@ -73,8 +76,12 @@ mod tests {
     fn sources_are_added_up_to_the_limit() {
         let repository = Repository::new("docker.io", "library/redis").unwrap();
         let key = "containerd.io/distribution.source.docker.io".to_owned();
-        let source = |now: &str| distribution_source(&repository, &Labels::from([(key.clone(), now.to_owned())]));
-        assert_eq!(distribution_source(&repository, &Labels::new()), Some((key.clone(), "library/redis".into())));
+        let source =
+            |now: &str| distribution_source(&repository, &Labels::from([(key.clone(), now.to_owned())]));
+        assert_eq!(
+            distribution_source(&repository, &Labels::new()),
+            Some((key.clone(), "library/redis".into()))
+        );
         assert_eq!(source("b/c,a/b"), Some((key.clone(), "a/b,b/c,library/redis".into())));
         assert_eq!(source("a/b,library/redis"), None);
         assert_eq!(source(&"x".repeat(MAX_LABEL - key.len() - 13)), None);

@@ -32,8 +32,12 @@ impl Containerd {
         let id = format!("soci-{}-{:016x}", std::process::id(), fastrand::u64(..));
         let labels = [("containerd.io/gc.expire".to_owned(), expires.to_string())];
         let request = api::CreateRequest { id: id.clone(), labels: labels.into() };
-        call("create a lease", Some(PATIENCE), LeasesClient::new(self.channel()).create(self.request(request)))
-            .await?;
+        call(
+            "create a lease",
+            Some(PATIENCE),
+            LeasesClient::new(self.channel()).create(self.request(request)),
+        )
+        .await?;
         let value = id.parse().map_err(|_| ContainerdError::Invalid(format!("invalid lease {id:?}")))?;
         let containerd = Self { lease: Some(value), ..self.clone() };
         Ok(Lease { id, containerd, open: true })
@@ -61,7 +65,8 @@ impl Lease {
         let resource = api::Resource { id: key.to_owned(), r#type: format!("snapshots/{snapshotter}") };
         let request = api::AddResourceRequest { id: self.id.clone(), resource: Some(resource) };
         let mut client = LeasesClient::new(self.containerd.channel());
-        call("lease a snapshot", Some(PATIENCE), client.add_resource(self.containerd.request(request))).await?;
+        call("lease a snapshot", Some(PATIENCE), client.add_resource(self.containerd.request(request)))
+            .await?;
         Ok(())
     }
 

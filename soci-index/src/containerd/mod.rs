@@ -86,13 +86,14 @@ impl Endpoint {
             async move { dial(&socket).await.map(TokioIo::new) }
         });
         // The name is for HTTP's host header only.
-        let channel =
-            tonic::transport::Endpoint::from_static("http://containerd").connect_with_connector_lazy(connector);
-        let containerd =
-            Containerd { connection: Arc::new(Connection { endpoint: self.clone(), channel, namespace }), lease: None };
+        let channel = tonic::transport::Endpoint::from_static("http://containerd")
+            .connect_with_connector_lazy(connector);
+        let containerd = Containerd {
+            connection: Arc::new(Connection { endpoint: self.clone(), channel, namespace }),
+            lease: None,
+        };
         let mut client = VersionClient::new(containerd.channel());
-        let version =
-            call("version", Some(FIRST_ANSWER), client.version(containerd.request(()))).await?;
+        let version = call("version", Some(FIRST_ANSWER), client.version(containerd.request(()))).await?;
         tracing::debug!(%self, version = version.version, "connected to containerd");
         Ok(containerd)
     }

@@ -46,10 +46,9 @@ impl Containerd {
         let message = api::StatSnapshotRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
         let request = self.request(message);
         let answer = call("look up a snapshot", Some(PATIENCE), self.snapshots().stat(request)).await;
-        Ok(found(answer)?.and_then(|answer| answer.info).map(|info| Snapshot {
-            committed: info.kind() == api::Kind::Committed,
-            labels: info.labels,
-        }))
+        Ok(found(answer)?
+            .and_then(|answer| answer.info)
+            .map(|info| Snapshot { committed: info.kind() == api::Kind::Committed, labels: info.labels }))
     }
 
     /// Prepares a snapshot on `parent` (empty for none). A remote snapshotter that is told by a label which layer it is
@@ -82,7 +81,13 @@ impl Containerd {
     ///
     /// # Errors
     /// When the snapshotter refuses.
-    pub async fn commit(&self, snapshotter: &str, name: &str, key: &str, labels: Labels) -> Result<(), ContainerdError> {
+    pub async fn commit(
+        &self,
+        snapshotter: &str,
+        name: &str,
+        key: &str,
+        labels: Labels,
+    ) -> Result<(), ContainerdError> {
         let message = api::CommitSnapshotRequest {
             snapshotter: snapshotter.to_owned(),
             name: name.to_owned(),
@@ -138,7 +143,9 @@ impl Containerd {
         // A name that no snapshot has: what counts is who answers.
         match self.snapshot(name, "soci-check").await {
             Ok(_) => return Ok(()),
-            Err(error) if !matches!(error.code(), Some(Code::InvalidArgument | Code::Unknown)) => return Err(error),
+            Err(error) if !matches!(error.code(), Some(Code::InvalidArgument | Code::Unknown)) => {
+                return Err(error);
+            }
             Err(_) => {}
         }
         let filters = vec!["type==io.containerd.snapshotter.v1".to_owned()];
