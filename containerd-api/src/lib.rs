@@ -1,5 +1,5 @@
 //! The part of containerd's gRPC API that this project uses: clients of all services, and the server side of
-//! `containerd.services.snapshots.v1`, which a snapshotter is.
+//! `containerd.services.snapshots.v1`, which a snapshotter is. Of Kubernetes' CRI, the messages that hold logins.
 //!
 //! The definitions in `proto/` are our own text; names and field numbers are those of containerd's API (1.6 to 2.x), of
 //! which they are a part. Fields that are left out are ignored when read.
@@ -10,6 +10,26 @@
 /// `containerd.types`.
 pub mod types {
     tonic::include_proto!("containerd.types");
+}
+
+/// Kubernetes' container runtime interface, as far as the snapshotter looks into it.
+pub mod cri {
+    use std::fmt;
+
+    tonic::include_proto!("runtime.v1");
+
+    impl fmt::Debug for AuthConfig {
+        /// Shows no secret.
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("AuthConfig").field("server_address", &self.server_address).finish_non_exhaustive()
+        }
+    }
+
+    impl fmt::Debug for PullImageRequest {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("PullImageRequest").field("image", &self.image).field("auth", &self.auth).finish()
+        }
+    }
 }
 
 /// `containerd.services`, version 1 of each.

@@ -10,7 +10,15 @@ pub mod config;
 pub mod fetch;
 pub mod fs;
 pub mod fuse;
+pub mod grpc;
+pub mod images;
+pub mod keychain;
+pub mod layers;
 pub mod mount;
 pub mod snapshots;
+pub mod status;
+pub mod sys;
 pub mod tree;
 pub mod unpack;
+
+mod text;

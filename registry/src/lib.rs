@@ -78,7 +78,8 @@ pub use body::ByteStream;
 pub use client::Client;
 pub use config::{ClientConfig, Timeouts, TlsOptions};
 pub use credentials::{
-    Anonymous, Credential, CredentialChain, CredentialProvider, DockerConfig, StaticCredentials,
+    Anonymous, Credential, CredentialChain, CredentialProvider, DockerAuths, DockerConfig, StaticCredentials,
+    same_registry,
 };
 pub use descriptor::{Descriptor, Platform};
 pub use digest::{Digest, DigestHasher};

@@ -168,6 +168,12 @@ impl Config {
         }
     }
 
+    /// containerd's socket. Its content store is looked into first, wherever else artifacts are kept.
+    #[must_use]
+    pub fn containerd_address(&self) -> PathBuf {
+        socket(&self.file.content_store.containerd_address)
+    }
+
     /// Which indexes are used.
     #[must_use]
     pub fn pull_modes(&self) -> PullModes {

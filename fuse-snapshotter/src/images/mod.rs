@@ -46,6 +46,10 @@ pub struct ImageOptions {
     pub v1: bool,
     /// Use indexes of version 2.
     pub v2: bool,
+    /// Unpack all layers of images, and read none lazily.
+    pub always_unpack: bool,
+    /// Unpack the layers of images without an index, too, instead of leaving them to containerd.
+    pub unpack_without_index: bool,
     /// Layers of one image that are fetched and unpacked at the same time.
     pub parallel_unpacks: usize,
     /// Layers of all images that are made ready for lazy reading at the same time.

@@ -150,7 +150,7 @@ impl Pull {
             Ok(known) => known,
             Err(reason) => return Outcome::Defer { reason, indexed: false },
         };
-        if known.index.is_none() {
+        if known.index.is_none() && !self.images.options.unpack_without_index {
             return Outcome::Defer { reason: known.reason.clone(), indexed: false };
         }
         let Some(position) = self.position(&known, request).await else {
@@ -308,11 +308,14 @@ impl Maker {
     }
 
     async fn lazy(&self, layer: &Descriptor, position: usize) -> Result<Outcome, String> {
-        let Some(index) = &self.known.index else { return Err("no index".into()) };
+        let options = &self.images.options;
+        if options.always_unpack {
+            return Err("pull_modes.parallel_pull_unpack is on".into());
+        }
+        let Some(index) = &self.known.index else { return Err(self.known.reason.clone()) };
         let Some(ztoc) = index.manifest.ztoc_of(&layer.digest) else {
             return Err("no ztoc for layer".into());
         };
-        let options = &self.images.options;
         if layer.size < options.min_layer_size {
             return Err(format!(
                 "its {} bytes are fewer than snapshotter.min_layer_size, {}",

@@ -5,6 +5,7 @@
 //! that the daemon serves, each once however many images share it: its number in inode numbers, its zTOC on disk, its
 //! background fetch.
 
+mod containerd;
 pub(crate) mod eager;
 pub(crate) mod inherit;
 pub(crate) mod lazy;
@@ -16,7 +17,8 @@ mod ztocs;
 use registry::Digest;
 use serde::{Deserialize, Serialize};
 
-pub use open::{OpenLayer, OpenLayers};
+pub use containerd::ContainerdContent;
+pub use open::{OpenLayer, OpenLayers, OpenOptions, ReopenError};
 pub use origin::{LocalContent, Origin};
 
 /// What names a layer that is read lazily: ranged reads are never checked against the layer's own digest, so a layer as

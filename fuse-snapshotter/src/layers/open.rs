@@ -15,6 +15,7 @@ use super::{LayerKey, Origin, lazy};
 use crate::cache::lock;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::snapshots::store::SnapshotStore;
+use crate::status::Background;
 
 /// The numbers of layers in the snapshot store: they are part of inode numbers, which mean the same after a restart.
 const NUMBERS: &str = "layers";
@@ -65,10 +66,14 @@ impl OpenLayer {
         &self.layer
     }
 
-    /// Whether the rest of it is being fetched.
+    /// The state of the fetch in the background.
     #[must_use]
-    pub fn fetches_in_background(&self) -> bool {
-        lock(&self.background).as_ref().is_some_and(|task| !task.is_finished())
+    pub fn background(&self) -> Background {
+        match &*lock(&self.background) {
+            None => Background::Off,
+            Some(task) if task.is_finished() => Background::Done,
+            Some(_) => Background::Running,
+        }
     }
 }
 

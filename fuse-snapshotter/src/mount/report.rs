@@ -7,6 +7,7 @@ use registry::Digest;
 use serde::Serialize;
 
 use super::stack::Stack;
+use crate::text::{Size, percent};
 
 /// How a layer was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -98,25 +99,6 @@ impl Report {
     pub fn lazy_layers(&self) -> usize {
         self.layers.iter().filter(|layer| layer.mode == Mode::Lazy).count()
     }
-}
-
-/// A size in bytes for people: three digits at least, units of 1000.
-struct Size(u64);
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = match self.0 {
-            0..10_000 => format!("{} B", self.0),
-            10_000..10_000_000 => format!("{:.0} kB", self.0 as f64 / 1e3),
-            10_000_000..10_000_000_000 => format!("{:.1} MB", self.0 as f64 / 1e6),
-            _ => format!("{:.2} GB", self.0 as f64 / 1e9),
-        };
-        f.pad(&text)
-    }
-}
-
-fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }
 
 impl fmt::Display for Report {

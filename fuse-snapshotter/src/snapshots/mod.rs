@@ -67,6 +67,10 @@ pub struct Options {
     pub v1: bool,
     /// Use indexes of version 2.
     pub v2: bool,
+    /// Unpack all layers of images, and read none lazily.
+    pub always_unpack: bool,
+    /// Unpack the layers of images without an index, too, instead of leaving them to containerd.
+    pub unpack_without_index: bool,
     /// Layers of one image that are fetched and unpacked at the same time.
     pub parallel_unpacks: usize,
     /// Layers of all images that are made ready for lazy reading at the same time.
@@ -153,6 +157,8 @@ impl Snapshotter {
                 min_layer_size: options.min_layer_size,
                 v1: options.v1,
                 v2: options.v2,
+                always_unpack: options.always_unpack,
+                unpack_without_index: options.unpack_without_index,
                 parallel_unpacks: options.parallel_unpacks.max(1),
                 parallel_layers: options.parallel_layers.max(1),
                 store: artifacts,
@@ -176,6 +182,35 @@ impl Snapshotter {
         });
         tracing::debug!(dead, "detached mounts of an earlier process");
         Ok(snapshotter)
+    }
+
+    /// The root directory.
+    #[must_use]
+    pub fn root(&self) -> &std::path::Path {
+        self.layout.root()
+    }
+
+    /// The trees that are mounted.
+    #[must_use]
+    pub fn trees(&self) -> &Trees {
+        &self.trees
+    }
+
+    /// The layers that are read lazily.
+    #[must_use]
+    pub fn layers(&self) -> &OpenLayers {
+        &self.layers
+    }
+
+    /// What has been fetched.
+    #[must_use]
+    pub fn cache(&self) -> &CacheRoot {
+        &self.cache
+    }
+
+    /// The store, for those who may wait for the disk.
+    pub(crate) fn store_ref(&self) -> &SnapshotStore {
+        &self.store
     }
 
     /// Calls the store on a thread that may wait for the disk.

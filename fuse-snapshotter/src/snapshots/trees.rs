@@ -106,10 +106,12 @@ impl Trees {
         lock(&self.mount).as_ref().map(|mounted| Arc::clone(&mounted.forest))
     }
 
-    /// Whether mounts of the trees can have their ids mapped.
+    /// What the kernel lacks that would make reading faster, once it is known.
     #[must_use]
-    pub fn can_map_ids(&self) -> bool {
-        lock(&self.mount).as_ref().is_some_and(|mounted| mounted.fuse.negotiated().idmap)
+    pub fn kernel_lacks(&self) -> Vec<String> {
+        let mount = lock(&self.mount);
+        let negotiated = mount.as_ref().and_then(|mounted| mounted.fuse.negotiated());
+        negotiated.map(|found| found.lacking.iter().map(|name| (*name).to_owned()).collect()).unwrap_or_default()
     }
 
     /// Number of trees that are mounted.

@@ -108,10 +108,7 @@ async fn read(path: &Path, host: &str) -> Result<Option<File>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error.to_string())),
     };
-    // serde's message may quote a value, so only the place is told.
-    serde_json::from_slice(&text).map(Some).map_err(|e| {
-        failed(format!("not valid, see line {} column {}; run `docker login` anew", e.line(), e.column()))
-    })
+    parse(&text).map(Some).map_err(|what| failed(format!("{what}; run `docker login` anew")))
 }
 
 #[derive(Deserialize, Default)]
@@ -172,24 +169,65 @@ impl Entry {
         if let Some(token) = set(&self.registrytoken) {
             return Ok(Some(Credential::RegistryToken(token)));
         }
-        let (username, password) = match set(&self.auth) {
-            Some(auth) => {
-                decode(&auth).ok_or("`auth` is not base64 of `user:password`; run `docker login` anew")?
-            }
-            None => match set(&self.username) {
-                Some(username) => (username, self.password.clone().unwrap_or_default()),
-                None => return Ok(None),
-            },
-        };
-        // containerd and ECR write identity tokens this way.
-        if username.is_empty() || username == helper::TOKEN_USER {
-            return Ok(Some(Credential::IdentityToken(password)));
+        if let Some(auth) = set(&self.auth) {
+            let decoded = Credential::from_auth(&auth);
+            return decoded
+                .map(Some)
+                .ok_or("`auth` is not base64 of `user:password`; run `docker login` anew");
         }
-        Ok(Some(Credential::Password { username, password }))
+        let password = || self.password.clone().unwrap_or_default();
+        Ok(set(&self.username).map(|username| Credential::from_pair(username, password())))
     }
 }
 
-fn decode(auth: &str) -> Option<(String, String)> {
+/// The logins of one configuration in memory, as Kubernetes keeps them. Which of them fits a repository is for the
+/// caller to say: the rules for keys differ. `Debug` shows no secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DockerAuths {
+    /// Keys as they were written (`https://index.docker.io/v1/`, `host[:port][/path]`), each with its login.
+    pub entries: Vec<(String, Credential)>,
+    /// Keys whose login cannot be used, such as an `auth` that is not base64.
+    pub broken: Vec<String>,
+}
+
+impl DockerAuths {
+    /// From `{"auths": {key: login}}`: Docker's `config.json`, and Kubernetes' `.dockerconfigjson`. Helpers are not
+    /// asked.
+    ///
+    /// # Errors
+    /// The place of the mistake, without what stands there, if this is no such JSON.
+    pub fn from_json(json: &[u8]) -> std::result::Result<Self, String> {
+        Ok(Self::new(parse::<File>(json)?.auths.unwrap_or_default()))
+    }
+
+    /// From `{key: login}`: Docker's configuration before 1.7, and Kubernetes' `.dockercfg`.
+    ///
+    /// # Errors
+    /// As [`Self::from_json`].
+    pub fn from_legacy_json(json: &[u8]) -> std::result::Result<Self, String> {
+        Ok(Self::new(parse(json)?))
+    }
+
+    fn new(auths: BTreeMap<String, Entry>) -> Self {
+        let mut all = Self::default();
+        for (key, entry) in auths {
+            match entry.credential() {
+                Ok(Some(credential)) => all.entries.push((key, credential)),
+                Ok(None) => {}
+                Err(_) => all.broken.push(key),
+            }
+        }
+        all
+    }
+}
+
+/// serde's message may quote a value, so only the place is told.
+fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> std::result::Result<T, String> {
+    serde_json::from_slice(json)
+        .map_err(|e| format!("not valid, see line {} column {}", e.line(), e.column()))
+}
+
+pub(super) fn decode(auth: &str) -> Option<(String, String)> {
     // Some tools leave out the padding.
     let padding = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let bytes = GeneralPurpose::new(&STANDARD, padding).decode(auth.trim()).ok()?;
@@ -285,6 +323,23 @@ mod tests {
         assert_eq!(find(json, "b", "x"), "helper bee b");
         assert_eq!(find(json, "a", "x"), "helper store a");
         assert_eq!(find(json, "docker.io", "x"), "helper store https://index.docker.io/v1/");
+    }
+
+    #[test]
+    fn auths_in_memory() {
+        let entries =
+            r#"{"h/a":{"auth":"YTpi"},"b":{"auth":"c2VjcmV0"},"c":{},"d":{"username":"u","password":"p"}}"#;
+        let auths = DockerAuths::from_json(format!(r#"{{"auths":{entries}}}"#).as_bytes()).unwrap();
+        assert_eq!(auths, DockerAuths::from_legacy_json(entries.as_bytes()).unwrap());
+        let expected = [("h/a", Credential::password("a", "b")), ("d", Credential::password("u", "p"))];
+        let mut found = auths.entries.clone();
+        found.sort_by_key(|(key, _)| key.len() != 3);
+        assert_eq!(found, expected.map(|(key, credential)| (key.to_owned(), credential)));
+        assert_eq!(auths.broken, ["b"]);
+        assert!(!format!("{auths:?}").contains("c2Vj"));
+
+        let error = DockerAuths::from_json(br#"{"auths":{"a":"hush"}}"#).unwrap_err();
+        assert!(error.contains("line 1") && !error.contains("hush"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use crate::error::Result;
 
-pub use docker_config::DockerConfig;
+pub use docker_config::{DockerAuths, DockerConfig};
 
 /// What a registry or its token server may be given. `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,6 +33,20 @@ impl Credential {
     /// User name and password.
     pub fn password(username: impl Into<String>, password: impl Into<String>) -> Self {
         Self::Password { username: username.into(), password: password.into() }
+    }
+
+    /// From `auth` in Docker's configuration and in CRI: base64 of `user:password`, padded or not. `None` if it is
+    /// something else.
+    pub fn from_auth(auth: &str) -> Option<Self> {
+        docker_config::decode(auth).map(|(username, password)| Self::from_pair(username, password))
+    }
+
+    /// containerd and ECR write an identity token as the password of nobody.
+    pub(crate) fn from_pair(username: String, password: String) -> Self {
+        if username.is_empty() || username == helper::TOKEN_USER {
+            return Self::IdentityToken(password);
+        }
+        Self::Password { username, password }
     }
 }
 
@@ -125,8 +139,8 @@ impl CredentialProvider for CredentialChain {
     }
 }
 
-/// Whether both names mean the same registry: Docker Hub has several.
-fn same_registry(a: &str, b: &str) -> bool {
+/// Whether both names (`host[:port]`) mean the same registry: Docker Hub has several.
+pub fn same_registry(a: &str, b: &str) -> bool {
     fn canonical(host: &str) -> &str {
         match host {
             "docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => "index.docker.io",

@@ -17,8 +17,9 @@
 //! A field that does not exist is not there and equals nothing. Its value is the empty string, though, so that
 //! `labels.a!=b` matches a snapshot without the label, and `labels.a~=^$` as well.
 //!
-//! Two things differ from containerd, neither of which a client is likely to meet: `\d`, `\w` and `\b` of a regular
-//! expression know all of Unicode, and a value without quotes may hold characters that Go does not call graphic.
+//! Differences from containerd, none of which a client is likely to meet: `\d`, `\w` and `\b` of a regular expression
+//! know all of Unicode, and the regex crate accepts a little more (nested character classes, `a?+`); and a value
+//! without quotes may hold characters that Go does not call graphic.
 
 mod parse;
 mod quote;

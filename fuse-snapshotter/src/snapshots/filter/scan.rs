@@ -113,7 +113,7 @@ impl<'a> Scanner<'a> {
         let illegal = |message| Illegal { at: start, message };
         let not_terminated = "quoted literal not terminated";
         loop {
-            match self.next().map_err(|_| illegal(not_terminated))? {
+            match self.next().map_err(|error| illegal(error.message))? {
                 None | Some('\n') => return Err(illegal(not_terminated)),
                 Some('\\') => self.skip_escape(quote).map_err(illegal)?,
                 Some(next) if next == quote => return Ok(()),
@@ -124,7 +124,7 @@ impl<'a> Scanner<'a> {
 
     fn skip_escape(&mut self, quote: char) -> Result<(), &'static str> {
         let illegal = "illegal escape sequence";
-        let (digits, radix) = match self.next().map_err(|_| illegal)? {
+        let (digits, radix) = match self.next().map_err(|error| error.message)? {
             Some('a' | 'b' | 'f' | 'n' | 'r' | 't' | 'v' | '\\') => return Ok(()),
             Some(next) if next == quote => return Ok(()),
             Some('0'..='7') => (2, 8),

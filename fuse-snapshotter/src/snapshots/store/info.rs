@@ -19,8 +19,8 @@ pub const MAX_KEY_BYTES: usize = 32768;
 /// Most bytes of a snapshot's record. Records are read with each mount of a snapshot above, and are meant to be small.
 pub const MAX_RECORD_BYTES: usize = 64 << 10;
 
-/// How far a snapshot's key is quoted in a message about its labels.
-const QUOTED_BYTES: usize = 64;
+/// How far a label's key is quoted in a message about its length; as far as in containerd.
+const QUOTED_CHARACTERS: usize = 64;
 
 /// State of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -162,7 +162,7 @@ pub(super) fn checked_labels(mut labels: Labels) -> Result<Labels, StoreError> {
     for (key, value) in &labels {
         let total = key.len() + value.len();
         if total > MAX_LABEL_BYTES {
-            let quoted: String = key.chars().take(QUOTED_BYTES).collect();
+            let quoted: String = key.chars().take(QUOTED_CHARACTERS).collect();
             return Err(StoreError::InvalidArgument(format!(
                 "label key and value length ({total} bytes) greater than maximum size ({MAX_LABEL_BYTES} bytes), key: {quoted}"
             )));

@@ -1,0 +1,184 @@
+//! The daemon: containerd's snapshotter on a socket.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context;
+use fuse_snapshotter::config::{Config, Severity};
+use fuse_snapshotter::grpc::{ControlServer, Listener, SnapshotService, bind};
+use fuse_snapshotter::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
+use fuse_snapshotter::layers::{ContainerdContent, LocalContent, OpenOptions};
+use fuse_snapshotter::snapshots::{Options, Snapshotter};
+use registry::Client;
+use soci_index::store::default_root;
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::args::{Cli, DEFAULT_ADDRESS, USER_NAMESPACE_COMMAND};
+
+/// Requests for layer contents that may be under way at once. Latency is what costs, so there are more than a fast link
+/// needs; a registry is not hammered by that many.
+const CONNECTIONS: usize = 8;
+
+/// Layers that are made ready at the same time where the configuration sets no limit.
+const MANY: usize = 100;
+
+/// Layers of an image that are unpacked at the same time where the configuration sets no limit.
+const UNPACKS: usize = 3;
+
+/// How the daemon is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It will be started again: who looks at trees keeps them.
+    Restart,
+    /// Everything is unmounted.
+    Unmount,
+}
+
+/// Checks what can be said before anything is started.
+pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+    let mut errors = Vec::new();
+    for problem in config.problems() {
+        match problem.severity {
+            Severity::Warning => tracing::warn!(key = problem.key, "{}", problem.message),
+            Severity::Error => errors.push(problem.to_string()),
+        }
+    }
+    anyhow::ensure!(errors.is_empty(), "the configuration cannot work: {}", errors.join("; "));
+    Ok(())
+}
+
+/// Serves until a signal ends it.
+pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
+    // Before anything is mounted, so that no signal finds it half made.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let root = cli.root.clone().unwrap_or_else(default_root);
+    let (listener, path) = bind(&cli.address, Path::new(DEFAULT_ADDRESS))
+        .with_context(|| format!("cannot listen at {}", cli.address))?;
+    let keychains = Keychains::start(KeychainSettings {
+        kubeconfig: config
+            .kubeconfig_keychain()
+            .then(|| KubeconfigSettings { path: config.kubeconfig_path().map(Path::to_owned), ..Default::default() }),
+        cri: config.cri_keychain(),
+        ..KeychainSettings::default()
+    });
+    let client = Client::new(config.client_config(keychains.credentials()))?;
+    let options = options(&root, config, client)?;
+    let opening = tokio::task::spawn_blocking(|| Snapshotter::open(options, Handle::current()));
+    let snapshotter = opening.await?.context("cannot start")?;
+    let restoring = tokio::spawn(Arc::clone(&snapshotter).restore());
+    let cleaning = tokio::spawn(Arc::clone(&snapshotter).keep_clean());
+
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(serve(
+        (listener, path.clone()),
+        Arc::clone(&snapshotter),
+        keychains,
+        stop.clone(),
+    ));
+    tracing::info!(address = cli.address, root = %root.display(), "soci-snapshotter-grpc successfully started");
+    tell(&[sd_notify::NotifyState::Ready]);
+
+    let end = tokio::select! {
+        _ = interrupt.recv() => End::Unmount,
+        _ = terminate.recv() => End::Restart,
+    };
+    tracing::info!(?end, "stopping");
+    tell(&[sd_notify::NotifyState::Stopping]);
+    restoring.abort();
+    cleaning.abort();
+    // Calls that are under way are finished.
+    stop.cancel();
+    let outcome = serving.await?;
+    let leaving = tokio::task::spawn_blocking(move || match end {
+        End::Unmount => snapshotter.unmount_all(),
+        End::Restart => snapshotter.leave(),
+    });
+    leaving.await?;
+    if let Some(path) = path {
+        let _ = std::fs::remove_file(path);
+    }
+    outcome
+}
+
+fn tell(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::debug!(%error, "cannot tell the service manager");
+    }
+}
+
+async fn serve(
+    (listener, _): Listener,
+    snapshotter: Arc<Snapshotter>,
+    keychains: Keychains,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let connections = tokio_stream::wrappers::UnixListenerStream::new(listener);
+    let mut routes = tonic::service::Routes::builder();
+    routes.add_service(SnapshotService::server(Arc::clone(&snapshotter)));
+    routes.add_service(ControlServer::server(snapshotter));
+    if let Some(cri) = keychains.cri() {
+        routes.add_service(cri.service());
+        routes.add_service(cri.alpha_service());
+    }
+    tonic::transport::Server::builder()
+        .add_routes(routes.routes())
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
+        .await
+        .context("cannot serve")
+}
+
+fn options(root: &Path, config: &Config, client: Client) -> anyhow::Result<Options> {
+    let own = std::env::current_exe().context("cannot find this program")?;
+    let address = config.containerd_address();
+    // One connection for each namespace.
+    let known: Mutex<HashMap<String, Arc<dyn LocalContent>>> = Mutex::default();
+    let content = move |namespace: &str| -> Vec<Arc<dyn LocalContent>> {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let content = known
+            .entry(namespace.to_owned())
+            .or_insert_with(|| Arc::new(ContainerdContent::new(address.clone(), namespace)));
+        vec![Arc::clone(content)]
+    };
+    let modes = config.pull_modes();
+    let parallel = config.parallel_pull();
+    Ok(Options {
+        root: root.to_owned(),
+        client,
+        cache_size: config.cache_size(),
+        connections: CONNECTIONS,
+        layers: OpenOptions { background: config.background_fetch(), keep_cache: config.keep_cache() },
+        fuse_threads: config.fuse_threads(),
+        mount_timeout: config.mount_timeout(),
+        min_layer_size: config.min_layer_size(),
+        v1: modes.soci_v1,
+        v2: modes.soci_v2,
+        always_unpack: parallel.always,
+        unpack_without_index: parallel.always || parallel.as_fallback,
+        parallel_unpacks: parallel.unpacks_per_image.unwrap_or(UNPACKS),
+        parallel_layers: config.layers_ahead().unwrap_or(MANY),
+        content: Arc::new(content),
+        user_namespace_program: (own, vec![USER_NAMESPACE_COMMAND.to_owned()]),
+    })
+}
+
+/// Enters a new user namespace, says so, and waits for the end of standard input; see `snapshots::idmap`.
+pub(crate) fn hold_user_namespace() -> anyhow::Result<()> {
+    use std::io::{Read, Write};
+    fuse_snapshotter::sys::enter_user_namespace().context("cannot make a user namespace")?;
+    std::io::stdout().write_all(&[1])?;
+    std::io::stdout().flush()?;
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+/// The path of the program's own socket, for those who ask a running daemon.
+pub(crate) fn socket(address: &str) -> PathBuf {
+    match address.strip_prefix("fd://") {
+        Some(_) => PathBuf::from(DEFAULT_ADDRESS),
+        None => PathBuf::from(address.strip_prefix("unix://").unwrap_or(address)),
+    }
+}
