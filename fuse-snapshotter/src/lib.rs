@@ -1,9 +1,9 @@
 //! Lazily loaded container images.
 //!
 //! Data flows one way: a zTOC becomes a [`ztoc::Ztoc`], the zTOCs of a chain of layers are merged
-//! into one [`tree::Tree`], and [`fs::ImageFs`] serves it: metadata from the tree, contents from a
+//! into one [`tree::Tree`], and [`fs::Forest`] serves it: metadata from the tree, contents from a
 //! [`cache::LayerCache`] that [`fetch::LazyLayer`] fills span by span through ranged reads. [`fuse`] is a thin
-//! adapter from the kernel's requests to [`fs::ImageFs`], and [`mount`] puts an image together from a registry.
+//! adapter from the kernel's requests to [`fs::Forest`], and [`mount`] puts an image together from a registry.
 
 pub mod cache;
 pub mod config;
@@ -14,6 +14,7 @@ pub mod grpc;
 pub mod images;
 pub mod keychain;
 pub mod layers;
+pub mod logging;
 pub mod mount;
 pub mod snapshots;
 pub mod status;

@@ -141,6 +141,7 @@ pub struct LazyLayer {
     common: Arc<Common>,
     read_ahead: Mutex<ReadAhead>,
     pub(super) counters: Counters,
+    last_error: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for LazyLayer {
@@ -179,6 +180,7 @@ impl LazyLayer {
             common,
             read_ahead: Mutex::default(),
             counters: Counters::default(),
+            last_error: Mutex::default(),
         })
     }
 
@@ -186,6 +188,29 @@ impl LazyLayer {
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.digest
+    }
+
+    /// Size of the layer as it is in the registry, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.reader().size()
+    }
+
+    /// Whether both serve the same bytes for the same entry: the same layer, read with the same zTOC.
+    pub(crate) fn has_same_content(&self, other: &Self) -> bool {
+        self.digest == other.digest && self.directory() == other.directory()
+    }
+
+    /// What the last read that failed has failed of. It stays when later reads succeed.
+    #[must_use]
+    pub fn last_error(&self) -> Option<String> {
+        lock(&self.last_error).clone()
+    }
+
+    /// Notes why a read failed.
+    fn note(&self, error: FetchError) -> FetchError {
+        *lock(&self.last_error) = Some(error.to_string());
+        error
     }
 
     /// Where its files are.
@@ -248,6 +273,10 @@ impl LazyLayer {
     /// # Errors
     /// If the disk fails, or the entry was found to be false.
     pub fn try_read(&self, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<Option<()>, FetchError> {
+        self.read_cached(entry, offset, buffer).map_err(|error| self.note(error))
+    }
+
+    fn read_cached(&self, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<Option<()>, FetchError> {
         if self.common.refused.load(Ordering::Relaxed) > 0 && lock(&self.common.headers).is_refused(entry) {
             return Err(FetchError::False {
                 layer: self.digest.to_string(),
@@ -279,9 +308,9 @@ impl LazyLayer {
             if self.try_read(entry, offset, buffer)?.is_some() {
                 return Ok(());
             }
-            self.fill(entry, range.clone()).await?;
+            self.fill(entry, range.clone()).await.map_err(|error| self.note(error))?;
         }
-        Err(too_small())
+        Err(self.note(too_small()))
     }
 
     /// Fetches what is missing of a range of an entry's content.

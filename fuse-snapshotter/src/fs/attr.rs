@@ -2,6 +2,7 @@
 
 use ztoc::Timestamp;
 
+use super::ids::IdMaps;
 use crate::tree::{Inode, InodeKind};
 
 /// Attributes of a file.
@@ -29,20 +30,49 @@ pub struct Attributes {
     pub device: (u32, u32),
 }
 
+fn blocks(size: u64) -> u64 {
+    size.div_ceil(4096) * 8
+}
+
 impl Attributes {
-    pub(super) fn of(inode: &Inode) -> Self {
+    pub(super) fn of(inode: &Inode, number: u64) -> Self {
         Self {
-            number: inode.number,
+            number,
             kind: inode.kind,
             mode: inode.mode,
             uid: inode.uid,
             gid: inode.gid,
             size: inode.size,
-            blocks: inode.size.div_ceil(4096) * 8,
+            blocks: blocks(inode.size),
             mtime: inode.mtime,
             links: inode.links,
             device: inode.device,
         }
+    }
+
+    /// Attributes of something of root's that is in no image.
+    pub(super) fn of_our_own(number: u64, kind: InodeKind, mode: u16, size: u64) -> Self {
+        Self {
+            number,
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            size,
+            blocks: blocks(size),
+            mtime: Timestamp { seconds: 0, nanos: 0 },
+            links: if kind == InodeKind::Directory { 2 } else { 1 },
+            device: (0, 0),
+        }
+    }
+
+    /// With owners translated, if they are to be.
+    pub(super) fn owned_by(mut self, ids: Option<&IdMaps>) -> Self {
+        if let Some(ids) = ids {
+            self.uid = ids.uid(self.uid);
+            self.gid = ids.gid(self.gid);
+        }
+        self
     }
 }
 

@@ -8,7 +8,7 @@ pub enum FsError {
     /// No such name.
     #[error("no such file or directory")]
     NotFound,
-    /// No such inode: the kernel asks for a number that this tree never gave it.
+    /// No such inode: its tree is gone, or the kernel asks for a number that it was never given.
     #[error("no such inode")]
     Stale,
     /// A directory is needed.
@@ -26,4 +26,12 @@ pub enum FsError {
     /// The content cannot be had.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+}
+
+impl FsError {
+    /// Whether something is wrong, other than the question.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        matches!(self, Self::Stale | Self::Fetch(_))
+    }
 }

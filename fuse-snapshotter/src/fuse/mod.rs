@@ -1,19 +1,22 @@
-//! The kernel's side: a thin adapter from FUSE requests to [`ImageFs`].
+//! The kernel's side: a thin adapter from FUSE requests to [`Forest`].
 //!
-//! The tree never changes, so the kernel may keep what it learns for as long as it likes, and is told so:
+//! A tree never changes, so the kernel may keep what it learns for as long as it likes, and is told so:
 //! entries and attributes are valid for a day, symbolic links and directories are cached, files keep their pages,
-//! and open and opendir are answered once with "not needed". No FUSE thread ever waits for the network: a read that
-//! misses the cache is finished by the async runtime.
+//! and open and opendir are answered once with "not needed". Only which trees there are, and the state files, change.
+//! No FUSE thread ever waits for the network: a read that misses the cache is finished by the async runtime.
 
 mod errno;
 mod mount;
 mod options;
 
+#[cfg(test)]
+mod tests;
+
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -25,14 +28,17 @@ use tokio::runtime::Handle;
 
 pub use mount::{FuseMount, MountError};
 pub(crate) use mount::{detach, is_mounted};
-pub use options::FuseOptions;
+pub use options::{FuseOptions, Negotiated};
 
-use crate::fs::{Attributes, FsError, ImageFs};
+use crate::fs::{Attributes, Forest, FsError, Operation, OperationCounts};
 use crate::tree::InodeKind;
 use errno::errno;
 
-/// How long the kernel may believe what it was told: the tree never changes.
+/// How long the kernel may believe what it was told: a tree never changes.
 const VALID: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The same for what does change.
+const VOLATILE: Duration = Duration::ZERO;
 
 /// Longest read the kernel is told to ask for, in bytes. It asks for read-ahead (128 KiB) at most anyway.
 const MAX_READ: u32 = 1 << 20;
@@ -48,6 +54,7 @@ pub struct FuseStats {
     requests: AtomicU64,
     reads: AtomicU64,
     misses: AtomicU64,
+    failures: OperationCounts,
 }
 
 impl FuseStats {
@@ -65,26 +72,45 @@ impl FuseStats {
     pub fn misses(&self) -> u64 {
         self.misses.load(Ordering::Relaxed)
     }
+
+    /// Requests that failed though the question was right, by operation.
+    pub fn failures(&self) -> &OperationCounts {
+        &self.failures
+    }
 }
 
-/// [`ImageFs`] as a [`Filesystem`].
+/// [`Forest`] as a [`Filesystem`].
 pub(crate) struct Adapter {
-    fs: Arc<ImageFs>,
+    fs: Arc<Forest>,
     runtime: Handle,
     stats: Arc<FuseStats>,
-    /// Whether the kernel can do without open and opendir.
-    no_open: bool,
-    no_opendir: bool,
+    /// Whether mounts of it may be id-mapped, if the kernel can do that.
+    allow_idmap: bool,
+    /// Set when the kernel has said what it can do, before any other request.
+    negotiated: Arc<OnceLock<Negotiated>>,
 }
 
 impl Adapter {
-    pub(crate) fn new(fs: Arc<ImageFs>, runtime: Handle, stats: Arc<FuseStats>) -> Self {
-        Self { fs, runtime, stats, no_open: false, no_opendir: false }
-    }
-
     fn count(&self) {
         self.stats.requests.fetch_add(1, Ordering::Relaxed);
     }
+
+    fn negotiated(&self, says: impl FnOnce(&Negotiated) -> bool) -> bool {
+        self.negotiated.get().is_some_and(says)
+    }
+
+    /// How long the kernel may believe what it is told of an inode, or of the names in it.
+    fn validity(&self, number: u64) -> &'static Duration {
+        if self.fs.is_volatile(number) { &VOLATILE } else { &VALID }
+    }
+}
+
+/// The errno for an error, which is counted.
+fn failed(stats: &FuseStats, operation: Operation, error: &FsError) -> Errno {
+    if error.is_failure() {
+        stats.failures.add(operation);
+    }
+    errno(error)
 }
 
 fn time(attributes: &Attributes) -> SystemTime {
@@ -139,41 +165,47 @@ fn listing_start(offset: u64) -> usize {
 
 impl Filesystem for Adapter {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let negotiated = options::negotiate(config);
-        self.no_open = negotiated.no_open;
-        self.no_opendir = negotiated.no_opendir;
+        // The kernel asks once in the life of a connection.
+        let _ = self.negotiated.set(options::negotiate(config, self.allow_idmap));
         Ok(())
+    }
+
+    fn forget(&self, _request: &Request, number: INodeNo, _lookups: u64) {
+        self.fs.forget(number.0);
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.count();
+        let valid = self.validity(parent.0);
         match self.fs.lookup(parent.0, name.as_bytes()) {
-            Ok(attributes) => reply.entry(&VALID, &file_attr(&attributes), Generation(0)),
+            Ok(attributes) => reply.entry(valid, &file_attr(&attributes), Generation(0)),
             // An entry with inode 0 says that there is none, and for how long that holds.
-            Err(FsError::NotFound) => reply.entry(&VALID, &absent(), Generation(0)),
-            Err(error) => reply.error(errno(&error)),
+            Err(FsError::NotFound) => reply.entry(valid, &absent(), Generation(0)),
+            Err(error) => reply.error(failed(&self.stats, Operation::Lookup, &error)),
         }
     }
 
     fn getattr(&self, _request: &Request, number: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
         self.count();
         match self.fs.getattr(number.0) {
-            Ok(attributes) => reply.attr(&VALID, &file_attr(&attributes)),
-            Err(error) => reply.error(errno(&error)),
+            Ok(attributes) => reply.attr(self.validity(number.0), &file_attr(&attributes)),
+            Err(error) => reply.error(failed(&self.stats, Operation::Getattr, &error)),
         }
     }
 
     fn readlink(&self, _request: &Request, number: INodeNo, reply: ReplyData) {
         self.count();
         match self.fs.readlink(number.0) {
-            Ok(target) => reply.data(target),
-            Err(error) => reply.error(errno(&error)),
+            Ok(target) => reply.data(&target),
+            Err(error) => reply.error(failed(&self.stats, Operation::Readlink, &error)),
         }
     }
 
-    fn open(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         self.count();
-        if self.no_open {
+        if let Err(error) = self.fs.open(number.0) {
+            reply.error(failed(&self.stats, Operation::Open, &error));
+        } else if self.negotiated(|with| with.no_open) {
             // From now on the kernel opens files by itself, and keeps their pages.
             reply.error(Errno::ENOSYS);
         } else {
@@ -183,7 +215,7 @@ impl Filesystem for Adapter {
 
     fn opendir(&self, _request: &Request, _number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         self.count();
-        if self.no_opendir {
+        if self.negotiated(|with| with.no_opendir) {
             reply.error(Errno::ENOSYS);
         } else {
             reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
@@ -211,18 +243,19 @@ impl Filesystem for Adapter {
                 }
                 Ok(Some(missing)) => Some((missing, reply)),
                 Err(error) => {
-                    reply.error(errno(&error));
+                    reply.error(failed(&self.stats, Operation::Read, &error));
                     None
                 }
             }
         });
         if let Some((missing, reply)) = missing {
             self.stats.misses.fetch_add(1, Ordering::Relaxed);
+            let stats = Arc::clone(&self.stats);
             self.runtime.spawn(async move {
                 let mut buffer = Vec::new();
                 match missing.read(&mut buffer).await {
                     Ok(()) => reply.data(&buffer),
-                    Err(error) => reply.error(errno(&error)),
+                    Err(error) => reply.error(failed(&stats, Operation::Read, &error)),
                 }
             });
         }
@@ -242,24 +275,22 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectory,
     ) {
         self.count();
-        let names = match self.fs.names(number.0, listing_start(offset)) {
-            Ok(names) => names,
-            Err(error) => return reply.error(errno(&error)),
-        };
         let dots = [(1, "."), (2, "..")].into_iter().filter(|(position, _)| *position > offset);
         for (position, name) in dots {
             if reply.add(number, position, FileType::Directory, name) {
                 return reply.ok();
             }
         }
-        for (position, name) in (offset.max(2) + 1..).zip(names) {
-            let attributes = self.fs.attributes(name.inode);
+        let mut position = offset.max(2);
+        let listed = self.fs.list(number.0, listing_start(offset), |name, attributes| {
+            position += 1;
             let kind = file_type(attributes.kind);
-            if reply.add(INodeNo(attributes.number), position, kind, OsStr::from_bytes(name.name)) {
-                break;
-            }
+            reply.add(INodeNo(attributes.number), position, kind, OsStr::from_bytes(name))
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(failed(&self.stats, Operation::Readdir, &error)),
         }
-        reply.ok();
     }
 
     fn readdirplus(
@@ -271,51 +302,52 @@ impl Filesystem for Adapter {
         mut reply: ReplyDirectoryPlus,
     ) {
         self.count();
-        let (names, own) = match (self.fs.names(number.0, listing_start(offset)), self.fs.getattr(number.0)) {
-            (Ok(names), Ok(own)) => (names, file_attr(&own)),
-            (Err(error), _) | (_, Err(error)) => return reply.error(errno(&error)),
-        };
+        let valid = self.validity(number.0);
         let dots = [(1, "."), (2, "..")].into_iter().filter(|(position, _)| *position > offset);
         for (position, name) in dots {
-            if reply.add(number, position, name, &VALID, &own, Generation(0)) {
+            // Of these two the kernel takes the name and the type alone.
+            if reply.add(number, position, name, valid, &dot(number), Generation(0)) {
                 return reply.ok();
             }
         }
-        for (position, name) in (offset.max(2) + 1..).zip(names) {
-            let attr = file_attr(&self.fs.attributes(name.inode));
-            if reply.add(attr.ino, position, OsStr::from_bytes(name.name), &VALID, &attr, Generation(0)) {
-                break;
-            }
+        let mut position = offset.max(2);
+        let listed = self.fs.list(number.0, listing_start(offset), |name, attributes| {
+            position += 1;
+            let attr = file_attr(attributes);
+            reply.add(attr.ino, position, OsStr::from_bytes(name), valid, &attr, Generation(0))
+        });
+        match listed {
+            Ok(()) => reply.ok(),
+            Err(error) => reply.error(failed(&self.stats, Operation::Readdir, &error)),
         }
-        reply.ok();
     }
 
-    fn statfs(&self, _request: &Request, _number: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, _request: &Request, number: INodeNo, reply: ReplyStatfs) {
         self.count();
-        let stats = self.fs.statfs();
+        let stats = self.fs.statfs(number.0);
         reply.statfs(stats.blocks, 0, 0, stats.files, 0, stats.block_size, 255, stats.block_size);
     }
 
     fn getxattr(&self, _request: &Request, number: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         self.count();
-        if !self.fs.tree().has_xattrs() {
+        if !self.fs.serves_xattrs() {
             // The kernel asks once and never again: this is a round trip saved for every file.
             return reply.error(Errno::ENOSYS);
         }
         match self.fs.getxattr(number.0, name.as_bytes()) {
-            Ok(value) => reply_sized(value, size, reply),
-            Err(error) => reply.error(errno(&error)),
+            Ok(value) => reply_sized(&value, size, reply),
+            Err(error) => reply.error(failed(&self.stats, Operation::Getxattr, &error)),
         }
     }
 
     fn listxattr(&self, _request: &Request, number: INodeNo, size: u32, reply: ReplyXattr) {
         self.count();
-        if !self.fs.tree().has_xattrs() {
+        if !self.fs.serves_xattrs() {
             return reply.error(Errno::ENOSYS);
         }
         match self.fs.listxattr(number.0) {
             Ok(names) => reply_sized(&names, size, reply),
-            Err(error) => reply.error(errno(&error)),
+            Err(error) => reply.error(failed(&self.stats, Operation::Listxattr, &error)),
         }
     }
 }
@@ -327,6 +359,11 @@ fn reply_sized(value: &[u8], size: u32, reply: ReplyXattr) {
         Ok(length) if length <= size => reply.data(value),
         _ => reply.error(Errno::ERANGE),
     }
+}
+
+/// Attributes of `.` and `..`.
+fn dot(number: INodeNo) -> FileAttr {
+    FileAttr { ino: number, kind: FileType::Directory, ..absent() }
 }
 
 /// Attributes of what is not there.

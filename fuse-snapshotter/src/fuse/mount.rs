@@ -4,19 +4,19 @@
 //! strings in `mount` to see whether an image is lazy. `fuser` would drop the subtype. Other users mount through
 //! `fusermount3`, which is setuid.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use fuser::{Config, MountOption, Session, SessionACL};
+use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tokio::runtime::Handle;
 
-use super::{Adapter, FuseOptions, FuseStats};
-use crate::fs::ImageFs;
+use super::{Adapter, FuseOptions, FuseStats, Negotiated};
+use crate::fs::{Forest, ROOT};
 
 /// File system type that `mount` shows, as with the reference.
 const TYPE: &str = "fuse.rawBridge";
@@ -51,7 +51,9 @@ pub enum MountError {
 #[derive(Debug)]
 pub struct FuseMount {
     path: PathBuf,
+    fs: Arc<Forest>,
     stats: Arc<FuseStats>,
+    negotiated: Arc<OnceLock<Negotiated>>,
     session: Option<fuser::BackgroundSession>,
     /// Whether we called mount(2) ourselves, so that unmounting is up to us, too.
     own: bool,
@@ -63,14 +65,22 @@ impl FuseMount {
     /// # Errors
     /// If it cannot be mounted or served.
     pub fn new(
-        fs: Arc<ImageFs>,
+        fs: Arc<Forest>,
         path: &Path,
         options: FuseOptions,
         runtime: Handle,
     ) -> Result<Self, MountError> {
         let stats = Arc::new(FuseStats::default());
-        let adapter = Adapter::new(fs, runtime, Arc::clone(&stats));
+        let negotiated = Arc::new(OnceLock::new());
         let own = rustix::process::geteuid().is_root();
+        let adapter = Adapter {
+            fs: Arc::clone(&fs),
+            runtime,
+            stats: Arc::clone(&stats),
+            // Users cannot id-map mounts anyway.
+            allow_idmap: own,
+            negotiated: Arc::clone(&negotiated),
+        };
         let mut config = Config::default();
         config.n_threads = Some(options.threads.max(1));
         config.clone_fd = true;
@@ -98,7 +108,9 @@ impl FuseMount {
             }
             serve(error)
         })?;
-        Ok(Self { path: path.to_owned(), stats, session: Some(session), own })
+        let notifier = session.notifier();
+        fs.watch(Some(Arc::new(move |name| forget_name(&notifier, name))));
+        Ok(Self { path: path.to_owned(), fs, stats, negotiated, session: Some(session), own })
     }
 
     /// Where it is mounted.
@@ -113,6 +125,12 @@ impl FuseMount {
         &self.stats
     }
 
+    /// What was agreed with the kernel.
+    #[must_use]
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        self.negotiated.get()
+    }
+
     /// Whether it has been unmounted, by whomever.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -121,6 +139,7 @@ impl FuseMount {
 
     fn unmount(&mut self) {
         let Some(session) = self.session.take() else { return };
+        self.fs.watch(None);
         if session.guard.is_finished() && is_mounted(&self.path) {
             tracing::error!(path = %self.path.display(), "the mount was served no longer");
         }
@@ -136,6 +155,16 @@ impl FuseMount {
 impl Drop for FuseMount {
     fn drop(&mut self) {
         self.unmount();
+    }
+}
+
+/// Has the kernel forget what a name in the root stands for, and the list of names.
+fn forget_name(notifier: &Notifier, name: &str) {
+    let root = INodeNo(ROOT);
+    // What a directory's pages hold is the list.
+    let told = notifier.inval_inode(root, 0, 0).and_then(|()| notifier.inval_entry(root, OsStr::new(name)));
+    if let Err(error) = told {
+        tracing::debug!(name, %error, "the kernel cannot be told to forget a name");
     }
 }
 

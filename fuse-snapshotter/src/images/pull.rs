@@ -329,7 +329,7 @@ impl Maker {
             let _slot = self.images.lazy_slots.acquire().await;
             let prepared = self.images.layers.prepare(&self.origin, layer, ztoc.descriptor).await?;
             self.check(&prepared.1, position).await?;
-            Ok(prepared)
+            Ok::<_, String>(prepared)
         };
         let prepared = tokio::time::timeout(options.mount_timeout, preparing).await;
         let (open, ztoc) = prepared.unwrap_or_else(|_| Err("timeout waiting for layer to resolve".into()))?;

@@ -306,7 +306,7 @@ pub enum ReopenError {
     },
     /// The zTOC makes no sense.
     #[error(transparent)]
-    Ztoc(#[from] ztoc::ParseError),
+    Ztoc(#[from] ztoc::Error),
     /// The zTOC claims what no layer can be like.
     #[error(transparent)]
     Table(#[from] crate::fetch::TableError),

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use super::image::Layer;
 use super::workspace::Workspace;
 use super::{MountImageError, Options, io_error};
-use crate::fs::ImageFs;
+use crate::fs::{Forest, PlantError};
 use crate::fuse::{FuseMount, FuseOptions, detach, is_mounted};
 use crate::layers::inherit::{inherit, inherit_tree, is_opaque};
 use crate::tree::{Below, OverlayNamespace, Tree};
@@ -86,16 +86,23 @@ impl Stack {
                     if tree.hides_all_below() {
                         lower.clear();
                     }
-                    let lazy = layers.iter().filter_map(|layer| layer.lazy()).cloned().collect();
+                    let lazy: Vec<_> = layers.iter().filter_map(|layer| layer.lazy()).cloned().collect();
+                    let fs = Forest::single(tree, lazy).map_err(|error| match error {
+                        // Unpacked, it has no such limit.
+                        PlantError::TooManyEntries { position, .. } => {
+                            StackError::Tree { layer: first + position, reason: error.to_string() }
+                        }
+                        _ => io_error("serve", target)(std::io::Error::other(error)).into(),
+                    })?;
                     let path = if parts.len() == 1 {
                         target.to_owned()
                     } else {
                         workspace.directory(&format!("r{position}"))?
                     };
                     let fuse = FuseOptions { threads: THREADS, allow_other: stack.allow_other(options) };
-                    let fs = Arc::new(ImageFs::new(tree, lazy));
                     stack.runs.push(
-                        FuseMount::new(fs, &path, fuse, runtime.clone()).map_err(MountImageError::from)?,
+                        FuseMount::new(Arc::new(fs), &path, fuse, runtime.clone())
+                            .map_err(MountImageError::from)?,
                     );
                     lower.push(path);
                 }

@@ -16,7 +16,7 @@ use super::mounts::Lower;
 use super::store::{Labels, Snapshot};
 use super::{Snapshotter, labels};
 use crate::fuse::{detach, is_mounted};
-use crate::sys::idmap::id_mapped_clone;
+use crate::sys::id_mapped_clone;
 
 /// Most ranges of a mapping; the kernel's own limit.
 const MAX_RANGES: usize = 340;

@@ -44,7 +44,7 @@ struct Mounted {
 
 /// A tree that is mounted.
 #[derive(Debug)]
-pub struct Planted {
+pub(super) struct Planted {
     /// Nothing of the layers below the tree shows through.
     pub(super) hides_all_below: bool,
     /// Whether the tree was made to lie over other layers, and so shows whiteouts.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use ztoc::{Timestamp, Ztoc};
 
 use super::draft::{Directory, Draft, Meta, Node};
-use super::{Below, Dirent, Inode, InodeIndex, InodeKind, Tree, Xattr};
+use super::{Below, Dirent, FileId, Inode, InodeId, InodeIndex, InodeKind, OWN, Tree, Xattr};
 
 /// Extended attributes that overlayfs takes for its own marks. From an image they would be an attack.
 const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
@@ -80,8 +80,8 @@ impl<'a> Freezer<'_, 'a> {
             }
             // Resolved above, and always to a file.
             Node::Alias(_) | Node::Whiteout => {
-                let number = self.owned(index).ok_or(TOO_LARGE)?;
-                blank(InodeKind::Char, 0, number)
+                let id = self.own(index).ok_or(TOO_LARGE)?;
+                blank(InodeKind::Char, 0, id)
             }
         };
         self.tree.inodes.push(inode);
@@ -92,14 +92,15 @@ impl<'a> Freezer<'_, 'a> {
         Ok(index)
     }
 
-    /// An inode number for what has no zTOC entry to be named by.
-    fn owned(&mut self, index: u32) -> Option<u64> {
+    /// A name for what has no zTOC entry to be named by.
+    fn own(&mut self, index: u32) -> Option<InodeId> {
+        let own = u32::try_from(self.tree.owned.len()).ok()?;
         self.tree.owned.push(InodeIndex(index));
-        u32::try_from(self.tree.owned.len()).ok().map(u64::from)
+        Some(InodeId::Own(own))
     }
 
     fn new_directory(&mut self, directory: &Directory<'a>, index: u32) -> Option<Inode> {
-        let number = self.owned(index)?;
+        let id = self.own(index)?;
         let marks = match self.below {
             Below::Nothing => Vec::new(),
             Below::Layers(namespace) if directory.opaque => vec![(namespace.opaque_attribute(), &b"y"[..])],
@@ -111,7 +112,7 @@ impl<'a> Freezer<'_, 'a> {
             Below::Layers(_) => Vec::new(),
         };
         // A parent that no layer mentions is root's, as unpacking would make it.
-        let mut inode = blank(InodeKind::Directory, 0o755, number);
+        let mut inode = blank(InodeKind::Directory, 0o755, id);
         inode.links = 2;
         inode.size = 4096;
         // What takes the place of a directory below does not take over its attributes.
@@ -130,7 +131,7 @@ impl<'a> Freezer<'_, 'a> {
     }
 
     fn new_file(&mut self, kind: InodeKind, meta: &Meta<'a>, index: u32) -> Option<Inode> {
-        let mut inode = blank(kind, 0, Tree::file_number(meta.file));
+        let mut inode = blank(kind, 0, InodeId::File(meta.file));
         describe(&mut inode, meta);
         match kind {
             InodeKind::Symlink => {
@@ -199,7 +200,11 @@ impl<'a> Freezer<'_, 'a> {
     }
 }
 
-fn blank(kind: InodeKind, mode: u16, number: u64) -> Inode {
+fn blank(kind: InodeKind, mode: u16, id: InodeId) -> Inode {
+    let (layer, entry) = match id {
+        InodeId::Own(own) => (OWN, own),
+        InodeId::File(FileId { layer, entry }) => (layer, entry),
+    };
     Inode {
         kind,
         mode,
@@ -209,7 +214,8 @@ fn blank(kind: InodeKind, mode: u16, number: u64) -> Inode {
         mtime: Timestamp { seconds: 0, nanos: 0 },
         links: 1,
         device: (0, 0),
-        number,
+        layer,
+        entry,
         span: 0..0,
         xattrs: 0..0,
     }

@@ -5,8 +5,8 @@
 //! that over what is below. The result is frozen into flat tables ([`Tree`]): inodes, and per directory a
 //! run of names sorted bytewise, so that a look-up is a binary search and a listing is a slice.
 //!
-//! Inode numbers are deterministic: files are named by (layer, zTOC entry), the same in every tree; directories
-//! by their place in this tree. They stay below 2^48, as overlayfs with `xino` wants it.
+//! Inodes are named deterministically ([`InodeId`]): what has a zTOC entry by its layer and entry, directories by
+//! their place in this tree. [`crate::fs`] makes inode numbers of that.
 
 mod check;
 mod draft;
@@ -76,13 +76,22 @@ pub struct TreeError {
     pub reason: &'static str,
 }
 
-/// Where the content of a regular file comes from.
+/// The zTOC entry of anything but a directory; for a regular file that is where its content comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FileId {
     /// Index of the layer, bottom first.
     pub layer: u16,
     /// Index of the zTOC entry.
     pub entry: u32,
+}
+
+/// What names an inode within its tree, the same whenever the tree is merged from the same layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum InodeId {
+    /// A directory or a whiteout, numbered within this tree; the root is 0.
+    Own(u32),
+    /// Anything else.
+    File(FileId),
 }
 
 /// What an inode is.
@@ -140,12 +149,25 @@ pub struct Inode {
     pub links: u32,
     /// Device numbers, major and minor.
     pub device: (u32, u32),
-    /// The inode number that the kernel knows.
-    pub number: u64,
+    /// The layer of [`FileId`], or [`OWN`].
+    layer: u16,
+    /// The entry of [`FileId`], or the number among the tree's own.
+    entry: u32,
     /// Directories: range in `dirents`. Links: range in `text`.
     span: Range<u32>,
     /// Range in `xattrs`.
     xattrs: Range<u32>,
+}
+
+impl Inode {
+    /// What names it.
+    #[must_use]
+    pub fn id(&self) -> InodeId {
+        match self.layer {
+            OWN => InodeId::Own(self.entry),
+            layer => InodeId::File(FileId { layer, entry: self.entry }),
+        }
+    }
 }
 
 /// A name in a directory.
@@ -167,7 +189,7 @@ struct Xattr {
 pub struct Tree {
     inodes: Vec<Inode>,
     dirents: Vec<Dirent>,
-    /// Inodes without a zTOC entry of their own, by number - 1: directories and whiteouts.
+    /// Inodes without a zTOC entry that names them: directories and whiteouts.
     owned: Vec<InodeIndex>,
     /// Directories that no layer of the tree mentions itself, parents first.
     implied: Vec<InodeIndex>,
@@ -179,11 +201,8 @@ pub struct Tree {
     hides_all_below: bool,
 }
 
-/// Inode number of the root, as FUSE has it.
-pub const ROOT: u64 = 1;
-
-/// Bits of an inode number below the layer.
-const ENTRY_BITS: u32 = 32;
+/// In place of a layer: named by the tree. No layer has this index, see [`Tree::merge`].
+const OWN: u16 = u16::MAX;
 
 impl Tree {
     /// Merges the layers of a chain, bottom first.
@@ -198,8 +217,7 @@ impl Tree {
                 name: String::from_utf8_lossy(name).into_owned(),
                 reason,
             };
-            // One more, and inode numbers would reach 2^48.
-            let slot = u16::try_from(index).ok().filter(|slot| *slot < u16::MAX);
+            let slot = u16::try_from(index).ok().filter(|slot| *slot != OWN);
             let slot = slot.ok_or_else(|| error((b"", "an image has at most 65,535 layers")))?;
             let layer = draft::Draft::of_layer(ztoc, slot).map_err(error)?;
             if index == 0 {
@@ -228,31 +246,27 @@ impl Tree {
         InodeIndex(0)
     }
 
-    /// The inode with this number.
+    /// The inode with this name.
     #[must_use]
-    pub fn by_number(&self, number: u64) -> Option<InodeIndex> {
-        let layer = usize::try_from(number >> ENTRY_BITS).ok()?;
-        let low = number & (u64::from(u32::MAX));
-        match layer.checked_sub(1) {
-            None => self.owned.get(usize::try_from(low.checked_sub(1)?).ok()?).copied(),
-            Some(layer) => {
-                let index = *self.files.get(layer)?.get(usize::try_from(low).ok()?)?;
+    pub fn by_id(&self, id: InodeId) -> Option<InodeIndex> {
+        match id {
+            InodeId::Own(own) => self.owned.get(own as usize).copied(),
+            InodeId::File(FileId { layer, entry }) => {
+                let index = *self.files.get(usize::from(layer))?.get(entry as usize)?;
                 (index != u32::MAX).then_some(InodeIndex(index))
             }
         }
     }
 
-    /// The inode number of a file.
+    /// Number of inodes that the tree itself names: [`InodeId::Own`] is below it.
     #[must_use]
-    pub fn file_number(file: FileId) -> u64 {
-        (u64::from(file.layer) + 1) << ENTRY_BITS | u64::from(file.entry)
+    pub fn own_len(&self) -> usize {
+        self.owned.len()
     }
 
-    /// The file with this inode number; `None` for directories and whiteouts.
-    #[must_use]
-    pub fn file_of(number: u64) -> Option<FileId> {
-        let layer = u16::try_from((number >> ENTRY_BITS).checked_sub(1)?).ok()?;
-        Some(FileId { layer, entry: (number & u64::from(u32::MAX)) as u32 })
+    /// Number of zTOC entries of each layer, bottom first.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.files.iter().map(Vec::len)
     }
 
     /// Attributes of an inode of this tree.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod hostile;
-mod numbers;
+mod ids;
 mod overlay;
 mod random;
 mod rules;
@@ -13,7 +13,7 @@ use testdata::expected::{self, NodeType};
 use testdata::image::{Compression, Entry, Layer, LayerBuilder};
 use ztoc::{BuildOptions, Builder, Ztoc};
 
-use super::{Below, InodeIndex, InodeKind, Tree, TreeError};
+use super::{Below, InodeId, InodeIndex, InodeKind, Tree, TreeError};
 
 fn layer(entries: &[Entry]) -> Layer {
     let mut builder = LayerBuilder::new(Compression::None);
@@ -101,7 +101,7 @@ fn assert_same(tree: &Tree, expected: &expected::Tree) {
         } else {
             assert_eq!(inode.size, node.size, "{at}");
             assert_eq!(inode.links as usize, expected.links(path), "{at}");
-            if let Some(file) = Tree::file_of(inode.number) {
+            if let InodeId::File(file) = inode.id() {
                 assert_eq!(Some(usize::from(file.layer)), node.layer, "{at}");
             }
             groups.entry(*index).or_default().push(path.clone());

@@ -10,7 +10,7 @@ use benches::process::{Mount, peak_memory, run, sibling};
 use benches::table::{Figure, heading, note};
 use fuse_snapshotter::cache::CacheRoot;
 use fuse_snapshotter::fetch::{LayerSource, LayerTable, LazyLayer};
-use fuse_snapshotter::fs::ImageFs;
+use fuse_snapshotter::fs::Forest;
 use fuse_snapshotter::fuse::{FuseMount, FuseOptions};
 use fuse_snapshotter::tree::{Below, Tree};
 use registry::{Digest, FileBlob};
@@ -125,7 +125,7 @@ fn mount_time(directory: &Path, blob: &Path) -> anyhow::Result<Duration> {
     let tree = Tree::merge(&[&ztoc], Below::Nothing)?;
     let layer =
         LazyLayer::new(reader, table, blocks, std::fs::File::open(&path)?, LayerSource::new(cache, 8));
-    let fs = Arc::new(ImageFs::new(tree, vec![layer]));
+    let fs = Arc::new(Forest::single(tree, vec![layer])?);
     let options = FuseOptions { threads: 2, allow_other: true };
     let mount = FuseMount::new(fs, &target, options, runtime.handle().clone())?;
     std::fs::metadata(target.join("srv"))?;

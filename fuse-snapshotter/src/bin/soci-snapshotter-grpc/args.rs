@@ -10,14 +10,27 @@ use registry::Digest;
 use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
 use soci_index::source::SourceSpec;
+use tracing::level_filters::LevelFilter;
+
+/// The daemon's socket unless the user says otherwise.
+pub(crate) const DEFAULT_ADDRESS: &str = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock";
+
+/// The command that the daemon runs for itself.
+pub(crate) const USER_NAMESPACE_COMMAND: &str = "hold-user-namespace";
 
 /// Lazily loaded container images: files are fetched from the registry when they are read.
+///
+/// Without a command it is the daemon: containerd's snapshotter on a socket.
 #[derive(Debug, Parser)]
 #[command(
     name = "soci-snapshotter-grpc",
     version,
     after_long_help = "\
 Examples:
+  Write a configuration to start from, and look at what is in effect:
+    soci-snapshotter-grpc config default > /etc/soci-snapshotter-grpc/config.toml
+    soci-snapshotter-grpc config dump
+
   Mount an image, look around, and unmount it with Ctrl-C:
     soci-snapshotter-grpc mount registry.example.com/app:v1 /mnt
     chroot /mnt /bin/sh
@@ -25,29 +38,73 @@ Examples:
 Exit status: 0 success, 1 failure, 2 wrong usage."
 )]
 pub(crate) struct Cli {
-    /// What is logged to standard error: error, warn, info, debug or trace
+    /// The daemon's socket: a path, unix://PATH, or fd:// for the one that systemd passes
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDRESS",
+        default_value = DEFAULT_ADDRESS,
+        env = "SOCI_SNAPSHOTTER_ADDRESS",
+        hide_env_values = true
+    )]
+    pub(crate) address: String,
+    /// Configuration of the daemon [default: /etc/soci-snapshotter-grpc/config.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE", env = "SOCI_SNAPSHOTTER_CONFIG", hide_env_values = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// What is logged to standard error: error, warn, info, debug or trace [default: info for the daemon, warn for
+    /// commands]
     #[arg(
         long,
         global = true,
         value_name = "LEVEL",
-        default_value = "warn",
-        value_parser = ["error", "warn", "info", "debug", "trace"],
-        hide_possible_values = true,
+        value_parser = log_level,
         env = "SOCI_SNAPSHOTTER_LOG_LEVEL",
         hide_env_values = true
     )]
-    pub(crate) log_level: String,
+    pub(crate) log_level: Option<LevelFilter>,
     /// Root directory, for the cache and unpacked layers [default: /var/lib/soci-snapshotter-grpc for root, otherwise
     /// soci-snapshotter-grpc in $XDG_DATA_HOME or ~/.local/share]
     #[arg(long, global = true, value_name = "DIR", env = "SOCI_SNAPSHOTTER_ROOT", hide_env_values = true)]
     pub(crate) root: Option<PathBuf>,
     #[command(subcommand)]
-    pub(crate) command: Command,
+    pub(crate) command: Option<Command>,
+}
+
+/// Names of levels as in the reference, which has `warning`, `fatal` and `panic` too.
+fn log_level(name: &str) -> Result<LevelFilter, String> {
+    match name.to_ascii_lowercase().as_str() {
+        "error" | "fatal" | "panic" => Ok(LevelFilter::ERROR),
+        "warn" | "warning" => Ok(LevelFilter::WARN),
+        "info" => Ok(LevelFilter::INFO),
+        "debug" => Ok(LevelFilter::DEBUG),
+        "trace" => Ok(LevelFilter::TRACE),
+        _ => Err("expected error, warn, info, debug or trace".to_owned()),
+    }
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Mount(Box<MountArgs>),
+    /// Show what a running daemon serves: for every image and layer how, why so, and what was fetched of it
+    Status {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Enter a new user namespace and wait; the daemon runs this for itself
+    #[command(hide = true, name = USER_NAMESPACE_COMMAND)]
+    HoldUserNamespace,
+    /// Show the configuration of the daemon
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print a configuration with every key, its meaning and its default
+    Default,
+    /// Print the configuration in effect; what the file says in vain or cannot work is said on standard error
+    Dump,
 }
 
 /// Mount an image as one read-only tree, read lazily

@@ -1,44 +1,62 @@
-//! The SOCI snapshotter's program. `mount` mounts an image lazily, without containerd.
+//! The SOCI snapshotter's program. Without a command it is the daemon; `mount` mounts an image lazily, without
+//! containerd.
 
 mod args;
+mod config;
+mod daemon;
 mod mount;
+mod status;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use fuse_snapshotter::config::Config;
+use fuse_snapshotter::logging::{self, LogOptions};
+use tracing::level_filters::LevelFilter;
 
 use args::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    init_logging(&cli.log_level);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&anyhow::Error::from(error).context("cannot start")),
-    };
     let outcome = match cli.command {
-        Command::Mount(args) => runtime.block_on(mount::run(cli.root, args)),
+        None => daemon(&cli),
+        Some(Command::Config(command)) => config::run(cli.config.as_deref(), command),
+        Some(Command::Status { json }) => run(status::run(&cli.address, json)),
+        Some(Command::HoldUserNamespace) => daemon::hold_user_namespace(),
+        Some(Command::Mount(args)) => {
+            let level = cli.log_level.unwrap_or(LevelFilter::WARN);
+            logging::init(LogOptions { level, fuse_operations: false });
+            run(mount::run(cli.root, args))
+        }
     };
-    // Reads that nobody waits for any more must not hold up the exit.
-    runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
 
-/// Logs go to standard error, as text on a terminal and as JSON lines elsewhere, where a collector reads them.
-fn init_logging(level: &str) {
-    use std::io::IsTerminal;
-    let filter =
-        tracing_subscriber::EnvFilter::try_new(format!("{level},hyper=warn,reqwest=warn,fuser=warn"))
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() {
-        subscriber.without_time().with_target(false).init();
-    } else {
-        subscriber.json().flatten_event(true).init();
-    }
+fn daemon(cli: &Cli) -> anyhow::Result<()> {
+    let loaded = Config::load(cli.config.as_deref())?;
+    let usual = if loaded.config.debug() { LevelFilter::DEBUG } else { LevelFilter::INFO };
+    logging::init(LogOptions {
+        level: cli.log_level.unwrap_or(usual),
+        fuse_operations: loaded.config.log_fuse_operations(),
+    });
+    loaded.log();
+    daemon::check(&loaded.config)?;
+    run(daemon::run(cli, &loaded.config))
+}
+
+/// Runs to the end, or to the first error.
+fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| anyhow::Error::from(error).context("cannot start"))?;
+    let outcome = runtime.block_on(work);
+    // Reads that nobody waits for any more must not hold up the exit.
+    runtime.shutdown_background();
+    outcome
 }
 
 #[allow(clippy::print_stderr)]

@@ -3,10 +3,14 @@
 use testdata::image::Entry;
 
 use super::{merge, merge_below, paths, ztoc};
-use crate::tree::{Below, InodeKind, OverlayNamespace, Tree};
+use crate::tree::{Below, FileId, InodeId, InodeKind, OverlayNamespace, Tree};
 
 fn file(path: &str) -> Entry {
     Entry::file(path, "content")
+}
+
+fn id(layer: u16, entry: u32) -> InodeId {
+    InodeId::File(FileId { layer, entry })
 }
 
 fn mode(tree: &Tree, path: &str) -> u16 {
@@ -51,7 +55,7 @@ fn a_component_that_dot_dot_removes_again_is_not_implied() {
 fn the_entry_of_the_root_describes_the_root() {
     let tree = merge(&[vec![Entry::dir("./").mode(0o700).owner(3, 4)], vec![file("a")]]);
     let root = tree.inode(tree.root());
-    assert_eq!((root.mode, root.uid, root.gid, root.number), (0o700, 3, 4, 1));
+    assert_eq!((root.mode, root.uid, root.gid, root.id()), (0o700, 3, 4, InodeId::Own(0)));
     // What is not a directory cannot be the root.
     assert_eq!(
         mode(&merge(&[vec![Entry::symlink("/", "x"), Entry::char_device("./", 0, 0), file("a")]]), "/"),
@@ -86,7 +90,7 @@ fn a_directory_again_keeps_its_children_and_takes_the_later_attributes() {
 fn a_file_again_replaces_the_earlier_one() {
     let tree = merge(&[vec![Entry::file("f", "a"), Entry::file("f", "bcd").mode(0o600), file("g")]]);
     let f = tree.inode(tree.find(b"f").unwrap());
-    assert_eq!((f.size, f.mode, Tree::file_of(f.number).unwrap().entry), (3, 0o600, 1));
+    assert_eq!((f.size, f.mode, f.id()), (3, 0o600, id(0, 1)));
 }
 
 #[test]
@@ -194,7 +198,7 @@ fn a_hard_link_to_a_layer_below_has_the_file_as_it_was_there() {
     ] {
         let tree = merge(&[lower.clone(), upper]);
         let b = tree.inode(tree.find(b"b").unwrap());
-        assert_eq!((b.size, b.mode, Tree::file_of(b.number).unwrap().layer), (3, 0o600, 0));
+        assert_eq!((b.size, b.mode, b.id()), (3, 0o600, id(0, 0)));
     }
 }
 

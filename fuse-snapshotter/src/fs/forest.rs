@@ -1,0 +1,165 @@
+//! The trees that there are: planting and felling.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+
+use super::plant::{PlantError, Plantation, PlantedTree};
+use super::state::StateFiles;
+use super::{IdMaps, LayerSlot, Operation, OperationCounts, TreeSlot};
+use crate::cache::lock;
+use crate::fetch::LazyLayer;
+use crate::tree::Tree;
+
+/// Longest name of a directory, in bytes.
+const MAX_NAME: usize = 255;
+
+/// Called with the name of a tree after it was planted or felled.
+pub(crate) type Watcher = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Merged trees and the layers that their contents are in.
+pub struct Forest {
+    pub(super) plantation: ArcSwap<Plantation>,
+    /// Held while the table is replaced.
+    planting: Mutex<()>,
+    pub(super) state_files: StateFiles,
+    watcher: Mutex<Option<Watcher>>,
+    /// Whether there is one tree for good, which is the root.
+    pub(super) single: bool,
+    pub(super) serves_xattrs: bool,
+}
+
+impl fmt::Debug for Forest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Forest").field("plantation", &self.plantation).finish_non_exhaustive()
+    }
+}
+
+impl Default for Forest {
+    fn default() -> Self {
+        Self::with(Plantation::default(), false, true)
+    }
+}
+
+impl Forest {
+    fn with(plantation: Plantation, single: bool, serves_xattrs: bool) -> Self {
+        Self {
+            plantation: ArcSwap::from_pointee(plantation),
+            planting: Mutex::default(),
+            state_files: StateFiles::new(),
+            watcher: Mutex::default(),
+            single,
+            serves_xattrs,
+        }
+    }
+
+    /// A file system without trees.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The file system of one tree over its layers, bottom first. Their slots are their positions.
+    ///
+    /// # Errors
+    /// If the layers are not those of the tree, or have more than inode numbers have room for.
+    pub fn single(tree: Tree, layers: Vec<Arc<LazyLayer>>) -> Result<Self, PlantError> {
+        let serves_xattrs = tree.has_xattrs();
+        let planted = PlantedTree {
+            slot: TreeSlot(0),
+            name: "".into(),
+            tree,
+            layers: (0..).map(LayerSlot).zip(layers).collect(),
+            ids: None,
+            counts: OperationCounts::default(),
+        };
+        Ok(Self::with(Plantation::default().plant(planted)?, true, serves_xattrs))
+    }
+
+    /// Adds a tree over its layers, bottom first, as the directory `name`. With `ids` its owners are translated.
+    ///
+    /// A slot stands for one tree as long as the kernel may remember it: as long as the file system is mounted. So it
+    /// does for one pair of layer and zTOC; if another tree has that layer already, its [`LazyLayer`] is used for both.
+    /// Trees with different `ids` cannot share layer slots.
+    ///
+    /// # Errors
+    /// See [`PlantError`].
+    pub fn plant(
+        &self,
+        slot: TreeSlot,
+        name: &str,
+        tree: Tree,
+        layers: Vec<(LayerSlot, Arc<LazyLayer>)>,
+        ids: Option<IdMaps>,
+    ) -> Result<(), PlantError> {
+        if self.single || slot.0 == 0 {
+            return Err(PlantError::NoSuchTreeSlot(slot));
+        }
+        if name.is_empty()
+            || name.len() > MAX_NAME
+            || matches!(name, "." | "..")
+            || name.contains(['/', '\0'])
+        {
+            return Err(PlantError::InvalidName(name.to_owned()));
+        }
+        let counts = OperationCounts::default();
+        let planted = PlantedTree { slot, name: name.into(), tree, layers, ids, counts };
+        {
+            let _planting = lock(&self.planting);
+            self.plantation.store(Arc::new(self.plantation.load().plant(planted)?));
+        }
+        self.changed(name);
+        Ok(())
+    }
+
+    /// Removes a tree; returns whether there was one. Its inodes are stale from now on, but for files that another tree
+    /// has, too. The kernel may answer for what it remembers, so unmount what shows the tree before.
+    pub fn fell(&self, slot: TreeSlot) -> bool {
+        if self.single {
+            return false;
+        }
+        let felled = {
+            let _planting = lock(&self.planting);
+            let Some((next, felled)) = self.plantation.load().fell(slot) else { return false };
+            self.plantation.store(Arc::new(next));
+            felled
+        };
+        self.state_files.forget_tree(slot);
+        self.changed(&felled.name);
+        true
+    }
+
+    /// Has the kernel forget a name. No lock is held: it may wait for look-ups that are under way.
+    fn changed(&self, name: &str) {
+        let watcher = lock(&self.watcher).clone();
+        if let Some(watcher) = watcher {
+            watcher(name);
+        }
+    }
+
+    /// Who is to be told when names in the root change.
+    pub(crate) fn watch(&self, watcher: Option<Watcher>) {
+        *lock(&self.watcher) = watcher;
+    }
+
+    /// Whether there is a tree in this slot.
+    #[must_use]
+    pub fn contains(&self, slot: TreeSlot) -> bool {
+        self.plantation.load().tree(slot).is_some()
+    }
+
+    /// The layer in a slot, if any tree has it.
+    #[must_use]
+    pub fn layer(&self, slot: LayerSlot) -> Option<Arc<LazyLayer>> {
+        self.plantation.load().layer(slot).cloned()
+    }
+
+    /// How often the kernel asked for what of a tree. Files that several trees share are counted with one of them.
+    #[must_use]
+    pub fn operations(&self, slot: TreeSlot) -> Option<Vec<(Operation, u64)>> {
+        let plantation = self.plantation.load();
+        let counts = &plantation.tree(slot)?.counts;
+        Some(Operation::ALL.iter().map(|operation| (*operation, counts.get(*operation))).collect())
+    }
+}

@@ -1,0 +1,60 @@
+//! Logs of the daemon, on standard error: text for people on a terminal, JSON lines for collectors elsewhere.
+//!
+//! Only this project's crates log at the chosen level. What the HTTP and TLS libraries say below warnings has headers
+//! in it, and with them credentials.
+
+mod json;
+
+#[cfg(test)]
+mod tests;
+
+use std::io::IsTerminal;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+pub use json::JsonLayer;
+
+/// The crates of this project, and its program.
+const OWN: [&str; 6] =
+    ["containerd_api", "fuse_snapshotter", "registry", "soci_index", "soci_snapshotter_grpc", "ztoc"];
+
+/// Which crate reports requests of the kernel, at level debug.
+const FUSE: &str = "fuser";
+
+/// What is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogOptions {
+    /// The level for everything of this project.
+    pub level: LevelFilter,
+    /// Log every request of the kernel, whatever the level.
+    pub fuse_operations: bool,
+}
+
+impl LogOptions {
+    /// Which events are logged.
+    #[must_use]
+    pub fn filter(self) -> Targets {
+        let others = self.level.min(LevelFilter::WARN);
+        let fuse = if self.fuse_operations { LevelFilter::DEBUG } else { others };
+        Targets::new()
+            .with_default(others)
+            .with_targets(OWN.map(|target| (target, self.level)))
+            .with_target(FUSE, fuse)
+    }
+}
+
+/// Begins to log, for the whole process. A second call changes nothing.
+pub fn init(options: LogOptions) {
+    let subscriber = tracing_subscriber::registry().with(options.filter());
+    // Fails only if somebody else, such as a test, has set up logging already; then that is what is wanted.
+    let _ = if std::io::stderr().is_terminal() {
+        let text =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+        subscriber.with(text).try_init()
+    } else {
+        subscriber.with(JsonLayer::new(std::io::stderr)).try_init()
+    };
+}

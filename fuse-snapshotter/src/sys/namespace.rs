@@ -1,0 +1,15 @@
+//! A user namespace of one's own.
+#![allow(unsafe_code)]
+
+use std::io;
+
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+/// Enters a new user namespace. Only a process with a single thread can.
+///
+/// # Errors
+/// What unshare(2) says.
+pub fn enter_user_namespace() -> io::Result<()> {
+    // SAFETY: what makes the call unsafe is to divide the table of file descriptors, which is not asked for.
+    unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.map_err(io::Error::from)
+}
