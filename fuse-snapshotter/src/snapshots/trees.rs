@@ -111,7 +111,9 @@ impl Trees {
     pub fn kernel_lacks(&self) -> Vec<String> {
         let mount = lock(&self.mount);
         let negotiated = mount.as_ref().and_then(|mounted| mounted.fuse.negotiated());
-        negotiated.map(|found| found.lacking.iter().map(|name| (*name).to_owned()).collect()).unwrap_or_default()
+        negotiated
+            .map(|found| found.lacking.iter().map(|name| (*name).to_owned()).collect())
+            .unwrap_or_default()
     }
 
     /// Number of trees that are mounted.

@@ -89,7 +89,8 @@ impl<'n> Container<'n> {
     pub(crate) fn pid(&self) -> u32 {
         let tasks = self.node.ok(&self.namespace, &["tasks", "list"]);
         let line = tasks.lines().find(|line| line.split_whitespace().next() == Some(&self.name));
-        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or_else(|| panic!("{tasks}"))
+        line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+            .unwrap_or_else(|| panic!("{tasks}"))
     }
 
     /// Runs a program in it, which must succeed; returns what it printed.

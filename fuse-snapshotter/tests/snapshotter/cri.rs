@@ -35,7 +35,9 @@ where
         let path: PathAndQuery = format!("/runtime.v1.ImageService/{method}").parse().unwrap();
         let codec = tonic_prost::ProstCodec::<Q, A>::default();
         let answer = client.unary(tonic::Request::new(request), path, codec).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| format!("{:?}: {}", status.code(), status.message()))
+        answer
+            .map(tonic::Response::into_inner)
+            .map_err(|status| format!("{:?}: {}", status.code(), status.message()))
     })
 }
 

@@ -109,7 +109,11 @@ impl Daemon {
         let end = Instant::now() + PATIENCE;
         while UnixStream::connect(self.socket()).is_err() {
             let ended = self.child.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < end, "it does not start ({ended:?}):\n{}", self.log());
+            assert!(
+                ended.is_none() && Instant::now() < end,
+                "it does not start ({ended:?}):\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -90,7 +90,9 @@ fn without_an_index_containerd_does_it() {
 
 #[test]
 fn layers_without_a_ztoc_are_unpacked_by_us() {
-    let Some((node, _registry, image, reference)) = prepare(Some(&["--min-layer-size", "5000000"])) else { return };
+    let Some((node, _registry, image, reference)) = prepare(Some(&["--min-layer-size", "5000000"])) else {
+        return;
+    };
     node.pull(Pull::Cri, &reference);
     assert_runs(&node, Pull::Cri, &reference, &image);
     let modes = node.daemon.modes(&reference);
@@ -108,7 +110,9 @@ fn broken_ztocs_make_layers_eager() {
         ("empty", Vec::clear),
     ];
     for (name, damage) in damages {
-        let Some((node, registry, image, reference)) = prepare(Some(&["--min-layer-size", "0"])) else { return };
+        let Some((node, registry, image, reference)) = prepare(Some(&["--min-layer-size", "0"])) else {
+            return;
+        };
         let manifest = index_manifest(&registry, &image);
         let ztoc = manifest["layers"][1]["digest"].as_str().unwrap();
         replace(&registry, ztoc, damage);
@@ -142,17 +146,23 @@ fn a_broken_index_is_none() {
                 "size": image.manifest().len(),
             },
         });
-        manifest["layers"][0] = serde_json::json!({
+        manifest["layers"] = serde_json::json!([{
             "mediaType": "application/octet-stream",
             "digest": testdata::digest::sha256(b"no such zTOC"),
             "size": 1_u64 << 50,
             "annotations": { "com.amazon.soci.image-layer-digest": image.layers()[1].digest },
-        });
+        }]);
         registry.put_blob("{}");
         let bytes = manifest.to_string();
-        registry.put_manifest("app", &testdata::digest::sha256(bytes.as_bytes()), "application/vnd.oci.image.manifest.v1+json", bytes.clone());
+        registry.put_manifest(
+            "app",
+            &testdata::digest::sha256(bytes.as_bytes()),
+            "application/vnd.oci.image.manifest.v1+json",
+            bytes.clone(),
+        );
         // One that the referrers API lists and that is then something else.
-        let fault = testdata::registry::Action::Status(200, Vec::new(), bytes::Bytes::from_static(text.as_bytes()));
+        let fault =
+            testdata::registry::Action::Status(200, Vec::new(), bytes::Bytes::from_static(text.as_bytes()));
         if !text.is_empty() {
             let digest = testdata::digest::sha256(bytes.as_bytes());
             registry.inject(testdata::registry::Fault::always(fault).path(&format!("/manifests/{digest}")));

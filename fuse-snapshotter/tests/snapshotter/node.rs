@@ -49,7 +49,10 @@ impl Node {
         }
         let mut daemon = Daemon::new();
         let containerd = Options::new().cri().proxy(SOCI, daemon.socket()).start()?;
-        daemon.configure(&format!("{toml}\n[content_store]\ncontainerd_address = {:?}\n", containerd.address()));
+        daemon.configure(&format!(
+            "{toml}\n[content_store]\ncontainerd_address = {:?}\n",
+            containerd.address()
+        ));
         daemon.start();
         Some(Self { containerd, daemon })
     }
@@ -102,7 +105,13 @@ impl Node {
     }
 
     /// Mounts an image as a container has it (writable) or as a view.
-    pub(crate) fn mount(&self, namespace: &str, snapshotter: &str, reference: &str, writable: bool) -> Mounted<'_> {
+    pub(crate) fn mount(
+        &self,
+        namespace: &str,
+        snapshotter: &str,
+        reference: &str,
+        writable: bool,
+    ) -> Mounted<'_> {
         let name = format!("{snapshotter}-{writable}-{}", reference.replace(['/', ':'], "-"));
         let target = self.daemon.file(&name);
         std::fs::create_dir_all(&target).unwrap();
@@ -116,7 +125,8 @@ impl Node {
 
     /// The directory that a container's writes go to.
     pub(crate) fn upper(&self, namespace: &str, container: &str) -> PathBuf {
-        let mounts = self.ok(namespace, &["snapshots", "--snapshotter", SOCI, "mounts", "/nowhere", container]);
+        let mounts =
+            self.ok(namespace, &["snapshots", "--snapshotter", SOCI, "mounts", "/nowhere", container]);
         let option = mounts.split([',', ' ']).find_map(|option| option.strip_prefix("upperdir="));
         PathBuf::from(option.unwrap_or_else(|| panic!("{mounts}")))
     }

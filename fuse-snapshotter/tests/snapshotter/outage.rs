@@ -41,7 +41,8 @@ fn reads_wait_for_the_registry_and_go_on() {
         let reference = format!("{}/app:1", registry.host());
         index(&reference, &["--min-layer-size", "0", "--span-size", "262144"]);
         node.pull(Pull::Cri, &reference);
-        let script = "cd /data; cat 0 > /dev/null; echo begun; sleep 2; sha256sum 7; echo ready; exec sleep 1000";
+        let script =
+            "cd /data; cat 0 > /dev/null; echo begun; sleep 2; sha256sum 7; echo ready; exec sleep 1000";
         let program = ["/bin/sh", "-c", script];
         let mut container = Container::with(&node, Pull::Cri.namespace(), &reference, &[], &program);
         container.wait_for("begun", Duration::from_secs(60));

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use testdata::image::{Compression, Entry, ImageBuilder, LayerBuilder, Texture};
 use testdata::image::host::HostFiles;
+use testdata::image::{Compression, Entry, ImageBuilder, LayerBuilder, Texture};
 use testdata::need::{Need, available};
 use testdata::registry::TestRegistry;
 
@@ -18,8 +18,11 @@ const SIZE: u64 = 8 << 20;
 
 /// Bytes of a file that are in the page cache, without reading it.
 fn resident(path: &PathBuf) -> u64 {
-    let output =
-        Command::new("fincore").args(["--bytes", "--noheadings", "--output", "RES"]).arg(path).output().unwrap();
+    let output = Command::new("fincore")
+        .args(["--bytes", "--noheadings", "--output", "RES"])
+        .arg(path)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
 }
@@ -37,7 +40,12 @@ fn files_of_a_shared_base_are_in_the_page_cache_once() {
     shell.binary("/bin/sleep").binary("/bin/echo").binary("/bin/sh");
     let shell = shell.layer(Compression::GZIP);
     let mut base = LayerBuilder::new(Compression::GZIP);
-    base.add(Entry::made("read", Texture::Random, 1, SIZE)).add(Entry::made("unread", Texture::Random, 2, SIZE));
+    base.add(Entry::made("read", Texture::Random, 1, SIZE)).add(Entry::made(
+        "unread",
+        Texture::Random,
+        2,
+        SIZE,
+    ));
     let base = base.finish();
     let references: Vec<_> = (0..IMAGES)
         .map(|number| {
@@ -62,7 +70,9 @@ fn files_of_a_shared_base_are_in_the_page_cache_once() {
             container
         })
         .collect();
-    let file = |container: &Container<'_>, name: &str| PathBuf::from(format!("/proc/{}/root/{name}", container.pid()));
+    let file = |container: &Container<'_>, name: &str| {
+        PathBuf::from(format!("/proc/{}/root/{name}", container.pid()))
+    };
     assert_eq!(resident(&file(&containers[0], "read")), 0);
     assert_eq!(std::fs::read(file(&containers[0], "read")).unwrap().len() as u64, SIZE);
     for (number, container) in containers.iter().enumerate() {

@@ -22,7 +22,9 @@ fn owners_are_mapped_also_after_a_restart() {
     let workload = workloads.named("redis");
     let reference = workload.push(&registry);
     // Lazy and unpacked layers.
-    for arguments in [&["--min-layer-size", "0", "--existing-index", "allow"][..], &["--existing-index", "allow"]] {
+    for arguments in
+        [&["--min-layer-size", "0", "--existing-index", "allow"][..], &["--existing-index", "allow"]]
+    {
         index(&reference, arguments);
         node.pull(Pull::Cri, &reference);
         for round in 0..2 {
@@ -62,7 +64,11 @@ fn owners(node: &Node, reference: &str) {
                     /srv/attributes/link 1234:5678 777\n/srv/attributes/setgid-directory 1000:1000 2775\n\
                     /srv/attributes/setuid 0:0 4755\n/srv/lower/kept/1 0:0 644\n";
     assert_eq!(inside, expected);
-    container.exec(&["/bin/sh", "-euc", "echo more >> /srv/lower/kept/1; chown 5:6 /srv/lower/kept/1; echo x > /srv/new"]);
+    container.exec(&[
+        "/bin/sh",
+        "-euc",
+        "echo more >> /srv/lower/kept/1; chown 5:6 /srv/lower/kept/1; echo x > /srv/new",
+    ]);
     // From outside, by way of the container's own root directory.
     let root = PathBuf::from(format!("/proc/{}/root", container.pid()));
     let owner = |path: &str| {

@@ -30,8 +30,10 @@ fn all_snapshots_are_usable_after_a_restart() {
     // A container that is made, and not started yet.
     let made = node.containerd.container_name();
     node.ok(namespace, &["containers", "create", "--snapshotter", SOCI, &references[1], &made]);
-    let before: Vec<_> =
-        references.iter().map(|reference| walk(node.mount(namespace, SOCI, reference, false).path())).collect();
+    let before: Vec<_> = references
+        .iter()
+        .map(|reference| walk(node.mount(namespace, SOCI, reference, false).path()))
+        .collect();
     let snapshots = node.snapshots(namespace);
     for signal in [Signal::TERM, Signal::KILL, Signal::INT] {
         node.daemon.stop(signal);
@@ -43,7 +45,8 @@ fn all_snapshots_are_usable_after_a_restart() {
         assert_eq!(node.snapshots(namespace), snapshots, "{signal:?}");
         for ((reference, name), before) in references.iter().zip(names).zip(&before) {
             let mounted = node.mount(namespace, SOCI, reference, false);
-            compare(&walk(mounted.path()), before).unwrap_or_else(|error| panic!("{signal:?}, {name}: {error}"));
+            compare(&walk(mounted.path()), before)
+                .unwrap_or_else(|error| panic!("{signal:?}, {name}: {error}"));
             drop(mounted);
             let mut container = Container::run(&node, namespace, reference);
             container.wait_for(workloads.named(name).ready(), Duration::from_secs(60));
@@ -96,7 +99,8 @@ fn removal_gives_everything_back() {
         node.remove(Pull::Cri, &reference).unwrap();
         eventually("removal", Duration::from_secs(30), || {
             let (held, status) = (node.daemon.held(), node.daemon.status());
-            let empty = held.snapshots == 0 && held.unpacking == 0 && held.ztocs == 0 && status["cache_used"] == 0;
+            let empty =
+                held.snapshots == 0 && held.unpacking == 0 && held.ztocs == 0 && status["cache_used"] == 0;
             if empty { Ok(()) } else { Err(format!("{held:?} {status}")) }
         });
         assert_eq!(node.daemon.status()["images"], serde_json::json!([]));

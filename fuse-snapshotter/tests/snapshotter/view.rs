@@ -17,16 +17,18 @@ fn the_view_is_overlayfs_s(names: &[&str], arguments: &[&str]) {
         index(&reference, arguments);
         // In a namespace of its own, so that containerd has no reason to take one for the other.
         node.ok("overlay", &["image", "pull", "--plain-http", "--snapshotter", "overlayfs", &reference]);
-        node.pull(Pull::Soci, &reference);
+        node.pull(Pull::Cri, &reference);
         for writable in [false, true] {
             let overlay = node.mount("overlay", "overlayfs", &reference, writable);
-            let lazy = node.mount(Pull::Soci.namespace(), SOCI, &reference, writable);
+            let lazy = node.mount(Pull::Cri.namespace(), SOCI, &reference, writable);
             let (wanted, found) = (View::of(overlay.path()), View::of(lazy.path()));
-            compare(&found.tree, &wanted.tree).unwrap_or_else(|error| panic!("{name}, writable {writable}:\n{error}"));
+            compare(&found.tree, &wanted.tree)
+                .unwrap_or_else(|error| panic!("{name}, writable {writable}:\n{error}"));
             found.check_one_device().unwrap();
             if !writable {
                 // What we compare with is right, too.
-                compare(&wanted.tree, &workload.expected()).unwrap_or_else(|error| panic!("overlayfs, {name}:\n{error}"));
+                compare(&wanted.tree, &workload.expected())
+                    .unwrap_or_else(|error| panic!("overlayfs, {name}:\n{error}"));
             }
             for gone in workload.gone() {
                 assert!(found.tree.get(gone).is_none(), "{gone}");
@@ -39,7 +41,10 @@ fn the_view_is_overlayfs_s(names: &[&str], arguments: &[&str]) {
 
 #[test]
 fn the_view_is_overlayfs_s_with_every_layer_lazy() {
-    the_view_is_overlayfs_s(&["python", "nodejs", "postgresql", "redis", "nginx"], &["--min-layer-size", "0"]);
+    the_view_is_overlayfs_s(
+        &["python", "nodejs", "postgresql", "redis", "nginx"],
+        &["--min-layer-size", "0"],
+    );
 }
 
 /// Lazy and unpacked layers in turn: runs of lazy layers, with directories between them.

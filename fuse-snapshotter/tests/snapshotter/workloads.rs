@@ -38,8 +38,12 @@ fn every_workload_reaches_its_ready_line(how: Pull, arguments: &[&str]) {
         container.wait_for(workload.ready(), Duration::from_secs(120));
     }
     assert_eq!(node.daemon.logged("defer-snapshot-runtime", "true"), 0);
-    let layers: std::collections::BTreeSet<_> =
-        workloads.all().iter().flat_map(|workload| workload.image().layers()).map(|layer| &layer.digest).collect();
+    let layers: std::collections::BTreeSet<_> = workloads
+        .all()
+        .iter()
+        .flat_map(|workload| workload.image().layers())
+        .map(|layer| &layer.digest)
+        .collect();
     assert_eq!(lazy + eager, layers.len(), "{lazy} lazy, {eager} eager");
     assert!(lazy >= 5 && (eager == 0) == (arguments == ALL), "{lazy} lazy, {eager} eager");
 }
@@ -76,13 +80,29 @@ fn what_a_container_writes_is_its_own() {
                   mv /srv/attributes/fine /srv/fine; ln /srv/random /srv/random-too; \
                   setfattr -n user.own -v 1 /srv/attributes/xattr; chown 7:8 /srv/attributes/owned";
     crate::daemon::eventually("the container runs", Duration::from_secs(30), || {
-        if node.ok(namespace, &["tasks", "list"]).matches("RUNNING").count() == 2 { Ok(()) } else { Err("not yet".into()) }
+        if node.ok(namespace, &["tasks", "list"]).matches("RUNNING").count() == 2 {
+            Ok(())
+        } else {
+            Err("not yet".into())
+        }
     });
-    let before = second.exec(&["/bin/sh", "-c", "cd /srv && find . | LC_ALL=C sort | xargs -d '\\n' stat -c '%n %s %Y %a %u'"]);
+    let before = second.exec(&[
+        "/bin/sh",
+        "-c",
+        "cd /srv && find . | LC_ALL=C sort | xargs -d '\\n' stat -c '%n %s %Y %a %u'",
+    ]);
     first.exec(&["/bin/sh", "-euc", script]);
-    let after = second.exec(&["/bin/sh", "-c", "cd /srv && find . | LC_ALL=C sort | xargs -d '\\n' stat -c '%n %s %Y %a %u'"]);
+    let after = second.exec(&[
+        "/bin/sh",
+        "-c",
+        "cd /srv && find . | LC_ALL=C sort | xargs -d '\\n' stat -c '%n %s %Y %a %u'",
+    ]);
     assert_eq!(before, after);
-    let seen = first.exec(&["/bin/sh", "-c", "tail -n 1 /srv/lower/kept/1; ls /srv/lower/shared; stat -c %h /srv/random"]);
+    let seen = first.exec(&[
+        "/bin/sh",
+        "-c",
+        "tail -n 1 /srv/lower/kept/1; ls /srv/lower/shared; stat -c %h /srv/random",
+    ]);
     assert_eq!(seen, "more\nown\n2\n");
 
     let upper = node.upper(namespace, first.name());
