@@ -136,12 +136,13 @@ impl Snapshotter {
             }
             let below = snapshot.parents.iter().rev().filter_map(Record::of);
             let records: Vec<_> = below.chain([own.clone()]).collect();
-            let index = records.iter().rev().filter(|record| record.manifest == own.manifest).find_map(
-                |record| match &record.mode {
-                    Mode::Lazy { index, .. } => Some(index.clone()),
-                    _ => None,
-                },
-            );
+            let index =
+                records.iter().rev().filter(|record| record.manifest == own.manifest).find_map(|record| {
+                    match &record.mode {
+                        Mode::Lazy { index, .. } => Some(index.clone()),
+                        _ => None,
+                    }
+                });
             let layers = records.iter().map(|record| self.layer_status(record)).collect();
             images.insert(name, ImageStatus { image: own.image, manifest: own.manifest, index, layers });
         }

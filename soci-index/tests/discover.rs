@@ -56,7 +56,14 @@ async fn find(
     let client = Client::new(ClientConfig { retry, ..ClientConfig::default() }).unwrap();
     let manifest = client.manifest(&reference).await.unwrap();
     let image = ImageManifest::parse(&manifest.bytes).unwrap();
-    discover::find_index(&client, reference.repository(), &manifest.descriptor(), &image, &discover::Wanted::explicit(explicit.cloned())).await
+    discover::find_index(
+        &client,
+        reference.repository(),
+        &manifest.descriptor(),
+        &image,
+        &discover::Wanted::explicit(explicit.cloned()),
+    )
+    .await
 }
 
 #[tokio::test]

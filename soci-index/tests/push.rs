@@ -30,9 +30,15 @@ fn discovered(reference: &str) -> Option<discover::FoundIndex> {
         let client = Client::new(ClientConfig::default()).unwrap();
         let manifest = client.manifest(&reference).await.unwrap();
         let image = ImageManifest::parse(&manifest.bytes).unwrap();
-        discover::find_index(&client, reference.repository(), &manifest.descriptor(), &image, &discover::Wanted::default())
-            .await
-            .unwrap()
+        discover::find_index(
+            &client,
+            reference.repository(),
+            &manifest.descriptor(),
+            &image,
+            &discover::Wanted::default(),
+        )
+        .await
+        .unwrap()
     })
 }
 

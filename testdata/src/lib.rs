@@ -4,6 +4,8 @@
 //! - [`registry`]: an OCI registry inside the test process, with authentication, redirects, latency, bandwidth and faults.
 //! - [`image`]: layers and images made deterministically, every byte of the tar under control.
 //! - [`containerd`], [`docker_registry`]: the real programs, with everything they keep in temporary directories.
+//! - [`workloads`]: images of real programs, made of Debian packages and cached between test runs.
+//! - [`walk`]: directory trees of this machine, attribute by attribute.
 //! - [`expected`]: what a stack of layers must look like when merged; an oracle written without the product's code.
 
 // This crate is part of tests: a broken fixture must stop the test at once, with the place where it broke. Handing
@@ -18,3 +20,5 @@ pub mod golden;
 pub mod image;
 pub mod need;
 pub mod registry;
+pub mod walk;
+pub mod workloads;

@@ -20,7 +20,9 @@ pub type Listener = (UnixListener, Option<PathBuf>);
 pub fn bind(address: &str, default: &Path) -> io::Result<Listener> {
     if let Some(rest) = address.strip_prefix("fd://") {
         if !rest.is_empty() {
-            return Err(io::Error::other(format!("{address}: write fd:// for the socket that systemd hands over")));
+            return Err(io::Error::other(format!(
+                "{address}: write fd:// for the socket that systemd hands over"
+            )));
         }
         return match inherited()? {
             Some(listener) => Ok((listener, None)),
@@ -36,7 +38,10 @@ pub fn bind(address: &str, default: &Path) -> io::Result<Listener> {
 fn inherited() -> io::Result<Option<UnixListener>> {
     let mut sockets = ListenFd::from_env();
     if sockets.len() > 1 {
-        return Err(io::Error::other(format!("systemd handed over {} sockets; one is needed", sockets.len())));
+        return Err(io::Error::other(format!(
+            "systemd handed over {} sockets; one is needed",
+            sockets.len()
+        )));
     }
     let Some(listener) = sockets.take_unix_listener(0)? else { return Ok(None) };
     listener.set_nonblocking(true)?;

@@ -122,8 +122,7 @@ impl Snapshots for SnapshotService {
         let ViewSnapshotRequest { key, parent, labels, .. } = request.into_inner();
         tracing::debug!(key, parent, "view");
         let snapshotter = Arc::clone(&self.snapshotter);
-        let made =
-            finish(async move { snapshotter.view(&key, &parent, labels.into_iter().collect()).await });
+        let made = finish(async move { snapshotter.view(&key, &parent, labels.into_iter().collect()).await });
         Ok(Response::new(ViewSnapshotResponse { mounts: mounts(made.await?) }))
     }
 
@@ -139,10 +138,8 @@ impl Snapshots for SnapshotService {
         let CommitSnapshotRequest { name, key, labels, parent, .. } = request.into_inner();
         tracing::debug!(key, name, "commit");
         let snapshotter = Arc::clone(&self.snapshotter);
-        finish(async move {
-            snapshotter.commit(&name, &key, &parent, labels.into_iter().collect()).await
-        })
-        .await?;
+        finish(async move { snapshotter.commit(&name, &key, &parent, labels.into_iter().collect()).await })
+            .await?;
         Ok(Response::new(()))
     }
 

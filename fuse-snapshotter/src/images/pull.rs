@@ -214,7 +214,8 @@ impl Pull {
                 pull: Arc::downgrade(self),
                 known: Arc::clone(known),
             };
-            let failed = |error: tokio::task::JoinError| Outcome::Defer { reason: error.to_string(), indexed: true };
+            let failed =
+                |error: tokio::task::JoinError| Outcome::Defer { reason: error.to_string(), indexed: true };
             let (job, task) = spawn(async move { maker.make(position).await }, failed);
             lock(&self.tasks).push(task);
             job
@@ -246,8 +247,7 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
     let manifest = ImageManifest::parse(&json).map_err(|error| error.to_string())?;
     let media_type = media_type.unwrap_or_else(|| manifest.media_type.clone());
     let image = Descriptor::new(media_type, request.manifest.clone(), json.len() as u64);
-    let wanted =
-        Wanted { explicit: request.index.clone(), v1: images.options.v1, v2: images.options.v2 };
+    let wanted = Wanted { explicit: request.index.clone(), v1: images.options.v1, v2: images.options.v2 };
     let found = match &origin.registry {
         Some((client, repository)) => find_index(client, repository, &image, &manifest, &wanted).await,
         None => Ok(None),
@@ -372,7 +372,8 @@ impl Maker {
         let diff_id = config.rootfs.diff_ids.get(position).cloned();
         let diff_id = diff_id.ok_or("the image's configuration does not list the layer")?;
         drop(pull);
-        let scratch = self.images.scratch.create().map_err(|error| format!("cannot make a directory: {error}"))?;
+        let scratch =
+            self.images.scratch.create().map_err(|error| format!("cannot make a directory: {error}"))?;
         let mut options = unpack::Options::default();
         if self.images.options.user_xattr {
             options.whiteouts = Whiteouts::UserXattr;

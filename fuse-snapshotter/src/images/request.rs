@@ -50,13 +50,10 @@ impl LayerRequest {
     ///
     /// # Errors
     /// If the labels do not name an image and a layer.
-    pub fn new(
-        namespace: &str,
-        chain_id: &str,
-        given: &Labels,
-    ) -> Result<Self, RequestError> {
-        let required =
-            |label: &'static str| given.get(label).filter(|value| !value.is_empty()).ok_or(RequestError::Missing(label));
+    pub fn new(namespace: &str, chain_id: &str, given: &Labels) -> Result<Self, RequestError> {
+        let required = |label: &'static str| {
+            given.get(label).filter(|value| !value.is_empty()).ok_or(RequestError::Missing(label))
+        };
         fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
             label: &'static str,
             value: &str,

@@ -42,9 +42,7 @@ pub(crate) async fn unpack(
     let format = LayerFormat::from_media_type(&layer.media_type);
     let stream = source.open_blob(layer, Check::BySource).await.map_err(|error| other(&error))?;
     let reader = SyncIoBridge::new(StreamReader::new(stream.map_err(std::io::Error::other)));
-    let unpacking = tokio::task::spawn_blocking(move || {
-        unpack::unpack(reader, format, &target, &options)
-    });
+    let unpacking = tokio::task::spawn_blocking(move || unpack::unpack(reader, format, &target, &options));
     let unpacked = unpacking.await.map_err(|error| other(&error))?.map_err(|error| match error {
         UnpackError::HardLink { .. } => UnpackFailure::LinkBelow(error),
         error => other(&error),

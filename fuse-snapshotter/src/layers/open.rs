@@ -171,8 +171,7 @@ impl OpenLayers {
             return Ok((open, ztoc));
         }
         let reference: Reference = reference.parse()?;
-        let reader =
-            lazy::registry_blob(&self.client, reference.repository(), key.layer.clone(), size);
+        let reader = lazy::registry_blob(&self.client, reference.repository(), key.layer.clone(), size);
         let bytes = self.ztocs.load(&key.ztoc).ok_or_else(lost)?;
         self.assemble(key.clone(), bytes, true, reference.to_string(), reader, size)
     }

@@ -8,11 +8,11 @@ use rustix::mount::{MountFlags, mount};
 use tokio::runtime::Handle;
 
 use super::image::Layer;
-use crate::layers::inherit::{inherit, inherit_tree, is_opaque};
 use super::workspace::Workspace;
 use super::{MountImageError, Options, io_error};
 use crate::fs::{Forest, PlantError};
 use crate::fuse::{FuseMount, FuseOptions, detach, is_mounted};
+use crate::layers::inherit::{inherit, inherit_tree, is_opaque};
 use crate::tree::{Below, OverlayNamespace, Tree};
 
 /// Threads per mount that take requests from the kernel. Reads that miss the cache do not hold one.

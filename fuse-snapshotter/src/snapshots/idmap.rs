@@ -90,7 +90,9 @@ pub(super) fn mapped_owner(given: &Labels, uid: u32, gid: u32) -> Result<(u32, u
     let Some(mapping) = Mapping::of(given)? else { return Ok((uid, gid)) };
     match (map(&mapping.uids, uid), map(&mapping.gids, gid)) {
         (Some(uid), Some(gid)) => Ok((uid, gid)),
-        _ => Err(SnapshotError::Invalid(format!("the root directory belongs to {uid}:{gid}, which is not mapped"))),
+        _ => Err(SnapshotError::Invalid(format!(
+            "the root directory belongs to {uid}:{gid}, which is not mapped"
+        ))),
     }
 }
 
@@ -152,9 +154,8 @@ impl Snapshotter {
         let _single = self.mapped.0.lock().await;
         let (snapshotter, directories, container) =
             (Arc::clone(self), lower.directories.clone(), snapshot.id);
-        let mapping = tokio::task::spawn_blocking(move || {
-            snapshotter.mount_mapped(&mapping, &directories, container)
-        });
+        let mapping =
+            tokio::task::spawn_blocking(move || snapshotter.mount_mapped(&mapping, &directories, container));
         lower.directories = mapping.await??;
         Ok(())
     }

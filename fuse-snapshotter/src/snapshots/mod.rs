@@ -110,8 +110,7 @@ impl Snapshotter {
     /// # Errors
     /// If the root cannot be used, or another process uses it.
     pub fn open(options: Options, runtime: Handle) -> Result<Arc<Self>, SnapshotError> {
-        let layout = Layout::create(&options.root)
-            .map_err(error::io_error("create", &options.root))?;
+        let layout = Layout::create(&options.root).map_err(error::io_error("create", &options.root))?;
         // The store first: it is locked, and what follows must not be done twice at a time.
         let store = Arc::new(SnapshotStore::open(&layout.store())?);
         let dead = restart::detach_all(&layout);
@@ -121,13 +120,8 @@ impl Snapshotter {
         let cache = Arc::new(cache);
         let source = LayerSource::new(Arc::clone(&cache), options.connections);
         let ztocs = layout.ztocs();
-        let layers = OpenLayers::new(
-            &ztocs,
-            source,
-            Arc::clone(&store),
-            options.client.clone(),
-            options.layers,
-        );
+        let layers =
+            OpenLayers::new(&ztocs, source, Arc::clone(&store), options.client.clone(), options.layers);
         let layers = Arc::new(layers.map_err(error::io_error("use", &ztocs))?);
         let user_xattr = in_user_namespace();
         let namespace = if user_xattr { OverlayNamespace::User } else { OverlayNamespace::Trusted };
@@ -150,7 +144,9 @@ impl Snapshotter {
         let artifacts = options.root.join("content").is_dir();
         let artifacts = artifacts.then(|| soci_index::store::Store::open(&options.root));
         let artifacts = artifacts.and_then(|opened| {
-            opened.inspect_err(|error| tracing::warn!(%error, "cannot look into the local artifact store")).ok()
+            opened
+                .inspect_err(|error| tracing::warn!(%error, "cannot look into the local artifact store"))
+                .ok()
         });
         let images = Images::new(
             options.client,

@@ -96,7 +96,10 @@ impl Snapshotter {
     }
 
     /// The mounts of an active snapshot or a view.
-    pub(super) async fn mounts_of(self: &Arc<Self>, snapshot: &Snapshot) -> Result<Vec<Mount>, SnapshotError> {
+    pub(super) async fn mounts_of(
+        self: &Arc<Self>,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<Mount>, SnapshotError> {
         let mut lower = self.lower(&snapshot.parents).await?;
         self.map_ids(snapshot, &mut lower).await?;
         let access = if snapshot.kind == Kind::View { "ro" } else { "rw" };

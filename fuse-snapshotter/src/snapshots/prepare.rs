@@ -102,11 +102,9 @@ impl Snapshotter {
     async fn is_there(self: &Arc<Self>, target: &str, parent: &str) -> Result<bool, SnapshotError> {
         match self.stat(target).await {
             // Over the same parent only: containerd will look for it there.
-            Ok(info) => {
-                Ok(info.kind == Kind::Committed
-                    && info.parent == parent
-                    && info.labels.get(labels::TARGET).is_some_and(|label| label == target))
-            }
+            Ok(info) => Ok(info.kind == Kind::Committed
+                && info.parent == parent
+                && info.labels.get(labels::TARGET).is_some_and(|label| label == target)),
             Err(SnapshotError::Store(StoreError::NotFound(_))) => Ok(false),
             Err(error) => Err(error),
         }
@@ -138,7 +136,9 @@ impl Snapshotter {
         };
         let committed = async {
             let usage = match unpacked {
-                Some((scratch, implied)) => self.move_in(created.id, &created.parents, &scratch, &implied).await?,
+                Some((scratch, implied)) => {
+                    self.move_in(created.id, &created.parents, &scratch, &implied).await?
+                }
                 None => Usage::default(),
             };
             let (key, target) = (layer.key.to_owned(), layer.target.to_owned());
@@ -185,7 +185,9 @@ impl Snapshotter {
         self.layout.make(id, false).map_err(io_error("create", &target))?;
         // Renaming needs the name to be free or an empty directory.
         if !scratch.take(&target).map_err(io_error("move a layer to", &target))? {
-            return Err(SnapshotError::Unavailable("the unpacked layer was given to another snapshot".into()));
+            return Err(SnapshotError::Unavailable(
+                "the unpacked layer was given to another snapshot".into(),
+            ));
         }
         let usage = tokio::task::spawn_blocking(move || layout::usage(&target)).await?;
         usage.map_err(io_error("measure", &self.layout.fs(id)))

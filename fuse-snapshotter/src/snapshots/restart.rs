@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 
+use super::Snapshotter;
 use super::layout::Layout;
 use super::store::{Kind, SnapshotStore, StoreError};
-use super::Snapshotter;
 use crate::fuse::detach;
 
 /// Trees that are mounted again at the same time.

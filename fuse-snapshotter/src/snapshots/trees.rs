@@ -111,7 +111,9 @@ impl Trees {
     pub fn kernel_lacks(&self) -> Vec<String> {
         let mount = lock(&self.mount);
         let negotiated = mount.as_ref().and_then(|mounted| mounted.fuse.negotiated());
-        negotiated.map(|found| found.lacking.iter().map(|name| (*name).to_owned()).collect()).unwrap_or_default()
+        negotiated
+            .map(|found| found.lacking.iter().map(|name| (*name).to_owned()).collect())
+            .unwrap_or_default()
     }
 
     /// Number of trees that are mounted.
@@ -172,7 +174,8 @@ impl Trees {
             root: (root.mode, root.uid, root.gid),
         };
         let slot = TreeSlot(self.store.number(NUMBERS, &run.top.to_string())?);
-        let layers = opened.iter().map(|(layer, _)| (LayerSlot(layer.number()), Arc::clone(layer.lazy()))).collect();
+        let layers =
+            opened.iter().map(|(layer, _)| (LayerSlot(layer.number()), Arc::clone(layer.lazy()))).collect();
         let name = run.top.to_string();
         let inodes = tree.len();
         forest.plant(slot, &name, tree, layers, None).map_err(|error| unavailable(&error))?;
@@ -184,8 +187,11 @@ impl Trees {
             self.layers.start_background(layer, &self.runtime);
         }
         tracing::info!(
-            snapshot = run.top, layers = run.layers.len(), inodes,
-            milliseconds = started.elapsed().as_millis() as u64, "mounted a tree"
+            snapshot = run.top,
+            layers = run.layers.len(),
+            inodes,
+            milliseconds = started.elapsed().as_millis() as u64,
+            "mounted a tree"
         );
         Ok(Arc::new(planted))
     }

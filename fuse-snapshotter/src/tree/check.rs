@@ -23,8 +23,11 @@ impl Tree {
     /// # Errors
     /// If the zTOC makes no sense whatever is below; [`TreeError::layer`] is 0.
     pub fn check(ztoc: &Ztoc) -> Result<Needs, TreeError> {
-        let error =
-            |name: &[u8], reason| TreeError { layer: 0, name: String::from_utf8_lossy(name).into_owned(), reason };
+        let error = |name: &[u8], reason| TreeError {
+            layer: 0,
+            name: String::from_utf8_lossy(name).into_owned(),
+            reason,
+        };
         if ztoc.len() > MAX_ENTRIES {
             return Err(error(b"", "the layer has more than 67,108,864 entries"));
         }

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use testdata::docker_registry::DockerRegistry;
 use testdata::need::{Need, available};
+use testdata::walk::{compare, walk};
 
 use crate::can_mount;
 use crate::program::{Mount, index};
-use crate::walk::{compare, walk};
 
 /// A base layer, a layer with Python, and a small one that removes, replaces and links. Made with the tools that people
 /// make images with.

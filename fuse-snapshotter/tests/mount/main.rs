@@ -8,7 +8,6 @@ mod faults;
 mod lifecycle;
 mod merged;
 mod program;
-mod walk;
 
 use testdata::need::{Need, available};
 

@@ -3,10 +3,10 @@
 use testdata::expected::{Tree, merge};
 use testdata::image::{Compression, Entry, Image, ImageBuilder, Layer, LayerBuilder, Texture};
 use testdata::registry::TestRegistry;
+use testdata::walk::{compare, walk};
 
 use crate::can_mount;
 use crate::program::{Mount, index, program};
-use crate::walk::{compare, walk};
 
 fn layer(entries: Vec<Entry>) -> Layer {
     let mut builder = LayerBuilder::new(Compression::GZIP);

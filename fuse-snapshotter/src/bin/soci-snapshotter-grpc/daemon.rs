@@ -59,8 +59,11 @@ pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     let (listener, path) = bind(&cli.address, Path::new(DEFAULT_ADDRESS))
         .with_context(|| format!("cannot listen at {}", cli.address))?;
     let cri = config.cri_keychain().map(CriKeychain::new);
-    let mut sources: Vec<Arc<dyn registry::CredentialProvider>> = vec![Arc::new(registry::DockerConfig::from_env())];
-    if let Some(cri) = &cri { sources.push(Arc::new(cri.clone())); }
+    let mut sources: Vec<Arc<dyn registry::CredentialProvider>> =
+        vec![Arc::new(registry::DockerConfig::from_env())];
+    if let Some(cri) = &cri {
+        sources.push(Arc::new(cri.clone()));
+    }
     let credentials = Arc::new(registry::CredentialChain::new(sources));
     let client = Client::new(config.client_config(credentials))?;
     let options = options(&root, config, client)?;
@@ -70,12 +73,7 @@ pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     let cleaning = tokio::spawn(Arc::clone(&snapshotter).keep_clean());
 
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(serve(
-        (listener, path.clone()),
-        Arc::clone(&snapshotter),
-        cri,
-        stop.clone(),
-    ));
+    let serving = tokio::spawn(serve((listener, path.clone()), Arc::clone(&snapshotter), cri, stop.clone()));
     tracing::info!(address = cli.address, root = %root.display(), "soci-snapshotter-grpc successfully started");
     tell(&[sd_notify::NotifyState::Ready]);
 

@@ -18,7 +18,9 @@ pub(crate) async fn run(address: &str, json: bool) -> anyhow::Result<()> {
     let status: Status = serde_json::from_str(&text).context("the daemon's answer makes no sense")?;
     let mut output = std::io::stdout().lock();
     let written = if json {
-        serde_json::to_writer_pretty(&mut output, &status).map_err(std::io::Error::from).and_then(|()| writeln!(output))
+        serde_json::to_writer_pretty(&mut output, &status)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(output))
     } else {
         write!(output, "{status}")
     };

@@ -1,0 +1,25 @@
+//! The daemon as users have it: under a real containerd, with real registries, images and containers.
+//!
+//! All of it needs root, `/dev/fuse`, containerd and runc. Where they are missing the tests say so aloud, and in CI they
+//! fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod container;
+mod cri;
+mod daemon;
+mod fallback;
+mod node;
+mod outage;
+mod pages;
+mod remap;
+mod restart;
+mod storm;
+mod view;
+mod workloads;
+
+use testdata::need::{Need, available};
+
+/// What every test here needs, beside containerd and runc, which say so themselves.
+fn can_run() -> bool {
+    available(&[Need::Root, Need::Fuse])
+}
