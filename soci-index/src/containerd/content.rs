@@ -448,7 +448,6 @@ impl BlobReader for ContainerdBlob {
     async fn read_range(&self, range: Range<u64>) -> registry::Result<ByteStream> {
         let socket = &self.containerd.endpoint().socket;
         if range.start > range.end || range.end > self.size {
-<<<<<<< HEAD
             return Err(registry::Error::RangeNotSatisfiable {
                 context: Context {
                     operation: format!("read {}", self.digest),
@@ -459,12 +458,6 @@ impl BlobReader for ContainerdBlob {
                 end: range.end,
                 size: self.size,
             });
-=======
-            return Err(failure(
-                socket,
-                &format!("{}: no range {range:?} in {} bytes", self.digest, self.size),
-            ));
->>>>>>> harness
         }
         let stream = self.containerd.read_content(&self.digest, range).await;
         stream.map_err(|error| failure(socket, &error.to_string()))

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use fuse_snapshotter::config::{Config, Severity};
 use fuse_snapshotter::grpc::{ControlServer, Listener, SnapshotService, bind};
-use fuse_snapshotter::keychain::cri::CriKeychain;
+use fuse_snapshotter::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
 use fuse_snapshotter::layers::{ContainerdContent, LocalContent, OpenOptions};
 use fuse_snapshotter::snapshots::{Options, Snapshotter};
 use registry::Client;
@@ -58,14 +58,8 @@ pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     let root = cli.root.clone().unwrap_or_else(default_root);
     let (listener, path) = bind(&cli.address, Path::new(DEFAULT_ADDRESS))
         .with_context(|| format!("cannot listen at {}", cli.address))?;
-    let cri = config.cri_keychain().map(CriKeychain::new);
-    let mut sources: Vec<Arc<dyn registry::CredentialProvider>> =
-        vec![Arc::new(registry::DockerConfig::from_env())];
-    if let Some(cri) = &cri {
-        sources.push(Arc::new(cri.clone()));
-    }
-    let credentials = Arc::new(registry::CredentialChain::new(sources));
-    let client = Client::new(config.client_config(credentials))?;
+    let keychains = keychains(config, path.as_deref())?;
+    let client = Client::new(config.client_config(keychains.credentials()))?;
     let options = options(&root, config, client)?;
     let opening = tokio::task::spawn_blocking(|| Snapshotter::open(options, Handle::current()));
     let snapshotter = opening.await?.context("cannot start")?;
@@ -73,7 +67,8 @@ pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     let cleaning = tokio::spawn(Arc::clone(&snapshotter).keep_clean());
 
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(serve((listener, path.clone()), Arc::clone(&snapshotter), cri, stop.clone()));
+    let serving =
+        tokio::spawn(serve((listener, path.clone()), Arc::clone(&snapshotter), keychains, stop.clone()));
     tracing::info!(address = cli.address, root = %root.display(), "soci-snapshotter-grpc successfully started");
     tell(&[sd_notify::NotifyState::Ready]);
 
@@ -99,6 +94,22 @@ pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     outcome
 }
 
+/// Where credentials come from. `own`: the path of the daemon's own socket.
+fn keychains(config: &Config, own: Option<&Path>) -> anyhow::Result<Keychains> {
+    let cri = config.cri_keychain();
+    if let (Some(path), Some(own)) = (&cri, own) {
+        anyhow::ensure!(
+            path != own,
+            "cri_keychain.image_service_path is this daemon's own socket: name containerd's instead"
+        );
+    }
+    let kubeconfig = config.kubeconfig_keychain().then(|| KubeconfigSettings {
+        path: config.kubeconfig_path().map(Path::to_owned),
+        ..KubeconfigSettings::default()
+    });
+    Ok(Keychains::start(KeychainSettings { kubeconfig, cri, ..KeychainSettings::default() }))
+}
+
 fn tell(state: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::debug!(%error, "cannot tell the service manager");
@@ -108,14 +119,14 @@ fn tell(state: &[sd_notify::NotifyState<'_>]) {
 async fn serve(
     (listener, _): Listener,
     snapshotter: Arc<Snapshotter>,
-    cri: Option<CriKeychain>,
+    keychains: Keychains,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let connections = tokio_stream::wrappers::UnixListenerStream::new(listener);
     let mut routes = tonic::service::Routes::builder();
     routes.add_service(SnapshotService::server(Arc::clone(&snapshotter)));
     routes.add_service(ControlServer::server(snapshotter));
-    if let Some(cri) = &cri {
+    if let Some(cri) = keychains.cri() {
         routes.add_service(cri.service());
         routes.add_service(cri.alpha_service());
     }
