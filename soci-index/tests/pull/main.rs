@@ -1,7 +1,9 @@
 //! `soci pull` into a real containerd, with its own snapshotters.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod remote;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
