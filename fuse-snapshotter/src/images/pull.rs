@@ -249,7 +249,9 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
     let image = Descriptor::new(media_type, request.manifest.clone(), json.len() as u64);
     let wanted = Wanted { explicit: request.index.clone(), v1: images.options.v1, v2: images.options.v2 };
     let found = match &origin.registry {
-        Some((client, repository)) => find_index(client, repository, &image, &manifest, &wanted).await,
+        Some((client, repository)) => {
+            find_index(client, repository, &image, &manifest, &wanted, origin).await
+        }
         None => Ok(None),
     };
     let mut reason = String::from("there is no SOCI index for this image");
