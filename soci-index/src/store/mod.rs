@@ -88,10 +88,16 @@ pub enum StoreError {
     Document(Digest, DocumentError),
     /// containerd, which has blobs of the store, failed.
     #[error("artifact store: {0}")]
-    Containerd(#[from] ContainerdError),
+    Containerd(#[source] Box<ContainerdError>),
     /// A background task ended without a result.
     #[error("artifact store: internal error: {0}")]
     Task(String),
+}
+
+impl From<ContainerdError> for StoreError {
+    fn from(error: ContainerdError) -> Self {
+        Self::Containerd(Box::new(error))
+    }
 }
 
 impl StoreError {
