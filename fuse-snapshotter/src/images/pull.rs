@@ -155,7 +155,8 @@ impl Pull {
     pub(super) async fn layer(self: &Arc<Self>, request: &LayerRequest) -> Outcome {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(self);
-        let known = match self.known.clone().await {
+        let found = tokio::time::timeout(self.images.options.mount_timeout, self.known.clone()).await;
+        let known = match found.unwrap_or_else(|_| Err("timeout looking for the SOCI index".into())) {
             Ok(known) => known,
             Err(reason) => return Outcome::Defer { reason, indexed: false },
         };

@@ -11,6 +11,7 @@ use super::record::Record;
 use super::store::SnapshotStore;
 use super::trees::detach_if_mounted;
 use super::{Snapshotter, store};
+use crate::fuse::is_mounted;
 use crate::layers::LayerKey;
 
 /// How long after a removal the clean-up begins if containerd does not ask for it: it removes many in a row.
@@ -42,6 +43,11 @@ impl Snapshotter {
             match name {
                 Name::Snapshot(id) => self.trees.remove(id),
                 Name::Mapped { .. } => detach_if_mounted(&path.join("fs")),
+            }
+            // What is mounted there may be somebody else's, and writable.
+            if is_mounted(&path.join("fs")) {
+                tracing::warn!(directory = %path.display(), "still mounted; trying again at the next clean-up");
+                continue;
             }
             remove(&path);
         }

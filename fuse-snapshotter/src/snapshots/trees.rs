@@ -36,6 +36,8 @@ pub struct Trees {
     pub(super) runtime: Handle,
     /// Made when the first tree needs it: without lazy layers there is no need of FUSE.
     mount: Mutex<Option<Mounted>>,
+    /// Why it could not be mounted, when that was last tried.
+    failure: Mutex<Option<String>>,
     /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
     planted: Mutex<HashMap<u64, Arc<OnceCell<Arc<Planted>>>>>,
     pub(super) counting: Counting,
@@ -80,6 +82,7 @@ impl Trees {
             namespace,
             runtime,
             mount: Mutex::default(),
+            failure: Mutex::default(),
             planted: Mutex::default(),
             counting,
         }
@@ -95,15 +98,21 @@ impl Trees {
         std::fs::create_dir_all(&path).map_err(io_error("create", &path))?;
         let forest = Arc::new(Forest::new().with_metrics(Arc::clone(&self.counting.metrics)));
         let fuse = FuseMount::new(Arc::clone(&forest), &path, self.options, self.runtime.clone())
-            .map_err(|error| SnapshotError::Unavailable(error.to_string()))?;
-        *mount = Some(Mounted { forest: Arc::clone(&forest), fuse });
+            .map_err(|error| SnapshotError::Unavailable(error.to_string()));
+        *lock(&self.failure) = fuse.as_ref().err().map(ToString::to_string);
+        *mount = Some(Mounted { forest: Arc::clone(&forest), fuse: fuse? });
         Ok(forest)
     }
 
-    /// Why no layer can be read lazily on this machine, if so.
-    #[must_use]
-    pub fn obstacle(&self) -> Option<String> {
+    /// Mounts the file system of the trees, and says why it cannot be.
+    pub(super) fn obstacle(&self) -> Option<String> {
         self.forest().err().map(|error| error.to_string())
+    }
+
+    /// Why no layer can be read lazily on this machine, if that was tried and failed.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.failure).clone()
     }
 
     /// What the kernel has asked, if the trees are mounted.
