@@ -105,13 +105,12 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use futures::FutureExt;
-
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_call_is_over_when_its_answer_is_sent() {
         let calls = Calls::default();
+        let under_way = || *calls.under_way.borrow();
         let (release, released) = tokio::sync::oneshot::channel();
         let mut released = Some(released);
         let mut service = calls.layer(tower::service_fn(move |_: Request<Body>| {
@@ -123,12 +122,24 @@ mod tests {
         }));
         calls.finished().await;
         let call = tokio::spawn(service.call(Request::new(Body::default())));
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(calls.finished().now_or_never().is_none());
+        assert_eq!(under_way(), 1);
         release.send(()).unwrap();
         let answer = call.await.unwrap().unwrap();
-        tokio::time::timeout(Duration::from_secs(1), calls.finished()).await.unwrap_err();
+        assert_eq!(under_way(), 1);
         drop(answer);
+        assert_eq!(under_way(), 0);
+        calls.finished().await;
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_given_up_is_over() {
+        let calls = Calls::default();
+        let mut service = calls.layer(tower::service_fn(|_: Request<Body>| {
+            std::future::pending::<Result<Response<Body>, std::convert::Infallible>>()
+        }));
+        let call = service.call(Request::new(Body::default()));
+        assert_eq!(*calls.under_way.borrow(), 1);
+        drop(call);
         calls.finished().await;
     }
 }
