@@ -9,7 +9,6 @@ use super::error::{SnapshotError, io_error};
 use super::layout::Name;
 use super::record::Record;
 use super::store::SnapshotStore;
-use super::trees::detach_if_mounted;
 use super::{Snapshotter, store};
 use crate::layers::LayerKey;
 
@@ -41,11 +40,12 @@ impl Snapshotter {
             }
             match name {
                 Name::Snapshot(id) => self.trees.remove(id),
-                Name::Mapped { .. } => detach_if_mounted(&path.join("fs")),
+                Name::Mapped { of, container } => self.unmap(of, container),
             }
             remove(&path);
         }
         let removed = self.layers.collect(|| used_layers(&self.store))?;
+        self.forget_mapped_layers()?;
         if !removed.is_empty() {
             tracing::info!(layers = removed.len(), "gave back the space of unused layers");
         }

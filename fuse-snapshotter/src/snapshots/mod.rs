@@ -30,6 +30,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 pub use error::SnapshotError;
+pub use idmap::IdMapping;
 pub use layout::Layout;
 pub use mounts::Mount;
 pub use record::{Mode, Record};
@@ -79,6 +80,8 @@ pub struct Options {
     pub content: ContentOfNamespace,
     /// A program that enters a new user namespace and then waits for its standard input to end; see `idmap`.
     pub user_namespace_program: (PathBuf, Vec<String>),
+    /// How the layers of containers in user namespaces get their owners.
+    pub id_mapping: IdMapping,
 }
 
 /// A containerd snapshotter.
@@ -90,8 +93,7 @@ pub struct Snapshotter {
     images: Arc<Images>,
     trees: Arc<Trees>,
     overlay_options: Vec<String>,
-    user_namespaces: idmap::UserNamespaces,
-    mapped: idmap::Mapped,
+    id_mapper: idmap::IdMapper,
     /// Something was removed.
     removed: Notify,
     /// One clean-up at a time.
@@ -175,8 +177,7 @@ impl Snapshotter {
             images: Arc::new(images),
             trees,
             overlay_options: overlay_options(user_xattr),
-            user_namespaces: idmap::UserNamespaces::new(options.user_namespace_program),
-            mapped: idmap::Mapped::default(),
+            id_mapper: idmap::IdMapper::new(options.id_mapping, options.user_namespace_program),
             removed: Notify::new(),
             cleaning: tokio::sync::Mutex::default(),
         });

@@ -9,7 +9,7 @@ use fuse_snapshotter::config::{Config, Severity};
 use fuse_snapshotter::grpc::{ControlServer, Listener, SnapshotService, bind};
 use fuse_snapshotter::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
 use fuse_snapshotter::layers::{ContainerdContent, LocalContent, OpenOptions};
-use fuse_snapshotter::snapshots::{Options, Snapshotter};
+use fuse_snapshotter::snapshots::{IdMapping, Options, Snapshotter};
 use registry::Client;
 use soci_index::store::default_root;
 use tokio::runtime::Handle;
@@ -168,6 +168,7 @@ fn options(root: &Path, config: &Config, client: Client) -> anyhow::Result<Optio
         parallel_layers: config.layers_ahead().unwrap_or(MANY),
         content: Arc::new(content),
         user_namespace_program: (own, vec![USER_NAMESPACE_COMMAND.to_owned()]),
+        id_mapping: IdMapping::Auto,
     })
 }
 
