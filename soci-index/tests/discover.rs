@@ -64,15 +64,8 @@ async fn find_with(
     let client = Client::new(ClientConfig { retry, ..ClientConfig::default() }).unwrap();
     let manifest = client.manifest(&reference).await.unwrap();
     let image = ImageManifest::parse(&manifest.bytes).unwrap();
-    discover::find_index(
-        &client,
-        reference.repository(),
-        &manifest.descriptor(),
-        &image,
-        &wanted,
-        nearby,
-    )
-    .await
+    discover::find_index(&client, reference.repository(), &manifest.descriptor(), &image, &wanted, nearby)
+        .await
 }
 
 #[tokio::test]

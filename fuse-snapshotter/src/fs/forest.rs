@@ -81,7 +81,7 @@ impl Forest {
         let planted = PlantedTree {
             slot: TreeSlot(0),
             name: "".into(),
-            tree,
+            tree: Arc::new(tree),
             layers: (0..).map(LayerSlot).zip(layers).collect(),
             ids: None,
             counts: OperationCounts::default(),
@@ -101,7 +101,7 @@ impl Forest {
         &self,
         slot: TreeSlot,
         name: &str,
-        tree: Tree,
+        tree: impl Into<Arc<Tree>>,
         layers: Vec<(LayerSlot, Arc<LazyLayer>)>,
         ids: Option<IdMaps>,
     ) -> Result<(), PlantError> {
@@ -115,7 +115,7 @@ impl Forest {
         {
             return Err(PlantError::InvalidName(name.to_owned()));
         }
-        let counts = OperationCounts::default();
+        let (tree, counts) = (tree.into(), OperationCounts::default());
         let planted = PlantedTree { slot, name: name.into(), tree, layers, ids, counts };
         {
             let _planting = lock(&self.planting);
@@ -123,6 +123,27 @@ impl Forest {
         }
         self.changed(name);
         Ok(())
+    }
+
+    /// Adds the tree of the slot `of` once more, with its owners translated, and its layers in other slots, bottom first.
+    ///
+    /// # Errors
+    /// See [`PlantError`].
+    pub fn plant_translated(
+        &self,
+        of: TreeSlot,
+        slot: TreeSlot,
+        name: &str,
+        layers: &[LayerSlot],
+        ids: IdMaps,
+    ) -> Result<(), PlantError> {
+        let original = self.plantation.load().tree(of).cloned().ok_or(PlantError::NoTree(of))?;
+        if layers.len() != original.layers.len() {
+            return Err(PlantError::OtherLayers);
+        }
+        let contents = original.layers.iter().map(|(_, layer)| Arc::clone(layer));
+        let layers = layers.iter().copied().zip(contents).collect();
+        self.plant(slot, name, Arc::clone(&original.tree), layers, Some(ids))
     }
 
     /// Removes a tree; returns whether there was one. Its inodes are stale from now on, but for files that another tree

@@ -41,6 +41,9 @@ pub enum PlantError {
     /// More than inode numbers have room for.
     #[error("the tree has {0} directories; at most 67,108,862 can be served")]
     TooManyDirectories(usize),
+    /// There is no tree to be planted once more.
+    #[error("there is no tree in slot {0}")]
+    NoTree(TreeSlot),
     /// The layers are not those that the tree was merged from.
     #[error("the tree was not merged from these layers")]
     OtherLayers,
@@ -57,7 +60,8 @@ pub enum PlantError {
 pub(super) struct PlantedTree {
     pub(super) slot: TreeSlot,
     pub(super) name: Box<str>,
-    pub(super) tree: Tree,
+    /// Shared by trees that differ in their owners only.
+    pub(super) tree: Arc<Tree>,
     /// Bottom first.
     pub(super) layers: Vec<(LayerSlot, Arc<LazyLayer>)>,
     pub(super) ids: Option<IdMaps>,

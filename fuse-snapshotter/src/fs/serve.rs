@@ -224,8 +224,12 @@ impl Forest {
     pub fn getxattr(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, FsError> {
         let value = self.of_image(number, Operation::Getxattr, |found| {
             let mut xattrs = found.planted.tree.xattrs(found.index);
-            let value = xattrs.find(|(candidate, _)| *candidate == name).map(|(_, value)| value.to_vec());
-            value.ok_or(FsError::NoAttribute)
+            let (_, value) = xattrs.find(|(candidate, _)| *candidate == name).ok_or(FsError::NoAttribute)?;
+            let value = match &found.planted.ids {
+                Some(ids) => ids.xattr(name, value).ok_or(FsError::NoAttribute)?,
+                None => value.into(),
+            };
+            Ok(value.into_owned())
         })?;
         value.ok_or(FsError::NoAttribute)
     }

@@ -9,7 +9,6 @@ use super::error::{SnapshotError, io_error};
 use super::layout::Name;
 use super::record::Record;
 use super::store::SnapshotStore;
-use super::trees::detach_if_mounted;
 use super::{Snapshotter, store};
 use crate::fuse::is_mounted;
 use crate::layers::LayerKey;
@@ -42,7 +41,7 @@ impl Snapshotter {
             }
             match name {
                 Name::Snapshot(id) => self.trees.remove(id),
-                Name::Mapped { .. } => detach_if_mounted(&path.join("fs")),
+                Name::Mapped { of, container } => self.unmap(of, container),
             }
             // What is mounted there may be somebody else's, and writable.
             if is_mounted(&path.join("fs")) {
@@ -53,6 +52,7 @@ impl Snapshotter {
         }
         let removed = self.layers.collect(|| used_layers(&self.store))?;
         self.forget_metrics()?;
+        self.forget_mapped_layers()?;
         if !removed.is_empty() {
             tracing::info!(layers = removed.len(), "gave back the space of unused layers");
         }

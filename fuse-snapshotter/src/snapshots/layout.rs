@@ -5,7 +5,9 @@
 //! ROOT/snapshotter/trees                 where the FUSE file system of all trees is mounted
 //! ROOT/snapshotter/snapshots/<id>/fs     a tree, a layer's contents, or a container's upper directory
 //! ROOT/snapshotter/snapshots/<id>/work   overlayfs's work directory, of active snapshots
-//! ROOT/snapshotter/snapshots/<a>_<b>/fs  `<a>/fs` with the ids of the container that snapshot <b> is for
+//! ROOT/snapshotter/snapshots/<a>_<b>/fs  where `<a>/fs` is mounted with the ids of the container that snapshot <b> is for
+//! ROOT/snapshotter/snapshots/<a>_<b>/copy    a copy of `<a>/fs` with these ids, where it cannot be mounted with them
+//! ROOT/snapshotter/snapshots/<a>_<b>/partial a copy that is not whole
 //! ROOT/snapshotter/unpack/<n>            layers that are being unpacked
 //! ROOT/snapshotter/trial                 where overlayfs is tried at start-up
 //! ROOT/ztocs/<hex>                       zTOCs of the layers in use
@@ -144,6 +146,11 @@ impl Layout {
     /// A snapshot's contents with the ids of another snapshot's container.
     pub(super) fn mapped(&self, of: u64, container: u64) -> PathBuf {
         self.snapshots().join(format!("{of}_{container}")).join("fs")
+    }
+
+    /// A copy of a snapshot's contents with the ids of another snapshot's container.
+    pub(super) fn mapped_copy(&self, of: u64, container: u64) -> PathBuf {
+        self.mapped(of, container).with_file_name("copy")
     }
 
     /// Makes the directories of a snapshot; those that are there stay as they are.

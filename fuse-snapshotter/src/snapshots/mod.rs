@@ -32,6 +32,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 pub use error::SnapshotError;
+pub use idmap::IdMapping;
 pub use layout::Layout;
 pub use mounts::Mount;
 pub use record::{Mode, Record};
@@ -94,6 +95,8 @@ pub struct Options {
     pub metrics: Arc<Metrics>,
     /// Time from the first mount of an image until its FUSE operations are logged.
     pub fuse_metrics_wait: std::time::Duration,
+    /// How the layers of containers in user namespaces get their owners.
+    pub id_mapping: IdMapping,
 }
 
 /// A containerd snapshotter.
@@ -105,8 +108,7 @@ pub struct Snapshotter {
     images: Arc<Images>,
     trees: Arc<Trees>,
     overlay_options: Vec<String>,
-    user_namespaces: idmap::UserNamespaces,
-    mapped: idmap::Mapped,
+    id_mapper: idmap::IdMapper,
     /// Something was removed.
     removed: Notify,
     /// One clean-up at a time.
@@ -202,8 +204,7 @@ impl Snapshotter {
             images: Arc::new(images),
             trees,
             overlay_options: overlay_options(user_xattr),
-            user_namespaces: idmap::UserNamespaces::new(options.user_namespace_program),
-            mapped: idmap::Mapped::default(),
+            id_mapper: idmap::IdMapper::new(options.id_mapping, options.user_namespace_program),
             removed: Notify::new(),
             cleaning: tokio::sync::Mutex::default(),
         });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 
 use super::Snapshotter;
+use super::idmap;
 use super::layout::Layout;
 use super::store::{Kind, SnapshotStore, StoreError};
 use crate::fuse::detach;
@@ -14,9 +15,9 @@ use crate::fuse::detach;
 const PARALLEL: usize = 4;
 
 /// Spaces of numbers that are part of inode numbers.
-const SPACES: [&str; 2] = ["layers", "trees"];
+const SPACES: [&str; 3] = ["layers", "trees", idmap::NUMBERS];
 /// A name that keeps a space of numbers from becoming empty.
-const PLACEHOLDER: &str = "-";
+pub(super) const PLACEHOLDER: &str = "-";
 
 /// Detaches whatever is mounted below the snapshotter's directories: the process that served it is gone. Returns how many.
 pub(super) fn detach_all(layout: &Layout) -> usize {

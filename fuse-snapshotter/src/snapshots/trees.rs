@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::counting::Counting;
 use super::error::{SnapshotError, io_error};
+use super::idmap;
 use super::layout::Layout;
 use super::stack::Run;
 use super::store::SnapshotStore;
@@ -23,7 +24,7 @@ use crate::metrics::Operation;
 use crate::tree::{Below, OverlayNamespace, Tree};
 
 /// The numbers of trees in the snapshot store: they are part of inode numbers.
-const NUMBERS: &str = "trees";
+pub(super) const NUMBERS: &str = "trees";
 
 /// The trees that are mounted.
 #[derive(Debug)]
@@ -142,6 +143,13 @@ impl Trees {
         planted.iter().filter_map(|(id, cell)| Some((*id, Arc::clone(cell.get()?)))).collect()
     }
 
+    /// Whether the kernel can map the ids of trees, which are mounted.
+    pub(super) fn map_ids(&self) -> bool {
+        let mount = lock(&self.mount);
+        let negotiated = mount.as_ref().and_then(|mounted| mounted.fuse.negotiated());
+        negotiated.is_some_and(|found| found.idmap)
+    }
+
     /// Number of trees that are mounted.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -205,6 +213,9 @@ impl Trees {
             shows_whiteouts: below != Below::Nothing,
             root: (root.mode, root.uid, root.gid),
         };
+        if opened.iter().any(|(layer, _)| layer.number() >= idmap::FIRST_SLOT) {
+            return Err(unavailable(&"too many layers were read lazily since the start"));
+        }
         let layers =
             opened.iter().map(|(layer, _)| (LayerSlot(layer.number()), Arc::clone(layer.lazy()))).collect();
         let name = run.top.to_string();

@@ -83,7 +83,7 @@ impl UnpackError {
 }
 
 /// A name for people: quoted, escaped and cut.
-pub(super) fn shown(name: &[u8]) -> String {
+pub(crate) fn shown(name: &[u8]) -> String {
     if name.len() <= SHOWN {
         return format!("\"{}\"", name.escape_ascii());
     }

@@ -63,6 +63,8 @@ pub use format::LayerFormat;
 
 use apply::Applier;
 use archive::Archive;
+pub(crate) use error::shown;
+pub(crate) use place::{open_path, remove_tree, split};
 use stream::Stream;
 
 /// How whiteouts and opaque directories are marked, which depends on how overlayfs will be mounted.

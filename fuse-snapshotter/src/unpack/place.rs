@@ -44,7 +44,7 @@ pub(super) fn clean(name: &[u8]) -> Result<Vec<u8>, &'static str> {
 }
 
 /// A clean path's directory and last component.
-pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|byte| *byte == b'/') {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (b"", path),
@@ -303,7 +303,7 @@ fn open_beneath(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
 
 /// Opens a directory by its clean path, name by name where `openat2` does not do: for paths that are too long for
 /// one call, and under seccomp profiles that do not know it.
-fn open_path(base: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_path(base: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
     let mut directory = rustix::fs::openat(base, ".", DIRECTORY, Mode::empty())?;
     if path.is_empty() {
         return Ok(directory);
@@ -319,7 +319,7 @@ fn open_path(base: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errno> {
 
 /// Removes a directory with all that is in it. No recursion, and one descriptor at a time: hostile layers are
 /// two thousand levels deep.
-fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
+pub(crate) fn remove_tree(parent: BorrowedFd<'_>, name: &[u8]) -> Result<(), Errno> {
     let mut path = name.to_vec();
     'directory: loop {
         let directory = open_path(parent, &path)?;

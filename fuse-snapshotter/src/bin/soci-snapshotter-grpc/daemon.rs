@@ -11,7 +11,7 @@ use fuse_snapshotter::grpc::{Calls, ControlServer, Listener, SnapshotService, bi
 use fuse_snapshotter::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
 use fuse_snapshotter::layers::{ContainerdContent, LocalContent, OpenOptions};
 use fuse_snapshotter::metrics::{Metrics, Server};
-use fuse_snapshotter::snapshots::{Options, Snapshotter};
+use fuse_snapshotter::snapshots::{IdMapping, Options, Snapshotter};
 use registry::Client;
 use soci_index::store::default_root;
 use tokio::runtime::Handle;
@@ -243,6 +243,7 @@ fn options(
         user_namespace_program: (own, vec![USER_NAMESPACE_COMMAND.to_owned()]),
         metrics,
         fuse_metrics_wait: config.fuse_metrics_wait(),
+        id_mapping: IdMapping::Auto,
     })
 }
 

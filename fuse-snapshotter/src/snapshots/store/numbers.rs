@@ -12,10 +12,7 @@ impl SnapshotStore {
     /// old number, such as an inode in the kernel's memory, must not come to mean something else.
     pub fn number(&self, space: &str, name: &str) -> Result<u32, StoreError> {
         // Nearly always there already, and then without a wait for the disk.
-        let known = self
-            .database
-            .read(|read| Ok(read.open_table(NUMBERS)?.get((space, name))?.map(|n| n.value())))?;
-        if let Some(number) = known {
+        if let Some(number) = self.find_number(space, name)? {
             return Ok(number);
         }
         self.database.write(|write| {
@@ -33,6 +30,11 @@ impl SnapshotStore {
             numbers.insert((space, name), number)?;
             Ok(number)
         })
+    }
+
+    /// The number of `name` in `space`, if it has one.
+    pub fn find_number(&self, space: &str, name: &str) -> Result<Option<u32>, StoreError> {
+        self.database.read(|read| Ok(read.open_table(NUMBERS)?.get((space, name))?.map(|n| n.value())))
     }
 
     /// Forgets the number of `name` in `space`, if it has one.
