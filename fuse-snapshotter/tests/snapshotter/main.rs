@@ -13,6 +13,7 @@ mod outage;
 mod pages;
 mod remap;
 mod restart;
+mod snapshots;
 mod storm;
 mod view;
 mod workloads;
