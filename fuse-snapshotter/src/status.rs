@@ -155,7 +155,7 @@ impl Snapshotter {
             active_snapshots: ids.len() - committed,
             committed_snapshots: committed,
             cache_used: self.cache().used(),
-            obstacle: self.trees().obstacle(),
+            obstacle: self.trees().failure(),
             kernel_lacks: self.trees().kernel_lacks(),
         })
     }

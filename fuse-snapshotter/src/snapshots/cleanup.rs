@@ -11,6 +11,7 @@ use super::record::Record;
 use super::store::SnapshotStore;
 use super::trees::detach_if_mounted;
 use super::{Snapshotter, store};
+use crate::fuse::is_mounted;
 use crate::layers::LayerKey;
 
 /// How long after a removal the clean-up begins if containerd does not ask for it: it removes many in a row.
@@ -43,9 +44,15 @@ impl Snapshotter {
                 Name::Snapshot(id) => self.trees.remove(id),
                 Name::Mapped { .. } => detach_if_mounted(&path.join("fs")),
             }
+            // What is mounted there may be somebody else's, and writable.
+            if is_mounted(&path.join("fs")) {
+                tracing::warn!(directory = %path.display(), "still mounted; trying again at the next clean-up");
+                continue;
+            }
             remove(&path);
         }
         let removed = self.layers.collect(|| used_layers(&self.store))?;
+        self.forget_metrics()?;
         if !removed.is_empty() {
             tracing::info!(layers = removed.len(), "gave back the space of unused layers");
         }

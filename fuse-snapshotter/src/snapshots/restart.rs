@@ -120,6 +120,8 @@ impl Snapshotter {
     pub fn leave(&self) {
         if self.trees.is_empty() {
             self.unmount_all();
+        } else {
+            self.trees.leave();
         }
     }
 }

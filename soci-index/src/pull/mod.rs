@@ -136,7 +136,7 @@ pub trait PullProgress: Send + Sync {
 pub enum PullError {
     /// The image could not be read from its registry.
     #[error(transparent)]
-    Source(#[from] SourceError),
+    Source(Box<SourceError>),
     /// containerd or the snapshotter failed.
     #[error(transparent)]
     Containerd(#[from] ContainerdError),
@@ -175,6 +175,12 @@ pub enum PullError {
     /// Something failed that should not.
     #[error("internal error: {0}")]
     Internal(String),
+}
+
+impl From<SourceError> for PullError {
+    fn from(error: SourceError) -> Self {
+        Self::Source(Box::new(error))
+    }
 }
 
 /// Pulls an image into containerd.

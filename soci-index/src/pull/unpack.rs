@@ -1,11 +1,12 @@
 //! From layers to snapshots.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use registry::{BlobReader, Descriptor, Digest};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::Code;
 
 use super::{LayerOutcome, PullError, PullEvent, PulledLayer, Puller};
 use crate::containerd::labels::{self, Labels, MAX_LABEL};
@@ -31,6 +32,8 @@ const REMOTE: &str = "containerd.io/snapshot/remote";
 /// How often a snapshot that is said to exist is looked for. Another client may be making it just now.
 const LOOKS: u32 = 25;
 const PAUSE: Duration = Duration::from_millis(200);
+/// How long a snapshotter may be away. containerd tries to reach it again after 3 seconds at most.
+const RESTART: Duration = Duration::from_secs(5);
 
 /// An image's layers, lowest first, and what their snapshots will be.
 pub(super) struct Stack<'a> {
@@ -68,11 +71,10 @@ impl Puller<'_> {
             let outcome = if position < present {
                 LayerOutcome::Present
             } else {
-                let key = unpack_key(chain_id);
                 let parent = position.checked_sub(1).and_then(|below| stack.chain.get(below));
-                let parent = parent.map(Digest::as_str).unwrap_or_default();
                 let labels = snapshot_labels(stack, position, layer, chain_id, self.options.index.as_ref());
-                match self.containerd().prepare(snapshotter, &key, parent, labels.clone()).await? {
+                let (key, prepared) = self.prepare(chain_id, parent, &labels).await?;
+                match prepared {
                     Prepared::Exists => {
                         takes_over = true;
                         if downloads.tasks.get_mut(position).and_then(Option::take).is_some() {
@@ -123,6 +125,28 @@ impl Puller<'_> {
             });
         }
         Ok(done)
+    }
+
+    /// Prepares a snapshot, under a key that it returns. While a snapshotter restarts, containerd says that it is not
+    /// there, and tries to reach it every few seconds only.
+    async fn prepare(
+        &self,
+        chain_id: &Digest,
+        parent: Option<&Digest>,
+        labels: &Labels,
+    ) -> Result<(String, Prepared), PullError> {
+        let parent = parent.map(Digest::as_str).unwrap_or_default();
+        let end = Instant::now() + RESTART;
+        loop {
+            let key = unpack_key(chain_id);
+            match self.containerd().prepare(&self.options.snapshotter, &key, parent, labels.clone()).await {
+                Err(error) if error.code() == Some(Code::Unavailable) && Instant::now() < end => {
+                    tracing::debug!(%error, "trying again");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                prepared => return Ok((key, prepared?)),
+            }
+        }
     }
 
     /// How many of the lowest layers have their snapshots. They are under the lease then.

@@ -152,7 +152,7 @@ pub enum SourceError {
     },
     /// containerd failed.
     #[error(transparent)]
-    Containerd(#[from] ContainerdError),
+    Containerd(Box<ContainerdError>),
     /// Bytes that do not match their descriptor.
     #[error("{name} is corrupt: {expected} {problem}")]
     Corrupt {
@@ -179,6 +179,12 @@ pub enum SourceError {
         /// The platforms of the image, divided by commas.
         available: String,
     },
+}
+
+impl From<ContainerdError> for SourceError {
+    fn from(error: ContainerdError) -> Self {
+        Self::Containerd(Box::new(error))
+    }
 }
 
 impl SourceError {

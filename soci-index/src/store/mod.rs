@@ -88,10 +88,16 @@ pub enum StoreError {
     Document(Digest, DocumentError),
     /// containerd, which has blobs of the store, failed.
     #[error("artifact store: {0}")]
-    Containerd(#[from] ContainerdError),
+    Containerd(#[source] Box<ContainerdError>),
     /// A background task ended without a result.
     #[error("artifact store: internal error: {0}")]
     Task(String),
+}
+
+impl From<ContainerdError> for StoreError {
+    fn from(error: ContainerdError) -> Self {
+        Self::Containerd(Box::new(error))
+    }
 }
 
 impl StoreError {
@@ -264,19 +270,24 @@ impl Store {
         }
     }
 
+    /// Whether a blob is in the store's own files and has its digest.
+    pub async fn verify(&self, digest: &Digest) -> bool {
+        let (inner, digest) = (Arc::clone(&self.inner), digest.clone());
+        blocking(move || Ok(inner.content.verify(&digest))).await.unwrap_or(false)
+    }
+
     /// Makes sure that a blob of an earlier build is intact and where new blobs go, and copies it there if it is only in
     /// the other place. `false` if it has to be built again.
     ///
     /// # Errors
     /// When containerd, which new blobs go to, fails.
     pub async fn adopt(&self, digest: &Digest, size: u64) -> Result<bool, StoreError> {
-        let (inner, wanted) = (Arc::clone(&self.inner), digest.clone());
         let blob = Descriptor::new("", digest.clone(), size);
         if let Some(containerd) = self.writer() {
             if remote::adopt(containerd, &blob).await? {
                 return Ok(true);
             }
-        } else if blocking(move || Ok(inner.content.verify(&wanted))).await? {
+        } else if self.verify(digest).await {
             return Ok(true);
         }
         let Ok(bytes) = self.get(digest, size).await else { return Ok(false) };

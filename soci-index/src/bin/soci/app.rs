@@ -180,8 +180,11 @@ impl PlatformArgs {
     }
 }
 
-/// Whether a recorded image name is the one a user means: the same text, or the same source in another form.
+/// Whether a recorded image name is the one a user means: the same text, or the same source in another form. What was read
+/// from containerd is recorded under the image's name alone.
 pub(crate) fn names_image(recorded: &str, given: &str) -> bool {
+    let given = given.strip_prefix("containerd:").unwrap_or(given);
+    let recorded = recorded.strip_prefix("containerd:").unwrap_or(recorded);
     let normal = || given.parse::<SourceSpec>().map(|spec| spec.absolute().to_string());
     recorded == given || normal().is_ok_and(|normal| normal == recorded)
 }

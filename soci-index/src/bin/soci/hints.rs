@@ -33,7 +33,7 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<&'static str> {
         if let Some(error) = cause.downcast_ref::<PullError>() {
             return match error {
                 PullError::Containerd(error) => containerd(error),
-                PullError::Source(error) => source(error),
+                PullError::Source(error) => source(error.as_ref()),
                 _ => None,
             };
         }
@@ -75,6 +75,7 @@ fn source(error: &SourceError) -> Option<&'static str> {
         SourceError::Platform { .. } => {
             Some("choose one with --platform, or take them all with --all-platforms")
         }
+        SourceError::Containerd(error) => containerd(error),
         SourceError::Corrupt { .. } => Some("the image itself is damaged: copy or push it again"),
         _ => None,
     }

@@ -1,7 +1,9 @@
 //! `soci pull` into a real containerd, with its own snapshotters.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod remote;
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -92,12 +94,12 @@ fn images_of_every_form_run_and_stay() {
         assert_eq!(pulled["image"], reference.as_str());
         assert_eq!(outcomes(&pulled).len(), 4, "{name}");
         containerd.collect_garbage();
-        assert_eq!(seen(&containerd, snapshotter, &reference), "second\ngone\n", "{name}");
-        // As complete as what ctr pulls.
+        // As complete as what ctr pulls. Looked at first: `ctr run` would unpack what is not.
         let check =
             containerd.ok(&["image", "check", "--snapshotter", snapshotter, &format!("name=={reference}")]);
         let line = check.lines().find(|line| line.starts_with(&reference)).unwrap_or_default();
         assert!(line.contains("complete") && line.trim().ends_with("true"), "{check}");
+        assert_eq!(seen(&containerd, snapshotter, &reference), "second\ngone\n", "{name}");
     }
     assert_eq!(count(&containerd, &["leases", "ls", "-q"]), 0);
     assert_eq!(count(&containerd, &["content", "active"]), 1, "the head of the table");
@@ -143,12 +145,44 @@ fn a_second_pull_does_nothing_twice() {
     assert_eq!(seen(&containerd, "overlayfs", &reference), "second\ngone\n");
     assert_eq!(soci.ok(&["pull", "-q", "--snapshotter=native", &reference]), format!("{reference}\n"));
 
-    // An image that shares the lower layers takes them over; a tag that moves is followed.
+    // An image that shares the lower layers takes them over; a tag that moves is followed, and what others have noted
+    // about the name stays.
+    containerd.ok(&["image", "label", &reference, "example.com/kept=yes"]);
     let next = ImageBuilder::new().layer(image.layers()[0].clone()).layer(image.layers()[3].clone()).build();
     next.put_into(&registry, "app", "v1");
     assert_eq!(outcomes(&pull(&soci, "overlayfs", &reference)), ["present", "downloaded"]);
     let listing = containerd.ok(&["image", "ls"]);
     assert!(listing.contains(next.digest()) && !listing.contains(image.digest()), "{listing}");
+    assert!(listing.contains("example.com/kept=yes"), "{listing}");
+}
+
+#[test]
+fn several_pulls_at_once_share_the_work() {
+    let Some(containerd) = Containerd::start() else { return };
+    let registry = TestRegistry::builder().latency(Duration::from_millis(20)).start_blocking();
+    let image = image(MediaTypes::default());
+    image.put_into(&registry, "app", "v1");
+    image.put_into(&registry, "other", "v1");
+    let soci = Soci::with_containerd(&containerd.address());
+    std::thread::scope(|scope| {
+        for (name, snapshotter) in
+            [("app", "overlayfs"), ("app", "overlayfs"), ("other", "overlayfs"), ("app", "native")]
+        {
+            let (soci, reference) = (&soci, format!("{}/{name}:v1", registry.host()));
+            scope.spawn(move || pull(soci, snapshotter, &reference));
+        }
+    });
+    for layer in image.layers() {
+        let fetched =
+            registry.requests().iter().filter(|request| request.path.ends_with(&layer.digest)).count();
+        assert_eq!(fetched, 1, "{}", layer.digest);
+    }
+    containerd.collect_garbage();
+    assert_eq!(count(&containerd, &["leases", "ls", "-q"]), 0);
+    for (name, snapshotter) in [("app", "overlayfs"), ("other", "overlayfs"), ("app", "native")] {
+        let reference = format!("{}/{name}:v1", registry.host());
+        assert_eq!(seen(&containerd, snapshotter, &reference), "second\ngone\n", "{name} {snapshotter}");
+    }
 }
 
 #[test]
@@ -179,7 +213,8 @@ fn a_registry_that_dies_in_the_middle_leaves_nothing_visible() {
     soci.err(&["pull", "--snapshotter=overlayfs", &reference]);
     containerd.collect_garbage();
     assert_eq!(containerd.ok(&["content", "ls", "-q"]), "");
-    assert_eq!(count(&containerd, &["snapshot", "ls"]), 1);
+    assert_eq!(count(&containerd, &["content", "active"]), 1, "the head of the table");
+    assert_eq!(count(&containerd, &["snapshot", "ls"]), 1, "the head of the table");
 }
 
 #[test]
@@ -244,7 +279,8 @@ fn images_that_lie_about_their_layers_are_refused() {
     config["rootfs"]["diff_ids"].as_array_mut().unwrap().pop();
     let error = soci.err(&["pull", "--snapshotter=overlayfs", &put("fewer", &config)]);
     assert!(error.contains("the manifest has 4 layers, and the configuration 3"), "{error}");
-    // A layer with other bytes.
+    // A layer with other bytes. The right ones may have come with the pulls before.
+    containerd.collect_garbage();
     registry.inject(Fault::always(Action::CorruptByte(1_000_000)).path(&image.layers()[3].digest));
     let error = soci.err(&["pull", "--snapshotter=overlayfs", &format!("{}/app:v1", registry.host())]);
     assert!(error.contains(&image.layers()[3].digest), "{error}");
