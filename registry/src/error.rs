@@ -60,7 +60,7 @@ pub enum Error {
         message: String,
     },
     /// Credentials are configured but could not be read.
-    #[error("credentials for {host}: {reason}")]
+    #[error("login for {host}: {reason}")]
     Credentials {
         /// The registry they are for.
         host: String,
@@ -76,7 +76,7 @@ pub enum Error {
         detail: String,
     },
     /// The registry wants (other) credentials (401).
-    #[error("{context}: credentials missing or refused{}; run `docker login {}`", quoted(.detail), .context.host)]
+    #[error("{context}: login missing or refused{}; run `docker login {}`", quoted(.detail), .context.host)]
     Unauthorized {
         /// What was being done.
         context: Context,

@@ -80,7 +80,7 @@ impl Backoff {
         }
         self.retries += 1;
         self.counters.add_retries(1);
-        tracing::debug!(retry = self.retries, wait_ms = wait.as_millis() as u64, %error, "trying again");
+        tracing::debug!(retry = self.retries, wait_ms = wait.as_millis() as u64, %error, "retrying request");
         tokio::time::sleep(wait).await;
         Ok(())
     }

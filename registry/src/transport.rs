@@ -134,6 +134,7 @@ impl Transport {
                 status == StatusCode::UNAUTHORIZED || (status == StatusCode::FORBIDDEN && grant.is_some());
             if own && refused && !renewed {
                 renewed = true;
+                tracing::debug!("Received status code: {status}. Renewing the grant and trying again");
                 let headers = response.headers().clone();
                 let said = body::error_text(&body::short(response, counters, context).await);
                 let again =

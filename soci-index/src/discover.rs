@@ -223,6 +223,7 @@ pub async fn find_local_index(
 
 /// The version 2 index that the image manifest names.
 fn bound_v2(manifest: &ImageManifest) -> Option<Digest> {
+    tracing::debug!("checking for soci v2 index annotation");
     let text = manifest.annotations.get(INDEX_DIGEST)?;
     let digest = text.parse().ok();
     if digest.is_none() {

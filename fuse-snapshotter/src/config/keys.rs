@@ -93,7 +93,7 @@ pub(super) const KEYS: &[Key] = &[
         "",
         "max_concurrency",
         COUNT,
-        "Layers of an image that are prepared ahead at the same time. 0: the default; negative: no limit.",
+        "Layers, of all images together, that are prepared for lazy reading at the same time. 0: the default; negative: no limit.",
     ),
     key(
         "",
@@ -344,7 +344,7 @@ pub(super) const KEYS: &[Key] = &[
         PARALLEL,
         "max_concurrent_downloads",
         COUNT,
-        "Layers that are fetched whole at the same time. 0 and negative: no limit.",
+        "Layers that are fetched whole at the same time. A layer is unpacked while it is fetched, so the lower limit of this and max_concurrent_unpacks holds. 0 and negative: no limit.",
     ),
     key(
         PARALLEL,
@@ -356,7 +356,7 @@ pub(super) const KEYS: &[Key] = &[
         PARALLEL,
         "max_concurrent_unpacks",
         COUNT,
-        "Layers that are unpacked at the same time. 0 and negative: no limit.",
+        "Layers that are unpacked at the same time; see max_concurrent_downloads. 0 and negative: no limit.",
     ),
     key(
         PARALLEL,

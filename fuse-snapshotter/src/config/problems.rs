@@ -207,12 +207,11 @@ impl Config {
         let key = "kubeconfig_keychain.kubeconfig_path";
         if let Some(path) = self.kubeconfig_path() {
             if !path.is_file() {
-                let message =
-                    format!("{} is not there (yet); pulls do without its credentials", path.display());
+                let message = format!("{} is not there (yet); pulls do without its logins", path.display());
                 found.warning(key, message);
             }
         } else if !usual_kubeconfigs().iter().any(|path| path.is_file()) {
-            let message = "no kubeconfig is in the usual places (yet); pulls do without its credentials";
+            let message = "no kubeconfig is in the usual places (yet); pulls do without its logins";
             found.warning(key, message);
         }
     }

@@ -103,7 +103,7 @@ impl Config {
         seconds(self.file.mount_timeout_sec)
     }
 
-    /// Layers of an image that are prepared ahead at the same time; `None` is no limit.
+    /// Layers that are prepared for lazy reading at the same time; `None` is no limit.
     #[must_use]
     pub fn layers_ahead(&self) -> Option<usize> {
         limit(self.file.max_concurrency)

@@ -1,5 +1,6 @@
 //! The gRPC side: a thin adapter from `containerd.services.snapshots.v1` to [`Snapshotter`].
 
+mod calls;
 mod control;
 mod listen;
 mod status;
@@ -20,6 +21,7 @@ use containerd_api::types;
 use futures::Stream;
 use tonic::{Request, Response, Status};
 
+pub use calls::{Calls, Counted};
 pub use control::{ControlClient, ControlServer};
 pub use listen::{Listener, bind};
 

@@ -73,7 +73,7 @@ impl Authorizer {
             tracing::warn!(
                 registry = request.endpoint.host(),
                 realm = %redact::url(request.realm),
-                "the registry names a token server without TLS: asking it without credentials"
+                "the registry names an authorization server without TLS: asking it without a login"
             );
             credential = None;
         }

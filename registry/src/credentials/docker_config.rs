@@ -95,7 +95,7 @@ async fn read(path: &Path, host: &str) -> Result<Option<File>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         // Another user's home, as when a service runs without privileges: as good as no file.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            tracing::warn!(file = %path.display(), "credentials cannot be read: permission denied");
+            tracing::warn!(file = %path.display(), "logins cannot be read: permission denied");
             return Ok(None);
         }
         Err(error) => return Err(failed(error.to_string())),

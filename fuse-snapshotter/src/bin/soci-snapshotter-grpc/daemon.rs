@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use fuse_snapshotter::config::{Config, ContentStore, MetricsEndpoint, ParallelPull, Severity};
-use fuse_snapshotter::grpc::{ControlServer, Listener, SnapshotService, bind};
+use fuse_snapshotter::grpc::{Calls, ControlServer, Listener, SnapshotService, bind};
 use fuse_snapshotter::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
 use fuse_snapshotter::layers::{ContainerdContent, LocalContent, OpenOptions};
 use fuse_snapshotter::metrics::{Metrics, Server};
@@ -74,8 +74,13 @@ pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     let cleaning = tokio::spawn(Arc::clone(&snapshotter).keep_clean());
 
     let stop = CancellationToken::new();
-    let serving =
-        tokio::spawn(serve((listener, path.clone()), Arc::clone(&snapshotter), keychains, stop.clone()));
+    let calls = Calls::default();
+    let mut serving = tokio::spawn(serve(
+        (listener, path.clone()),
+        Arc::clone(&snapshotter),
+        keychains,
+        (calls.clone(), stop.clone()),
+    ));
     tracing::info!(address = cli.address, root = %root.display(), "soci-snapshotter-grpc successfully started");
     tell(&[sd_notify::NotifyState::Ready]);
 
@@ -92,13 +97,16 @@ pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     }
     // Calls that are under way are finished.
     stop.cancel();
-    let outcome = match tokio::time::timeout(GRACE, serving).await {
-        Ok(outcome) => outcome?,
-        Err(_) => {
+    let outcome = tokio::select! {
+        outcome = &mut serving => outcome?,
+        // Clients that only have a connection open are not waited for.
+        () = calls.finished() => Ok(()),
+        () = tokio::time::sleep(GRACE) => {
             tracing::warn!(seconds = GRACE.as_secs(), "calls are still under way; ending all the same");
             Ok(())
         }
     };
+    serving.abort();
     let leaving = tokio::task::spawn_blocking(move || match end {
         End::Unmount => snapshotter.unmount_all(),
         End::Restart => snapshotter.leave(),
@@ -170,7 +178,7 @@ async fn serve(
     (listener, _): Listener,
     snapshotter: Arc<Snapshotter>,
     keychains: Keychains,
-    stop: CancellationToken,
+    (calls, stop): (Calls, CancellationToken),
 ) -> anyhow::Result<()> {
     let connections = tokio_stream::wrappers::UnixListenerStream::new(listener);
     let mut routes = tonic::service::Routes::builder();
@@ -181,6 +189,7 @@ async fn serve(
         routes.add_service(cri.alpha_service());
     }
     tonic::transport::Server::builder()
+        .layer(calls)
         .add_routes(routes.routes())
         .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await
