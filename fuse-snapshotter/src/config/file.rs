@@ -135,7 +135,7 @@ tables! {
         max_concurrent_downloads: i64 = -1,
         max_concurrent_downloads_per_image: i64 = 3,
         max_concurrent_unpacks: i64 = -1,
-        max_concurrent_unpacks_per_image: i64 = 1,
+        max_concurrent_unpacks_per_image: i64 = 3,
         concurrent_download_chunk_size: String = String::new(),
         discard_unpacked_layers: bool = false,
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]

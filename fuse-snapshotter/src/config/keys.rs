@@ -398,7 +398,7 @@ pub(super) const KEYS: &[Key] = &[
         "kubeconfig_keychain",
         "kubeconfig_path",
         Kind::Text,
-        "The kubeconfig to reach it with. Empty: $KUBECONFIG, ~/.kube/config, or the pod's service account.",
+        "The kubeconfig to reach it with. Empty: $KUBECONFIG, else ~/.kube/config.",
     ),
     key(
         "cri_keychain",

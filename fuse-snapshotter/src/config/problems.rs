@@ -265,9 +265,9 @@ fn is_tcp_address(address: &str) -> bool {
     host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
 }
 
-/// Where kubectl and pods find the cluster.
+/// Where kubectl finds the cluster.
 fn usual_kubeconfigs() -> Vec<PathBuf> {
-    let mut paths = vec![PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount/token")];
+    let mut paths = Vec::new();
     if let Some(given) = std::env::var_os("KUBECONFIG") {
         paths.extend(std::env::split_paths(&given));
     }

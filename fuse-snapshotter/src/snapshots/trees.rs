@@ -257,13 +257,13 @@ impl Trees {
         if is_mounted(&target) {
             detach(&target);
         }
-        if lock(&self.planted).remove(&id).is_none() {
-            return;
-        }
         let name = id.to_string();
-        if let (Some(forest), Ok(slot)) = (self.mounted(), self.store.number(NUMBERS, &name)) {
+        if lock(&self.planted).remove(&id).is_some()
+            && let (Some(forest), Ok(slot)) = (self.mounted(), self.store.number(NUMBERS, &name))
+        {
             forest.fell(TreeSlot(slot));
         }
+        // Even if it was not mounted since the start, it may have been before.
         if let Err(error) = self.store.forget_number(NUMBERS, &name) {
             tracing::warn!(snapshot = id, %error, "cannot forget the number of a tree");
         }
