@@ -117,7 +117,8 @@ mod tests {
             let released = released.take();
             async move {
                 released.unwrap().await.unwrap();
-                Ok::<_, std::convert::Infallible>(Response::new(Body::default()))
+                let body = http_body_util::Full::new(bytes::Bytes::from("answer"));
+                Ok::<_, std::convert::Infallible>(Response::new(Body::new(body)))
             }
         }));
         calls.finished().await;
