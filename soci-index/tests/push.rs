@@ -36,6 +36,7 @@ fn discovered(reference: &str) -> Option<discover::FoundIndex> {
             &manifest.descriptor(),
             &image,
             &discover::Wanted::default(),
+            &discover::NothingNearby,
         )
         .await
         .unwrap()

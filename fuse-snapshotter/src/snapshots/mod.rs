@@ -17,6 +17,7 @@ mod error;
 mod idmap;
 mod layout;
 mod mounts;
+mod options;
 mod prepare;
 mod record;
 mod restart;
@@ -24,10 +25,8 @@ mod root;
 mod stack;
 mod trees;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use registry::Client;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -35,69 +34,18 @@ pub use error::SnapshotError;
 pub use idmap::IdMapping;
 pub use layout::Layout;
 pub use mounts::Mount;
+pub use options::Options;
 pub use record::{Mode, Record};
 pub use trees::Trees;
 
 use crate::cache::CacheRoot;
 use crate::fetch::LayerSource;
 use crate::fuse::FuseOptions;
-use crate::images::{ContentOfNamespace, ImageOptions, Images, ScratchRoot};
-use crate::layers::{OpenLayers, OpenOptions};
-use crate::metrics::Metrics;
+use crate::images::{ImageOptions, Images, ScratchRoot};
+use crate::layers::OpenLayers;
 use crate::tree::OverlayNamespace;
 use filter::Filter;
 use store::{Commit, Info, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
-
-/// What a snapshotter is made with.
-#[derive(Clone)]
-pub struct Options {
-    /// Root directory.
-    pub root: PathBuf,
-    /// Try at start-up whether overlayfs works below the root.
-    pub check_overlay: bool,
-    /// Client of the registries, with their credentials.
-    pub client: Client,
-    /// The client that lazy layers are read with; often the same.
-    pub blob_client: Option<Client>,
-    /// Largest size of the cache, in bytes.
-    pub cache_size: u64,
-    /// Requests for layer contents that may be under way at once.
-    pub connections: usize,
-    /// How lazy layers are opened.
-    pub layers: OpenOptions,
-    /// Threads that serve the kernel's requests.
-    pub fuse_threads: usize,
-    /// How long making a layer ready for lazy reading may take.
-    pub mount_timeout: std::time::Duration,
-    /// Layers smaller than this, in bytes, are not read lazily.
-    pub min_layer_size: u64,
-    /// Use indexes of version 1.
-    pub v1: bool,
-    /// Use indexes of version 2.
-    pub v2: bool,
-    /// Unpack all layers of images, and read none lazily.
-    pub always_unpack: bool,
-    /// Unpack the layers of images without an index, too, instead of leaving them to containerd.
-    pub unpack_without_index: bool,
-    /// Layers of one image that are fetched and unpacked at the same time.
-    pub parallel_unpacks: usize,
-    /// Layers of all images that are.
-    pub all_parallel_unpacks: usize,
-    /// Layers of all images that are made ready for lazy reading at the same time.
-    pub parallel_layers: usize,
-    /// containerd's socket, if artifacts that were made on this machine are in its content store.
-    pub artifacts_in: Option<PathBuf>,
-    /// Gives the content that containerd has in a namespace.
-    pub content: ContentOfNamespace,
-    /// A program that enters a new user namespace and then waits for its standard input to end; see `idmap`.
-    pub user_namespace_program: (PathBuf, Vec<String>),
-    /// Where what happens is counted.
-    pub metrics: Arc<Metrics>,
-    /// Time from the first mount of an image until its FUSE operations are logged.
-    pub fuse_metrics_wait: std::time::Duration,
-    /// How the layers of containers in user namespaces get their owners.
-    pub id_mapping: IdMapping,
-}
 
 /// A containerd snapshotter.
 pub struct Snapshotter {

@@ -5,7 +5,6 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fuse_snapshotter::layers::OpenOptions;
 use fuse_snapshotter::snapshots::store::{Commit, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
 use fuse_snapshotter::snapshots::{
     IdMapping, Layout, Mode, Mount, Options, Record, SnapshotError, Snapshotter, labels,
@@ -172,27 +171,12 @@ impl Rig {
     }
 
     pub(crate) fn start(&mut self, how: IdMapping) {
+        let program = env!("CARGO_BIN_EXE_soci-snapshotter-grpc").into();
+        let client = Client::new(ClientConfig::default()).unwrap();
         let options = Options {
-            root: self.directory.path().join("root"),
-            client: Client::new(ClientConfig::default()).unwrap(),
-            cache_size: u64::MAX,
-            connections: 2,
-            layers: OpenOptions { background: false, keep_cache: false },
-            fuse_threads: 2,
-            mount_timeout: std::time::Duration::from_secs(30),
-            min_layer_size: 0,
-            v1: true,
-            v2: true,
-            always_unpack: false,
-            unpack_without_index: false,
-            parallel_unpacks: 1,
-            parallel_layers: 1,
-            content: Arc::new(|_| Vec::new()),
-            user_namespace_program: (
-                env!("CARGO_BIN_EXE_soci-snapshotter-grpc").into(),
-                vec!["hold-user-namespace".to_owned()],
-            ),
+            user_namespace_program: (program, vec!["hold-user-namespace".to_owned()]),
             id_mapping: how,
+            ..Options::new(self.directory.path().join("root"), client)
         };
         self.snapshotter = Some(Snapshotter::open(options, self.runtime.handle().clone()).unwrap());
     }
