@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use registry::Digest;
@@ -37,6 +38,8 @@ pub struct Trees {
     pub(super) runtime: Handle,
     /// Made when the first tree needs it: without lazy layers there is no need of FUSE.
     mount: Mutex<Option<Mounted>>,
+    /// The process is about to end: nothing is mounted any more that nobody would unmount.
+    closed: AtomicBool,
     /// Why it could not be mounted, when that was last tried.
     failure: Mutex<Option<String>>,
     /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
@@ -83,6 +86,7 @@ impl Trees {
             namespace,
             runtime,
             mount: Mutex::default(),
+            closed: AtomicBool::new(false),
             failure: Mutex::default(),
             planted: Mutex::default(),
             counting,
@@ -94,6 +98,9 @@ impl Trees {
         let mut mount = lock(&self.mount);
         if let Some(mounted) = &*mount {
             return Ok(Arc::clone(&mounted.forest));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(SnapshotError::Unavailable("the daemon is ending".into()));
         }
         let path = self.layout.trees();
         std::fs::create_dir_all(&path).map_err(io_error("create", &path))?;
@@ -271,6 +278,7 @@ impl Trees {
 
     /// Leaves everything mounted, for a process that ends.
     pub(super) fn leave(&self) {
+        self.closed.store(true, Ordering::Release);
         if let Some(mounted) = lock(&self.mount).take() {
             mounted.fuse.leave();
         }
@@ -278,6 +286,7 @@ impl Trees {
 
     /// Takes everything down: trees are gone for whoever still looks at them.
     pub(super) fn unmount_all(&self) {
+        self.closed.store(true, Ordering::Release);
         let ids: Vec<_> = lock(&self.planted).drain().map(|(id, _)| id).collect();
         for id in ids {
             detach_if_mounted(&self.layout.fs(id));
