@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
@@ -61,7 +62,9 @@ impl Drop for Scratch {
 
 /// A new directory beside the cache.
 pub(super) fn scratch(name: &str) -> Scratch {
-    let directory = cache().join(format!("{name}-{}", std::process::id()));
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let directory = cache().join(format!("{name}-{}-{number}", std::process::id()));
     // This process's number may have been another's, who was killed.
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).unwrap();

@@ -188,7 +188,6 @@ pub(super) const GONE: &[&str] = &[
     "srv/names/many/1999",
     "srv/names/d/0",
     "usr/share/doc",
-    "usr/share/locale",
     "usr/share/man/man1/ls.1.gz",
 ];
 
