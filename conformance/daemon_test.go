@@ -66,6 +66,12 @@ func startDaemon(command, root string) (*daemon, error) {
 	}
 	go func() { d.ended <- d.process.Wait() }()
 
+	started := false
+	defer func() {
+		if !started {
+			os.RemoveAll(directory)
+		}
+	}()
 	deadline := time.After(startTimeout)
 	for {
 		if c, err := net.Dial("unix", address); err == nil {
@@ -86,6 +92,7 @@ func startDaemon(command, root string) (*daemon, error) {
 		d.process.Process.Kill()
 		return nil, err
 	}
+	started = true
 	d.snapshotter = proxy.NewSnapshotter(snapshotsapi.NewSnapshotsClient(d.connection), suiteName)
 	return d, nil
 }

@@ -10,7 +10,6 @@
 //!
 //! A version 2 index that is named but missing or broken, and referrers that are, do not stop the search.
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use registry::{Client, Descriptor, Digest, Repository};
@@ -65,24 +64,6 @@ impl Wanted {
     }
 }
 
-/// Content that is at hand, so that the registry need not be asked for it.
-#[async_trait]
-pub trait Nearby: Sync {
-    /// The content with this digest, verified and at most `limit` bytes long, if it is there.
-    async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes>;
-}
-
-/// Nothing is at hand.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NothingNearby;
-
-#[async_trait]
-impl Nearby for NothingNearby {
-    async fn get(&self, _digest: &Digest, _limit: u64) -> Option<Bytes> {
-        None
-    }
-}
-
 /// Why no index was found, when there may be one.
 #[derive(Debug, thiserror::Error)]
 pub enum DiscoverError {
@@ -107,8 +88,7 @@ pub enum DiscoverError {
 
 /// Finds the index of an image in its registry.
 ///
-/// `image` is the descriptor of the image *manifest* (not of an image index), and `manifest` its content. `nearby` is asked
-/// for each index before the registry; which indexes there are only the registry knows.
+/// `image` is the descriptor of the image *manifest* (not of an image index), and `manifest` its content.
 ///
 /// # Errors
 /// When the registry cannot be asked, or the index wanted explicitly is missing, broken or of another image.
@@ -118,13 +98,9 @@ pub async fn find_index(
     image: &Descriptor,
     manifest: &ImageManifest,
     wanted: &Wanted,
-    nearby: &dyn Nearby,
 ) -> Result<Option<FoundIndex>, DiscoverError> {
     let fetch = |digest: Digest| async move {
-        let bytes = match nearby.get(&digest, crate::oci::MAX_MANIFEST_SIZE).await {
-            Some(bytes) => bytes,
-            None => client.manifest_in(repository, &digest).await?.bytes,
-        };
+        let bytes = client.manifest_in(repository, &digest).await?.bytes;
         Ok::<_, registry::Error>(FoundIndex::parse(digest, bytes, image, manifest))
     };
     if let Some(digest) = &wanted.explicit {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use registry::{Client, ClientConfig, Descriptor, Digest, Reference, RetryPolicy};
-use soci_index::discover::{self, DiscoverError, FoundIndex, Nearby, NothingNearby, Wanted};
+use soci_index::discover::{self, DiscoverError, FoundIndex};
 use soci_index::manifest::{INDEX_DIGEST, INDEX_V1, IndexManifest, IndexVersion};
 use soci_index::oci::{IMAGE_MANIFEST, ImageManifest};
 use testdata::image::{Compression, Entry, Image, ImageBuilder, LayerBuilder};
@@ -51,14 +51,6 @@ async fn find(
     registry: &TestRegistry,
     explicit: Option<&Digest>,
 ) -> Result<Option<FoundIndex>, DiscoverError> {
-    find_with(registry, Wanted::explicit(explicit.cloned()), &NothingNearby).await
-}
-
-async fn find_with(
-    registry: &TestRegistry,
-    wanted: Wanted,
-    nearby: &dyn Nearby,
-) -> Result<Option<FoundIndex>, DiscoverError> {
     let reference: Reference = format!("{}/app:v1", registry.host()).parse().unwrap();
     let retry = RetryPolicy::none();
     let client = Client::new(ClientConfig { retry, ..ClientConfig::default() }).unwrap();
@@ -69,8 +61,7 @@ async fn find_with(
         reference.repository(),
         &manifest.descriptor(),
         &image,
-        &wanted,
-        nearby,
+        &discover::Wanted::explicit(explicit.cloned()),
     )
     .await
 }
@@ -82,39 +73,6 @@ async fn an_image_without_index_has_none() {
     assert_eq!(find(&registry, None).await.unwrap(), None);
     registry.inject(Fault::status(500).path("referrers"));
     assert!(matches!(find(&registry, None).await, Err(DiscoverError::Registry(_))));
-}
-
-struct AtHand(bytes::Bytes);
-
-#[async_trait::async_trait]
-impl Nearby for AtHand {
-    async fn get(&self, digest: &Digest, _limit: u64) -> Option<bytes::Bytes> {
-        (Digest::of(&self.0) == *digest).then(|| self.0.clone())
-    }
-}
-
-#[tokio::test]
-async fn an_index_at_hand_is_not_asked_of_the_registry() {
-    let registry = TestRegistry::builder().start().await;
-    let stranger = image(None);
-    let index = index(&stranger, IndexVersion::V2, 2, 1, stranger.digest());
-    let digest = Digest::of(&index.encode());
-    image(Some(&digest)).put_into(&registry, "app", "v1");
-    // The registry does not have it.
-    assert_eq!(find(&registry, None).await.unwrap(), None);
-    let found = find_with(&registry, Wanted::default(), &AtHand(index.encode())).await.unwrap().unwrap();
-    assert_eq!((found.digest, found.bound), (digest, true));
-}
-
-#[tokio::test]
-async fn a_version_that_is_not_wanted_is_not_taken() {
-    let registry = TestRegistry::builder().start().await;
-    let image = image(None);
-    image.put_into(&registry, "app", "v1");
-    put(&registry, &index(&image, IndexVersion::V1, 2, 1, image.digest()));
-    let wanted = |v1| find_with(&registry, Wanted { v1, ..Wanted::default() }, &NothingNearby);
-    assert!(wanted(true).await.unwrap().is_some());
-    assert_eq!(wanted(false).await.unwrap(), None);
 }
 
 #[tokio::test]

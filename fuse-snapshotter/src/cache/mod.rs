@@ -164,12 +164,6 @@ impl CacheRoot {
         self.usage.bytes()
     }
 
-    /// Bytes of blocks that there may be.
-    #[must_use]
-    pub fn limit(&self) -> u64 {
-        self.limit
-    }
-
     /// Whether there is so little room left that something has to go before more can stay.
     #[must_use]
     pub fn is_full(&self) -> bool {

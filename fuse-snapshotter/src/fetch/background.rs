@@ -2,11 +2,10 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::FetchError;
 use super::layer::LazyLayer;
-use crate::metrics::{Count, Operation};
 
 /// Spans in one background request. A long run keeps the link busy; it is given up for a demand all the same.
 const RUN: usize = 4;
@@ -37,17 +36,7 @@ pub(super) async fn fetch_all(layer: Arc<LazyLayer>) {
         layer.demand().idle().await;
         let end = (span..(span + RUN).min(count)).find(|span| layer.has_span(*span));
         let end = end.unwrap_or((span + RUN).min(count));
-        let started = Instant::now();
-        let fetched = fetch_run(&layer, span, end).await;
-        match &fetched {
-            Ok(()) => {
-                layer.metrics().observe(Operation::BackgroundFetch, started.elapsed());
-                layer.metrics().add(Count::BackgroundSpanFetch, (end - span) as u64);
-            }
-            Err(FetchError::Cancelled) => {}
-            Err(_) => layer.metrics().count(Count::BackgroundSpanFetchFailure),
-        }
-        match fetched {
+        match fetch_run(&layer, span, end).await {
             // Not looked at again, even if it should have been evicted meanwhile.
             Ok(()) => (span, pause) = (end, PAUSE),
             Err(FetchError::Cancelled) => {}

@@ -18,7 +18,6 @@ use super::span::Verified;
 use super::table::LayerTable;
 use super::{FetchError, background};
 use crate::cache::{BLOCK_SIZE, CacheRoot, LayerCache, Pin, lock};
-use crate::metrics::{LayerMetrics, Metrics};
 
 /// How often a read looks again for blocks that were evicted, or cancelled, after they had been fetched.
 const ATTEMPTS: usize = 8;
@@ -33,27 +32,13 @@ pub struct LayerSource {
     pub(super) connections: Arc<Semaphore>,
     pub(super) demand: Arc<Demand>,
     pub(super) cache: Arc<CacheRoot>,
-    metrics: Arc<Metrics>,
 }
 
 impl LayerSource {
     /// At most `connections` requests at a time.
     #[must_use]
     pub fn new(cache: Arc<CacheRoot>, connections: usize) -> Self {
-        let connections = Arc::new(Semaphore::new(connections));
-        Self { connections, demand: Arc::default(), cache, metrics: Metrics::new() }
-    }
-
-    /// The same, whose layers count in these metrics.
-    #[must_use]
-    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
-        Self { metrics, ..self }
-    }
-
-    /// Where the layers count what they do.
-    #[must_use]
-    pub fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
+        Self { connections: Arc::new(Semaphore::new(connections)), demand: Arc::default(), cache }
     }
 
     /// The cache that the layers share.
@@ -149,7 +134,6 @@ pub struct LazyLayer {
     /// The zTOC as stored, for the checkpoints' windows.
     ztoc: File,
     shared: LayerSource,
-    metrics: Arc<LayerMetrics>,
     reader: RwLock<Arc<dyn BlobReader>>,
     pub(super) whole: tokio::sync::OnceCell<()>,
     /// When the whole layer was found to be wrong, and how.
@@ -189,7 +173,6 @@ impl LazyLayer {
             table,
             cache,
             ztoc,
-            metrics: shared.metrics.layer(reader.digest()),
             shared,
             reader: RwLock::new(reader),
             whole: tokio::sync::OnceCell::new(),
@@ -228,11 +211,6 @@ impl LazyLayer {
     fn note(&self, error: FetchError) -> FetchError {
         *lock(&self.last_error) = Some(error.to_string());
         error
-    }
-
-    /// Where it counts what it does.
-    pub(crate) fn metrics(&self) -> &LayerMetrics {
-        &self.metrics
     }
 
     /// Where its files are.

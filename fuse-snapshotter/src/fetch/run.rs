@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,7 +11,6 @@ use super::FetchError;
 use super::flight::Duty;
 use super::layer::{LazyLayer, count};
 use super::span::SpanSink;
-use crate::metrics::Operation;
 
 /// How often a span with a wrong digest is fetched again before the whole layer is.
 const RETRIES: usize = 2;
@@ -27,9 +25,7 @@ impl LazyLayer {
         let mut duties = VecDeque::from(duties);
         let permit = self.connections().acquire().await;
         let mut corrupt = VecDeque::new();
-        let started = Instant::now();
         let outcome = self.stream(&mut duties, &mut corrupt).await;
-        self.metrics().observe(Operation::RemoteRegistryGet, started.elapsed());
         drop(permit);
         match outcome {
             Ok(()) => {}
@@ -137,10 +133,7 @@ impl LazyLayer {
         if !self.has_whole() && complaint != IGNORED {
             let _permit = self.connections().acquire().await;
             for _ in 0..RETRIES {
-                let started = Instant::now();
-                let fetched = self.fetch_alone(span, &*self.reader()).await;
-                self.metrics().observe(Operation::RemoteRegistryGet, started.elapsed());
-                match fetched {
+                match self.fetch_alone(span, &*self.reader()).await {
                     Ok(Ok(())) => return Ok(()),
                     Ok(Err(again)) => complaint = again,
                     Err(FetchError::Registry(registry::Error::RangeIgnored { .. })) => break,

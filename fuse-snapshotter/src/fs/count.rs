@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::metrics::{Count, ImageOperation};
-
 /// What the kernel can ask about a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -38,32 +36,33 @@ impl Operation {
         Self::Read,
     ];
 
-    /// What it is counted as in the metrics of an image.
+    /// Name in the metric `soci_fs_image_operation_count_key`.
     #[must_use]
-    pub fn metric(self) -> ImageOperation {
+    pub fn key(self) -> &'static str {
         match self {
-            Self::Getattr => ImageOperation::NodeGetattr,
-            Self::Getxattr => ImageOperation::NodeGetxattr,
-            Self::Listxattr => ImageOperation::NodeListxattr,
-            Self::Lookup => ImageOperation::NodeLookup,
-            Self::Open => ImageOperation::NodeOpen,
-            Self::Readdir => ImageOperation::NodeReaddir,
-            Self::Readlink => ImageOperation::NodeReadlink,
-            Self::Read => ImageOperation::FileRead,
+            Self::Getattr => "node.Getattr",
+            Self::Getxattr => "node.Getxattr",
+            Self::Listxattr => "node.Listxattr",
+            Self::Lookup => "node.Lookup",
+            Self::Open => "node.Open",
+            Self::Readdir => "node.Readdir",
+            Self::Readlink => "node.Readlink",
+            Self::Read => "file.Read",
         }
     }
 
-    /// What its failures are counted as in the metrics of a layer.
+    /// Name of its failures in the metric `soci_fs_operation_count`.
     #[must_use]
-    pub fn failure_metric(self) -> Count {
+    pub fn failure_key(self) -> &'static str {
         match self {
-            Self::Getattr => Count::NodeGetattrFailure,
-            Self::Listxattr => Count::NodeListxattrFailure,
-            Self::Lookup => Count::NodeLookupFailure,
-            Self::Open => Count::NodeOpenFailure,
-            Self::Readdir => Count::NodeReaddirFailure,
-            Self::Read => Count::FileReadFailure,
-            Self::Getxattr | Self::Readlink => Count::UnknownOperationFailure,
+            Self::Getattr => "fuse_node_getattr_failure_count",
+            Self::Getxattr => "fuse_node_getxattr_failure_count",
+            Self::Listxattr => "fuse_node_listxattr_failure_count",
+            Self::Lookup => "fuse_node_lookup_failure_count",
+            Self::Open => "fuse_node_open_failure_count",
+            Self::Readdir => "fuse_node_readdir_failure_count",
+            Self::Readlink => "fuse_node_readlink_failure_count",
+            Self::Read => "fuse_file_read_failure_count",
         }
     }
 }

@@ -10,7 +10,6 @@ use super::state::StateFiles;
 use super::{IdMaps, LayerSlot, Operation, OperationCounts, TreeSlot};
 use crate::cache::lock;
 use crate::fetch::LazyLayer;
-use crate::metrics::Metrics;
 use crate::tree::Tree;
 
 /// Longest name of a directory, in bytes.
@@ -29,7 +28,6 @@ pub struct Forest {
     /// Whether there is one tree for good, which is the root.
     pub(super) single: bool,
     pub(super) serves_xattrs: bool,
-    pub(super) metrics: Arc<Metrics>,
 }
 
 impl fmt::Debug for Forest {
@@ -56,14 +54,7 @@ impl Forest {
             watcher: Mutex::default(),
             single,
             serves_xattrs,
-            metrics: Metrics::new(),
         }
-    }
-
-    /// The same file system, which counts its failures in these metrics.
-    #[must_use]
-    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
-        Self { metrics, ..self }
     }
 
     /// A file system without trees.

@@ -1,14 +1,12 @@
 //! What the kernel asks, answered.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::number::Number;
 use super::plant::Found;
 use super::{Attributes, FileSystemStats, Forest, FsError, Operation, ROOT, state};
 use crate::cache::BLOCK_SIZE;
 use crate::fetch::LazyLayer;
-use crate::metrics;
 use crate::tree::InodeKind;
 
 /// Content that is not in the cache: what [`Forest::read_cached`] leaves to be fetched.
@@ -18,8 +16,6 @@ pub struct Missing {
     entry: usize,
     offset: u64,
     length: usize,
-    /// When the kernel asked.
-    asked: Instant,
 }
 
 impl Forest {
@@ -129,7 +125,6 @@ impl Forest {
                 roots.any(|planted| full(planted.name.as_bytes(), &planted.attributes(planted.tree.root())));
             return Ok(());
         }
-        let asked = Instant::now();
         let number = Number::decode(directory).ok_or(FsError::Stale)?;
         match number {
             Number::StateDirectory(slot) => {
@@ -153,24 +148,7 @@ impl Forest {
         }
         let mut children = planted.tree.children(index, start);
         let _ = children.any(|(name, child)| full(name, &planted.attributes(child)));
-        // A directory is merged of all layers; the topmost one stands for them.
-        if let Some((_, layer)) = planted.layers.last() {
-            layer.metrics().observe(metrics::Operation::NodeReaddir, asked.elapsed());
-        }
         Ok(())
-    }
-
-    /// Counts a request that failed though the question was right, for the layer that it was about.
-    pub(crate) fn count_failure(&self, number: u64, operation: Operation, error: &FsError) {
-        let layer = match Number::decode(number) {
-            Some(Number::File(slot, _)) => self.layer(slot),
-            _ => None,
-        };
-        let counters = layer.as_ref().map_or(self.metrics.no_layer(), |layer| layer.metrics());
-        self.metrics.count_fuse_failure(counters, operation.failure_metric());
-        if let FsError::Fetch(error) = error {
-            self.metrics.count_fetch_error(error);
-        }
     }
 
     /// What an operation on something of an image is about; `None` if it is about something else that exists.
@@ -254,7 +232,6 @@ impl Forest {
         length: usize,
         buffer: &mut Vec<u8>,
     ) -> Result<Option<Missing>, FsError> {
-        let asked = Instant::now();
         if let Some(Number::StateFile(counter)) = Number::decode(number) {
             return self.state_files.read(counter, offset, length, buffer).map(|()| None);
         }
@@ -271,10 +248,9 @@ impl Forest {
             let (entry, length) = (entry as usize, length.min(left));
             buffer.resize(length, 0);
             if length == 0 || layer.try_read(entry, offset, buffer)?.is_some() {
-                layer.metrics().served(length as u64, asked.elapsed());
                 return Ok(None);
             }
-            Ok(Some(Missing { layer: Arc::clone(layer), entry, offset, length, asked }))
+            Ok(Some(Missing { layer: Arc::clone(layer), entry, offset, length }))
         })?;
         missing.ok_or(FsError::IsDirectory)
     }
@@ -316,10 +292,6 @@ impl Missing {
     /// Why it cannot be had.
     pub async fn read(&self, buffer: &mut Vec<u8>) -> Result<(), FsError> {
         buffer.resize(self.length, 0);
-        let metrics = self.layer.metrics();
-        metrics.count(metrics::Count::SynchronousReadRemoteFetch);
-        self.layer.read(self.entry, self.offset, buffer).await?;
-        metrics.served(self.length as u64, self.asked.elapsed());
-        Ok(())
+        Ok(self.layer.read(self.entry, self.offset, buffer).await?)
     }
 }

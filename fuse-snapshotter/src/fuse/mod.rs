@@ -20,9 +20,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry,
-    ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyXattr, Request,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
+    LockOwner, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEntry, ReplyOpen,
+    ReplyStatfs, ReplyXattr, Request,
 };
 use tokio::runtime::Handle;
 
@@ -95,10 +95,6 @@ impl Adapter {
         self.stats.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn failed(&self, number: INodeNo, operation: Operation, error: &FsError) -> Errno {
-        failed(&self.fs, &self.stats, number, operation, error)
-    }
-
     fn negotiated(&self, says: impl FnOnce(&Negotiated) -> bool) -> bool {
         self.negotiated.get().is_some_and(says)
     }
@@ -109,11 +105,10 @@ impl Adapter {
     }
 }
 
-/// The errno for an error about an inode, which is counted.
-fn failed(fs: &Forest, stats: &FuseStats, number: INodeNo, operation: Operation, error: &FsError) -> Errno {
+/// The errno for an error, which is counted.
+fn failed(stats: &FuseStats, operation: Operation, error: &FsError) -> Errno {
     if error.is_failure() {
         stats.failures.add(operation);
-        fs.count_failure(number.0, operation, error);
     }
     errno(error)
 }
@@ -186,7 +181,7 @@ impl Filesystem for Adapter {
             Ok(attributes) => reply.entry(valid, &file_attr(&attributes), Generation(0)),
             // An entry with inode 0 says that there is none, and for how long that holds.
             Err(FsError::NotFound) => reply.entry(valid, &absent(), Generation(0)),
-            Err(error) => reply.error(self.failed(parent, Operation::Lookup, &error)),
+            Err(error) => reply.error(failed(&self.stats, Operation::Lookup, &error)),
         }
     }
 
@@ -194,7 +189,7 @@ impl Filesystem for Adapter {
         self.count();
         match self.fs.getattr(number.0) {
             Ok(attributes) => reply.attr(self.validity(number.0), &file_attr(&attributes)),
-            Err(error) => reply.error(self.failed(number, Operation::Getattr, &error)),
+            Err(error) => reply.error(failed(&self.stats, Operation::Getattr, &error)),
         }
     }
 
@@ -202,14 +197,14 @@ impl Filesystem for Adapter {
         self.count();
         match self.fs.readlink(number.0) {
             Ok(target) => reply.data(&target),
-            Err(error) => reply.error(self.failed(number, Operation::Readlink, &error)),
+            Err(error) => reply.error(failed(&self.stats, Operation::Readlink, &error)),
         }
     }
 
     fn open(&self, _request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         self.count();
         if let Err(error) = self.fs.open(number.0) {
-            reply.error(self.failed(number, Operation::Open, &error));
+            reply.error(failed(&self.stats, Operation::Open, &error));
         } else if self.negotiated(|with| with.no_open) {
             // From now on the kernel opens files by itself, and keeps their pages.
             reply.error(Errno::ENOSYS);
@@ -248,19 +243,19 @@ impl Filesystem for Adapter {
                 }
                 Ok(Some(missing)) => Some((missing, reply)),
                 Err(error) => {
-                    reply.error(self.failed(number, Operation::Read, &error));
+                    reply.error(failed(&self.stats, Operation::Read, &error));
                     None
                 }
             }
         });
         if let Some((missing, reply)) = missing {
             self.stats.misses.fetch_add(1, Ordering::Relaxed);
-            let (fs, stats) = (Arc::clone(&self.fs), Arc::clone(&self.stats));
+            let stats = Arc::clone(&self.stats);
             self.runtime.spawn(async move {
                 let mut buffer = Vec::new();
                 match missing.read(&mut buffer).await {
                     Ok(()) => reply.data(&buffer),
-                    Err(error) => reply.error(failed(&fs, &stats, number, Operation::Read, &error)),
+                    Err(error) => reply.error(failed(&stats, Operation::Read, &error)),
                 }
             });
         }
@@ -269,22 +264,6 @@ impl Filesystem for Adapter {
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: fuser::ReplyEmpty) {
         // Nothing is ever written: the kernel need not ask again.
         reply.error(Errno::ENOSYS);
-    }
-
-    fn ioctl(
-        &self,
-        _request: &Request,
-        _number: INodeNo,
-        _handle: FileHandle,
-        _flags: IoctlFlags,
-        _command: u32,
-        _input: &[u8],
-        _output_size: u32,
-        reply: ReplyIoctl,
-    ) {
-        // Programs ask every file whether it is a terminal.
-        self.count();
-        reply.error(Errno::ENOTTY);
     }
 
     fn readdir(
@@ -310,7 +289,7 @@ impl Filesystem for Adapter {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(self.failed(number, Operation::Readdir, &error)),
+            Err(error) => reply.error(failed(&self.stats, Operation::Readdir, &error)),
         }
     }
 
@@ -339,7 +318,7 @@ impl Filesystem for Adapter {
         });
         match listed {
             Ok(()) => reply.ok(),
-            Err(error) => reply.error(self.failed(number, Operation::Readdir, &error)),
+            Err(error) => reply.error(failed(&self.stats, Operation::Readdir, &error)),
         }
     }
 
@@ -357,7 +336,7 @@ impl Filesystem for Adapter {
         }
         match self.fs.getxattr(number.0, name.as_bytes()) {
             Ok(value) => reply_sized(&value, size, reply),
-            Err(error) => reply.error(self.failed(number, Operation::Getxattr, &error)),
+            Err(error) => reply.error(failed(&self.stats, Operation::Getxattr, &error)),
         }
     }
 
@@ -368,7 +347,7 @@ impl Filesystem for Adapter {
         }
         match self.fs.listxattr(number.0) {
             Ok(names) => reply_sized(&names, size, reply),
-            Err(error) => reply.error(self.failed(number, Operation::Listxattr, &error)),
+            Err(error) => reply.error(failed(&self.stats, Operation::Listxattr, &error)),
         }
     }
 }

@@ -137,14 +137,6 @@ impl FuseMount {
         self.session.as_ref().is_none_or(|session| session.guard.is_finished())
     }
 
-    /// Leaves the mount where it is, for a process that ends: it is served until then, and whoever looks at it then gets
-    /// errors instead of empty directories.
-    pub fn leave(mut self) {
-        self.fs.watch(None);
-        // Dropping a session of an ordinary user unmounts.
-        std::mem::forget(self.session.take());
-    }
-
     fn unmount(&mut self) {
         let Some(session) = self.session.take() else { return };
         self.fs.watch(None);

@@ -19,7 +19,7 @@ pub(super) fn status(error: &SnapshotError) -> Status {
         SnapshotError::Invalid(_) => Code::InvalidArgument,
         SnapshotError::NoNamespace => Code::FailedPrecondition,
         SnapshotError::Unavailable(_) => Code::Unavailable,
-        SnapshotError::Io { .. } | SnapshotError::Root { .. } | SnapshotError::Internal(_) => Code::Internal,
+        SnapshotError::Io { .. } | SnapshotError::Internal(_) => Code::Internal,
     };
     if matches!(code, Code::Internal | Code::Unavailable) {
         tracing::error!(%error, "a request failed");

@@ -27,7 +27,6 @@ pub use scratch::{Scratch, ScratchRoot};
 
 use crate::cache::lock;
 use crate::layers::{LocalContent, OpenLayer, OpenLayers};
-use crate::metrics::Metrics;
 use pull::Pull;
 
 /// How long a pull that nobody asks anything of is remembered.
@@ -53,22 +52,16 @@ pub struct ImageOptions {
     pub unpack_without_index: bool,
     /// Layers of one image that are fetched and unpacked at the same time.
     pub parallel_unpacks: usize,
-    /// Layers of all images that are.
-    pub all_parallel_unpacks: usize,
     /// Layers of all images that are made ready for lazy reading at the same time.
     pub parallel_layers: usize,
     /// The local artifact store, where `soci create` leaves indexes that were not pushed.
     pub store: Option<Store>,
-    /// containerd's socket, if the blobs of that store are in its content store.
-    pub artifacts_in: Option<PathBuf>,
     /// Gives the content that containerd has in a namespace.
     pub content: ContentOfNamespace,
     /// Marks of unpacked layers are those of overlayfs in a user namespace.
     pub user_xattr: bool,
     /// Says why a lazy layer cannot be served at all, if so: then all layers are unpacked.
     pub obstacle: Arc<dyn Fn() -> Option<String> + Send + Sync>,
-    /// Where what happens is counted.
-    pub metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for ImageOptions {
@@ -119,7 +112,6 @@ pub struct Images {
     scratch: Arc<ScratchRoot>,
     options: ImageOptions,
     lazy_slots: Arc<Semaphore>,
-    unpack_slots: Arc<Semaphore>,
     pulls: Mutex<HashMap<request::PullKey, Arc<Pull>>>,
 }
 
@@ -133,8 +125,7 @@ impl Images {
         options: ImageOptions,
     ) -> Self {
         let lazy_slots = Arc::new(Semaphore::new(options.parallel_layers));
-        let unpack_slots = Arc::new(Semaphore::new(options.all_parallel_unpacks));
-        Self { client, layers, scratch, options, lazy_slots, unpack_slots, pulls: Mutex::default() }
+        Self { client, layers, scratch, options, lazy_slots, pulls: Mutex::default() }
     }
 
     /// Makes the layer ready that a request is for. `lowest`: it has no layers below it.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use registry::{Descriptor, Digest};
-use soci_index::containerd::Endpoint;
 use soci_index::discover::{FoundIndex, Wanted, find_index, find_local_index};
 use soci_index::oci::{ImageConfig, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE};
 use soci_index::source::RegistrySource;
@@ -18,7 +17,6 @@ use tokio::task::AbortHandle;
 use super::{Images, LayerRequest, Outcome};
 use crate::cache::lock;
 use crate::layers::{Origin, eager};
-use crate::metrics::{Count, DaemonCount, LayerMetrics, Operation};
 use crate::tree::{Needs, Tree};
 use crate::unpack::{self, Whiteouts};
 
@@ -27,8 +25,6 @@ use crate::unpack::{self, Whiteouts};
 struct Known {
     manifest: ImageManifest,
     index: Option<FoundIndex>,
-    /// Held as long as the index is in use, so that it is not forgotten before a snapshot names it.
-    _index_metrics: Option<Arc<LayerMetrics>>,
     /// Why there is no index.
     reason: String,
     config: OnceCell<ImageConfig>,
@@ -83,15 +79,10 @@ impl Pull {
             images.client.clone(),
             request.reference.with_digest(request.manifest.clone()),
         ));
-        let mut store = images.options.store.clone();
-        if let Some(address) = &images.options.artifacts_in {
-            let endpoint = Endpoint::new(&address.to_string_lossy(), &request.namespace);
-            store = store.map(|store| store.reading_containerd(endpoint));
-        }
         let origin = Origin {
             source,
             registry: Some((images.client.clone(), request.reference.repository().clone())),
-            store,
+            store: images.options.store.clone(),
             local: (images.options.content)(&request.namespace),
         };
         let spent = Arc::new(AtomicBool::new(false));
@@ -166,7 +157,6 @@ impl Pull {
             let reason = format!("the image has no layer {}", request.layer);
             return Outcome::Defer { reason, indexed: true };
         };
-        let prepared = lock(&self.layers).contains_key(&position);
         for later in position..known.manifest.layers.len() {
             self.begin(&known, later);
         }
@@ -174,10 +164,6 @@ impl Pull {
             return Outcome::Defer { reason: "the pull was given up".into(), indexed: true };
         };
         let outcome = job.await;
-        if let Outcome::Lazy { layer, .. } = &outcome {
-            let what = if prepared { Count::ResolveCacheHit } else { Count::ResolveCacheMiss };
-            layer.lazy().metrics().count(what);
-        }
         if !matches!(outcome, Outcome::Lazy { .. }) {
             // Unpacked layers are given away; and what failed is tried again.
             lock(&self.layers).remove(&position);
@@ -263,9 +249,7 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
     let image = Descriptor::new(media_type, request.manifest.clone(), json.len() as u64);
     let wanted = Wanted { explicit: request.index.clone(), v1: images.options.v1, v2: images.options.v2 };
     let found = match &origin.registry {
-        Some((client, repository)) => {
-            find_index(client, repository, &image, &manifest, &wanted, origin).await
-        }
+        Some((client, repository)) => find_index(client, repository, &image, &manifest, &wanted).await,
         None => Ok(None),
     };
     let mut reason = String::from("there is no SOCI index for this image");
@@ -295,28 +279,7 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
             "unable to fetch SOCI artifacts for image \"{}\"", request.reference
         ),
     }
-    let metrics = index.as_ref().map(|index| images.options.metrics.layer(&index.digest));
-    if let Some(metrics) = &metrics {
-        metrics.observe(Operation::SociIndexFetch, started.elapsed());
-    }
-    Ok(Known { manifest, index, _index_metrics: metrics, reason, config: OnceCell::new() })
-}
-
-/// Why a layer is not read lazily.
-struct NotLazy {
-    /// In a word, for the metrics.
-    kind: &'static str,
-    /// For people.
-    reason: String,
-}
-
-impl NotLazy {
-    /// It was tried, and failed.
-    const FAILED: &str = "failed";
-
-    fn new(kind: &'static str, reason: impl Into<String>) -> Self {
-        Self { kind, reason: reason.into() }
-    }
+    Ok(Known { manifest, index, reason, config: OnceCell::new() })
 }
 
 /// Makes one layer ready.
@@ -331,47 +294,36 @@ struct Maker {
 impl Maker {
     async fn make(self, position: usize) -> Outcome {
         let layer = &self.known.manifest.layers[position];
-        let NotLazy { kind, reason } = match self.lazy(layer, position).await {
+        let reason = match self.lazy(layer, position).await {
             Ok(outcome) => return outcome,
-            Err(not_lazy) => not_lazy,
+            Err(reason) => reason,
         };
-        let metrics = &self.images.options.metrics;
-        if kind == NotLazy::FAILED {
-            metrics.count(DaemonCount::FuseMountFailure);
-        }
         tracing::info!(%reason, "skipping mounting layer {} as FUSE mount: {reason}", layer.digest);
         match self.unpack(layer, position, &reason).await {
-            Ok(outcome) => {
-                metrics.count_eager_layer(kind);
-                outcome
-            }
+            Ok(outcome) => outcome,
             Err(error) => {
-                metrics.count(DaemonCount::LocalMountFailure);
                 Outcome::Defer { reason: format!("{reason}; cannot unpack: {error}"), indexed: true }
             }
         }
     }
 
-    async fn lazy(&self, layer: &Descriptor, position: usize) -> Result<Outcome, NotLazy> {
+    async fn lazy(&self, layer: &Descriptor, position: usize) -> Result<Outcome, String> {
         let options = &self.images.options;
         if options.always_unpack {
-            return Err(NotLazy::new("parallel_pull", "pull_modes.parallel_pull_unpack is on"));
+            return Err("pull_modes.parallel_pull_unpack is on".into());
         }
-        let Some(index) = &self.known.index else {
-            return Err(NotLazy::new("no_index", self.known.reason.clone()));
-        };
+        let Some(index) = &self.known.index else { return Err(self.known.reason.clone()) };
         let Some(ztoc) = index.manifest.ztoc_of(&layer.digest) else {
-            return Err(NotLazy::new("no_ztoc", "no ztoc for layer"));
+            return Err("no ztoc for layer".into());
         };
         if layer.size < options.min_layer_size {
-            let reason = format!(
+            return Err(format!(
                 "its {} bytes are fewer than snapshotter.min_layer_size, {}",
                 layer.size, options.min_layer_size
-            );
-            return Err(NotLazy::new("small", reason));
+            ));
         }
         if let Some(obstacle) = (options.obstacle)() {
-            return Err(NotLazy::new(NotLazy::FAILED, obstacle));
+            return Err(obstacle);
         }
         let preparing = async {
             let _slot = self.images.lazy_slots.acquire().await;
@@ -380,8 +332,7 @@ impl Maker {
             Ok::<_, String>(prepared)
         };
         let prepared = tokio::time::timeout(options.mount_timeout, preparing).await;
-        let prepared = prepared.unwrap_or_else(|_| Err("timeout waiting for layer to resolve".into()));
-        let (open, ztoc) = prepared.map_err(|reason| NotLazy::new(NotLazy::FAILED, reason))?;
+        let (open, ztoc) = prepared.unwrap_or_else(|_| Err("timeout waiting for layer to resolve".into()))?;
         Ok(Outcome::Lazy { layer: open, ztoc, index: index.digest.clone(), size: layer.size })
     }
 
@@ -415,9 +366,7 @@ impl Maker {
     }
 
     async fn unpack(&self, layer: &Descriptor, position: usize, reason: &str) -> Result<Outcome, String> {
-        // In this order: an image's layers that wait for each other keep no other image waiting.
         let _slot = self.unpacks.acquire().await;
-        let _slot_of_all = self.images.unpack_slots.acquire().await;
         let pull = self.pull.upgrade().ok_or("the pull was given up")?;
         let config = pull.config(&self.known).await?;
         let diff_id = config.rootfs.diff_ids.get(position).cloned();

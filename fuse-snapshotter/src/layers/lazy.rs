@@ -33,7 +33,7 @@ pub(crate) async fn prepare(
 ) -> Result<Prepared, String> {
     let ((bytes, kept), reader) =
         tokio::try_join!(artifacts::ztoc(origin, shared.cache(), &layer.digest, ztoc), async {
-            open(origin, origin.registry.as_ref().map(|(client, _)| client), layer).await
+            open(origin, layer).await
         })?;
     let shared = shared.clone();
     let (expected, ztoc_digest) = (layer.size, ztoc.digest.clone());
@@ -43,18 +43,12 @@ pub(crate) async fn prepare(
     prepared.await.map_err(|error| error.to_string())?
 }
 
-/// Opens the layer's blob and reads a little of it. `client`: who reads it, if it is in a registry.
-pub(super) async fn open(
-    origin: &Origin,
-    client: Option<&Client>,
-    layer: &Descriptor,
-) -> Result<Arc<dyn BlobReader>, String> {
+/// Opens the layer's blob and reads a little of it.
+pub(super) async fn open(origin: &Origin, layer: &Descriptor) -> Result<Arc<dyn BlobReader>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot read the layer: {error}");
-    let reader = match (&origin.registry, client) {
-        (Some((_, repository)), Some(client)) => {
-            registry_blob(client, repository, layer.digest.clone(), layer.size)
-        }
-        _ => origin.source.blob_reader(layer).await.map_err(|error| failed(&error))?,
+    let reader = match &origin.registry {
+        Some((client, repository)) => registry_blob(client, repository, layer.digest.clone(), layer.size),
+        None => origin.source.blob_reader(layer).await.map_err(|error| failed(&error))?,
     };
     let probe = reader.read_range(0..PROBE.min(reader.size())).await.map_err(|error| failed(&error))?;
     probe.try_for_each(|_| async { Ok(()) }).await.map_err(|error| failed(&error))?;

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::Instant;
 
 use bytes::Bytes;
 use registry::{BlobReader, Client, Descriptor, Reference};
@@ -15,7 +14,6 @@ use super::ztocs::ZtocFiles;
 use super::{LayerKey, Origin, lazy};
 use crate::cache::lock;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
-use crate::metrics::{Operation, Scrape};
 use crate::snapshots::store::SnapshotStore;
 use crate::status::Background;
 
@@ -97,7 +95,7 @@ pub struct OpenOptions {
 }
 
 impl OpenLayers {
-    /// Layers whose zTOCs are kept in `directory`, and which are read through `client`.
+    /// Layers whose zTOCs are kept in `directory`.
     ///
     /// # Errors
     /// If the directory cannot be used.
@@ -137,17 +135,10 @@ impl OpenLayers {
             let stored = tokio::task::spawn_blocking(move || layers.ztocs.load(&digest));
             match stored.await.map_err(|error| error.to_string())? {
                 Some(bytes) => Ok((bytes, true)),
-                None => {
-                    let metrics = self.shared.metrics().layer(&layer.digest);
-                    let started = Instant::now();
-                    let fetched = origin.fetch_ztoc(ztoc).await?;
-                    metrics.observe(Operation::ZtocFetch, started.elapsed());
-                    Ok((fetched, false))
-                }
+                None => Ok((origin.fetch_ztoc(ztoc).await?, false)),
             }
         };
-        let ((bytes, stored), reader) =
-            tokio::try_join!(bytes, lazy::open(origin, Some(&self.client), layer))?;
+        let ((bytes, stored), reader) = tokio::try_join!(bytes, lazy::open(origin, layer))?;
         let (layers, name, size) = (Arc::clone(self), origin.source.name(), layer.size);
         let opening = tokio::task::spawn_blocking(move || {
             layers.assemble(key, bytes, stored, name, reader, size).map_err(|error| error.to_string())
@@ -195,10 +186,7 @@ impl OpenLayers {
         size: u64,
     ) -> Result<(Arc<OpenLayer>, Arc<Ztoc>), ReopenError> {
         let _gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
-        let metrics = self.shared.metrics().layer(&key.layer);
-        let started = Instant::now();
         let ztoc = Arc::new(Ztoc::parse(bytes)?);
-        metrics.observe(Operation::ZtocUnmarshal, started.elapsed());
         if ztoc.compressed_size() != size {
             return Err(ReopenError::Size { expected: ztoc.compressed_size(), size });
         }
@@ -208,9 +196,7 @@ impl OpenLayers {
             *lock(&open.ztoc) = Arc::downgrade(&ztoc);
             return Ok((open, ztoc));
         }
-        let started = Instant::now();
         let table = LayerTable::new(&ztoc)?;
-        metrics.observe(Operation::InitMetadataStore, started.elapsed());
         let cache = self.shared.cache().layer(key.layer.hex(), key.ztoc.hex(), table.block_count())?;
         // Even if it was there a moment ago: the layer may have been removed since.
         if !stored || self.ztocs.file(&key.ztoc).is_err() {
@@ -296,22 +282,7 @@ impl OpenLayers {
         }
         let ztocs: HashSet<_> = used.iter().chain(&busy).map(|key| key.ztoc.hex().to_owned()).collect();
         self.ztocs.retain(|hex| ztocs.contains(hex))?;
-        self.forget_metrics(&removed);
         Ok(removed)
-    }
-
-    /// Shows removed layers in the metrics no longer.
-    fn forget_metrics(&self, removed: &[LayerKey]) {
-        let open: HashSet<_> = lock(&self.open).keys().map(|key| key.layer.clone()).collect();
-        for key in removed.iter().filter(|key| !open.contains(&key.layer)) {
-            self.shared.metrics().remove_layer(&key.layer);
-        }
-    }
-
-    /// Says how many layers are being fetched in the background.
-    pub(crate) fn collect_metrics(&self, scrape: &mut Scrape) {
-        let running = |layer: &&Arc<OpenLayer>| layer.background() == Background::Running;
-        scrape.background_queue(lock(&self.open).values().filter(running).count() as u64);
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use registry::{Client, Descriptor, Digest, Repository};
-use soci_index::discover::Nearby;
 use soci_index::source::ImageSource;
 use soci_index::store::Store;
 
@@ -35,13 +34,6 @@ pub struct Origin {
     pub store: Option<Store>,
     /// Other places on this machine that are asked before the registry.
     pub local: Vec<Arc<dyn LocalContent>>,
-}
-
-#[async_trait]
-impl Nearby for Origin {
-    async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes> {
-        self.local_content(digest, limit).await
-    }
 }
 
 impl Origin {

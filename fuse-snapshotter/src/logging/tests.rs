@@ -29,7 +29,7 @@ fn logged(options: LogOptions, act: impl FnOnce()) -> Vec<Value> {
     let sink = Sink::default();
     let writer = sink.clone();
     let layer = JsonLayer::new(move || writer.clone());
-    let subscriber = tracing_subscriber::registry().with(options.filter()).with(requests_only()).with(layer);
+    let subscriber = tracing_subscriber::registry().with(options.filter()).with(layer);
     tracing::subscriber::with_default(subscriber, act);
     let pieces = sink.0.lock().unwrap();
     pieces
@@ -172,10 +172,6 @@ fn only_this_project_logs_below_warnings() {
         tracing::info!(target: "hyper::proto", "theirs");
         tracing::warn!(target: "h2", "their warning");
         tracing::debug!(target: "fuser::request", "READ");
-        tracing::error!(target: "fuser::reply", "Failed to send FUSE reply");
-        tracing::warn!(target: "fuser", "[Not Implemented] access");
-        tracing::error!(target: "kube_client::client", "their error");
-        tracing::warn!(target: "kube_runtime", "their warning");
     };
     let messages = |level, fuse_operations| -> Vec<String> {
         let lines = logged(LogOptions { level, fuse_operations }, act);

@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use registry::Digest;
+
 use super::histogram::Histogram;
 use super::scrape::Scrape;
-use super::series::{self, Count, Operation};
+use super::series::{self, Count, ImageOperation, Operation};
 
 /// The metrics of one layer.
 #[derive(Debug, Default)]
@@ -59,6 +61,40 @@ impl LayerMetrics {
         let served = self.served.load(Ordering::Relaxed);
         if served > 0 {
             scrape.set(&series::BYTES_SERVED, &[layer, series::SYNCHRONOUS_BYTES], served);
+        }
+    }
+}
+
+/// The metrics of one image.
+#[derive(Debug, Default)]
+pub struct ImageMetrics {
+    operations: [AtomicU64; ImageOperation::ALL.len()],
+}
+
+impl ImageMetrics {
+    /// The kernel asked for something.
+    pub fn count(&self, what: ImageOperation) {
+        if let Some(counter) = self.operations.get(what as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What the kernel asked for so far.
+    pub fn counts(&self) -> impl Iterator<Item = (ImageOperation, u64)> {
+        let counts = self.operations.iter().map(|counter| counter.load(Ordering::Relaxed));
+        ImageOperation::ALL.into_iter().zip(counts)
+    }
+
+    /// Logs the counts, a line each, as the reference does some time after the first mount of an image.
+    pub fn log(&self, image: &Digest) {
+        for (what, count) in self.counts() {
+            tracing::info!("fuse operation count for image {image}: {} = {count}", what.name());
+        }
+    }
+
+    pub(super) fn collect(&self, image: &Digest, scrape: &mut Scrape) {
+        for (what, count) in self.counts().filter(|(_, count)| *count > 0) {
+            scrape.image_operations(image, what, count);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! keep: counters without `_total`, one counter for many operations, series that have to vanish with the layer they
 //! are about. The usual exporter can forget a series only after it has been idle for some time, and other crates
 //! rename counters. The text format is small, so it is written here (`scrape`), and nothing on a read's path looks up
-//! a label: whoever counts holds a [`LayerMetrics`], which is a few atomics.
+//! a label: whoever counts holds a [`LayerMetrics`] or an [`ImageMetrics`], which is a few atomics.
 //!
 //! What is counted elsewhere anyway, such as bytes fetched or the size of the cache, is not counted again:
 //! [`Metrics::register`] takes a [`Collector`] that is asked whenever somebody reads the metrics.
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use registry::Digest;
 
-pub use handles::LayerMetrics;
+pub use handles::{ImageMetrics, LayerMetrics};
 pub use scrape::Scrape;
 pub use series::{Count, DaemonCount, ImageOperation, Operation};
 pub use server::Server;
@@ -37,7 +37,8 @@ const FAILURE_STATE_EVERY: Duration = Duration::from_secs(5 * 60);
 
 /// Somebody who knows values that are worth showing.
 ///
-/// It is asked for every scrape, on a thread that may wait for the disk, but not for the network.
+/// It is asked for every scrape, on a thread of the async runtime: it may look at atomics and take locks that are held
+/// for moments, but wait for nothing.
 pub trait Collector: Send + Sync {
     /// Says what it knows.
     fn collect(&self, scrape: &mut Scrape);
@@ -52,9 +53,11 @@ impl<F: Fn(&mut Scrape) + Send + Sync> Collector for F {
 /// All metrics of the daemon.
 pub struct Metrics {
     layers: Mutex<BTreeMap<Digest, Arc<LayerMetrics>>>,
+    images: Mutex<BTreeMap<Digest, Arc<ImageMetrics>>>,
     /// What cannot be put down to a layer.
     no_layer: LayerMetrics,
     daemon: [AtomicU64; DaemonCount::ALL.len()],
+    queue: AtomicU64,
     eager: Mutex<BTreeMap<&'static str, u64>>,
     fetch_errors: Mutex<BTreeMap<&'static str, u64>>,
     started: Instant,
@@ -77,8 +80,10 @@ impl Default for Metrics {
     fn default() -> Self {
         Self {
             layers: Mutex::default(),
+            images: Mutex::default(),
             no_layer: LayerMetrics::default(),
             daemon: Default::default(),
+            queue: AtomicU64::new(0),
             eager: Mutex::default(),
             fetch_errors: Mutex::default(),
             started: Instant::now(),
@@ -106,14 +111,20 @@ impl Metrics {
         lock(&self.layers).remove(digest);
     }
 
-    /// Shows layers and indexes no longer that are not wanted, except those that somebody has kept.
-    pub fn retain_layers(&self, wanted: impl Fn(&Digest) -> bool) {
-        lock(&self.layers).retain(|digest, handle| wanted(digest) || Arc::strong_count(handle) > 1);
-    }
-
     /// What cannot be put down to one layer; shown with an empty label.
     pub fn no_layer(&self) -> &LayerMetrics {
         &self.no_layer
+    }
+
+    /// The metrics of an image, by the digest of its manifest. Keep it instead of asking again; it is shown until
+    /// [`Self::remove_image`].
+    pub fn image(&self, digest: &Digest) -> Arc<ImageMetrics> {
+        lock(&self.images).entry(digest.clone()).or_default().clone()
+    }
+
+    /// Shows an image no longer.
+    pub fn remove_image(&self, digest: &Digest) {
+        lock(&self.images).remove(digest);
     }
 
     /// Counts something that is not about one layer.
@@ -137,6 +148,11 @@ impl Metrics {
             *last = Some(now);
             self.count(DaemonCount::FuseFailureState);
         }
+    }
+
+    /// How many layers wait for background fetch now.
+    pub fn set_background_queue(&self, layers: u64) {
+        self.queue.store(layers, Ordering::Relaxed);
     }
 
     /// Counts a layer that is not read lazily. `reason` is one of a few words, such as `no_ztoc`.
@@ -170,10 +186,14 @@ impl Metrics {
             let count = self.daemon.get(what as usize).map_or(0, |counter| counter.load(Ordering::Relaxed));
             scrape.set(&series::OPERATION_COUNT, &["", what.name()], count);
         }
-        scrape.background_queue(0);
+        let queue = self.queue.load(Ordering::Relaxed);
+        scrape.set(&series::IMAGE_OPERATIONS, &["", series::BACKGROUND_QUEUE], queue);
         self.no_layer.collect("", &mut scrape);
         for (digest, layer) in lock(&self.layers).iter() {
             layer.collect(digest.as_str(), &mut scrape);
+        }
+        for (digest, image) in lock(&self.images).iter() {
+            image.collect(digest, &mut scrape);
         }
         for (reason, count) in lock(&self.eager).iter() {
             scrape.set(&series::EAGER_LAYERS, &[reason], *count);

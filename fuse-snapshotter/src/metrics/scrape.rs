@@ -30,14 +30,10 @@ impl Scrape {
         self.set(&series::LAYER_FETCHED, &[digest.as_str(), mountpoint], fetched);
     }
 
-    /// Requests of the kernel for an image's files so far.
+    /// Requests of the kernel for an image's files so far, for those who count them elsewhere than in
+    /// [`ImageMetrics`](super::ImageMetrics).
     pub fn image_operations(&mut self, image: &Digest, what: ImageOperation, count: u64) {
         self.set(&series::IMAGE_OPERATIONS, &[image.as_str(), what.name()], count);
-    }
-
-    /// How many layers are not fetched completely yet, while background fetch is at it.
-    pub fn background_queue(&mut self, layers: u64) {
-        self.set(&series::IMAGE_OPERATIONS, &["", series::BACKGROUND_QUEUE], layers);
     }
 
     /// Size of the cached contents of layers and its limit, in bytes.

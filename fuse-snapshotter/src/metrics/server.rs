@@ -116,8 +116,8 @@ impl Server {
     }
 }
 
-async fn serve(stream: Box<dyn Stream>, metrics: &Arc<Metrics>) -> hyper::Result<()> {
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, metrics).await) });
+async fn serve(stream: Box<dyn Stream>, metrics: &Metrics) -> hyper::Result<()> {
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, metrics)) });
     http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
@@ -126,15 +126,11 @@ async fn serve(stream: Box<dyn Stream>, metrics: &Arc<Metrics>) -> hyper::Result
         .await
 }
 
-async fn answer<B>(request: &Request<B>, metrics: &Arc<Metrics>) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, metrics: &Metrics) -> Response<Full<Bytes>> {
     let (status, text) = if request.uri().path() != "/metrics" {
         (StatusCode::NOT_FOUND, "metrics are at /metrics\n".to_owned())
     } else if matches!(*request.method(), Method::GET | Method::HEAD) {
-        let metrics = Arc::clone(metrics);
-        match tokio::task::spawn_blocking(move || metrics.render()).await {
-            Ok(text) => (StatusCode::OK, text),
-            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-        }
+        (StatusCode::OK, metrics.render())
     } else {
         (StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned())
     };

@@ -69,10 +69,9 @@ fn what_was_counted_is_shown_under_the_names_of_the_reference() {
     handle.count(Count::SynchronousReadRemoteFetch);
     handle.add(Count::BackgroundSpanFetch, 7);
     handle.observe(Operation::Mount, Duration::from_millis(250));
-    metrics.register(move |scrape: &mut Scrape| {
-        scrape.image_operations(&digest(0xbb), ImageOperation::NodeLookup, 1);
-        scrape.background_queue(2);
-    });
+    metrics.image(&image).count(ImageOperation::NodeLookup);
+    metrics.set_background_queue(5);
+    metrics.set_background_queue(2);
     metrics.count(DaemonCount::FuseMountFailure);
     metrics.count_eager_layer("no_ztoc");
     metrics.count_eager_layer("no_ztoc");
@@ -166,29 +165,21 @@ fn histograms_have_the_buckets_of_the_reference() {
 }
 
 #[test]
-fn removed_layers_are_not_shown_any_more() {
+fn removed_layers_and_images_are_not_shown_any_more() {
     let metrics = Metrics::new();
     let handle = metrics.layer(&digest(1));
     handle.count(Count::ResolveCacheHit);
     metrics.layer(&digest(2)).count(Count::ResolveCacheMiss);
+    metrics.image(&digest(3)).count(ImageOperation::FileRead);
     metrics.remove_layer(&digest(1));
+    metrics.remove_image(&digest(3));
     handle.count(Count::ResolveCacheHit);
     let text = metrics.render();
     assert!(text.contains("resolve_cache_miss"));
-    assert!(!text.contains("resolve_cache_hit"), "{text}");
+    assert!(!text.contains("resolve_cache_hit") && !text.contains("file.Read"), "{text}");
     // It begins anew when the layer comes back.
     metrics.layer(&digest(1)).count(Count::ResolveCacheHit);
     assert!(metrics.render().contains("operation_type=\"resolve_cache_hit\"} 1"));
-    // What nobody wants is shown as long as somebody has it.
-    let held = metrics.layer(&digest(4));
-    held.count(Count::BackgroundSpanFetch);
-    metrics.retain_layers(|layer| *layer == digest(1));
-    let text = metrics.render();
-    assert!(text.contains("resolve_cache_hit") && text.contains("background_span_fetch_count"), "{text}");
-    assert!(!text.contains("resolve_cache_miss"), "{text}");
-    drop(held);
-    metrics.retain_layers(|layer| *layer == digest(1));
-    assert!(!metrics.render().contains("background_span_fetch_count"));
     // The same layer is the same handle.
     metrics.layer(&digest(1)).count(Count::ResolveCacheHit);
     assert!(metrics.render().contains("operation_type=\"resolve_cache_hit\"} 2"));

@@ -24,8 +24,7 @@ pub(super) async fn index(
 ) -> Result<Option<FoundIndex>, MountImageError> {
     let mut found = Ok(None);
     if let Some((client, repository)) = &origin.registry {
-        found = find_index(client, repository, image, manifest, &Wanted::explicit(explicit.cloned()), origin)
-            .await;
+        found = find_index(client, repository, image, manifest, &Wanted::explicit(explicit.cloned())).await;
     }
     // The store has what was built here and not pushed; and all there is for an image outside a registry.
     if let (Ok(None) | Err(_), Some(store)) = (&found, &origin.store)

@@ -46,7 +46,6 @@ impl Snapshotter {
             remove(&path);
         }
         let removed = self.layers.collect(|| used_layers(&self.store))?;
-        self.forget_metrics()?;
         if !removed.is_empty() {
             tracing::info!(layers = removed.len(), "gave back the space of unused layers");
         }

@@ -33,14 +33,6 @@ pub enum SnapshotError {
         /// Why not.
         source: io::Error,
     },
-    /// The root directory cannot be used.
-    #[error("cannot use the root directory {}: {reason}", root.display())]
-    Root {
-        /// The directory.
-        root: PathBuf,
-        /// Why not, and what to do about it.
-        reason: String,
-    },
     /// A task of our own ended early.
     #[error("internal error: {0}")]
     Internal(String),

@@ -7,7 +7,6 @@
 //! ROOT/snapshotter/snapshots/<id>/work   overlayfs's work directory, of active snapshots
 //! ROOT/snapshotter/snapshots/<a>_<b>/fs  `<a>/fs` with the ids of the container that snapshot <b> is for
 //! ROOT/snapshotter/unpack/<n>            layers that are being unpacked
-//! ROOT/snapshotter/trial                 where overlayfs is tried at start-up
 //! ROOT/ztocs/<hex>                       zTOCs of the layers in use
 //! ROOT/cache/…                           what has been fetched of them
 //! ```
@@ -106,11 +105,6 @@ impl Layout {
     #[must_use]
     pub fn unpack(&self) -> PathBuf {
         self.snapshotter().join("unpack")
-    }
-
-    /// Where overlayfs is tried at start-up.
-    pub(super) fn trial(&self) -> PathBuf {
-        self.snapshotter().join("trial")
     }
 
     /// Where the zTOCs are.

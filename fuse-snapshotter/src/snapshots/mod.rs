@@ -12,7 +12,6 @@ pub mod labels;
 pub mod store;
 
 mod cleanup;
-mod counting;
 mod error;
 mod idmap;
 mod layout;
@@ -20,7 +19,6 @@ mod mounts;
 mod prepare;
 mod record;
 mod restart;
-mod root;
 mod stack;
 mod trees;
 
@@ -42,7 +40,6 @@ use crate::fetch::LayerSource;
 use crate::fuse::FuseOptions;
 use crate::images::{ContentOfNamespace, ImageOptions, Images, ScratchRoot};
 use crate::layers::{OpenLayers, OpenOptions};
-use crate::metrics::Metrics;
 use crate::tree::OverlayNamespace;
 use filter::Filter;
 use store::{Commit, Info, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
@@ -52,12 +49,8 @@ use store::{Commit, Info, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
 pub struct Options {
     /// Root directory.
     pub root: PathBuf,
-    /// Try at start-up whether overlayfs works below the root.
-    pub check_overlay: bool,
     /// Client of the registries, with their credentials.
     pub client: Client,
-    /// The client that lazy layers are read with; often the same.
-    pub blob_client: Option<Client>,
     /// Largest size of the cache, in bytes.
     pub cache_size: u64,
     /// Requests for layer contents that may be under way at once.
@@ -80,20 +73,12 @@ pub struct Options {
     pub unpack_without_index: bool,
     /// Layers of one image that are fetched and unpacked at the same time.
     pub parallel_unpacks: usize,
-    /// Layers of all images that are.
-    pub all_parallel_unpacks: usize,
     /// Layers of all images that are made ready for lazy reading at the same time.
     pub parallel_layers: usize,
-    /// containerd's socket, if artifacts that were made on this machine are in its content store.
-    pub artifacts_in: Option<PathBuf>,
     /// Gives the content that containerd has in a namespace.
     pub content: ContentOfNamespace,
     /// A program that enters a new user namespace and then waits for its standard input to end; see `idmap`.
     pub user_namespace_program: (PathBuf, Vec<String>),
-    /// Where what happens is counted.
-    pub metrics: Arc<Metrics>,
-    /// Time from the first mount of an image until its FUSE operations are logged.
-    pub fuse_metrics_wait: std::time::Duration,
 }
 
 /// A containerd snapshotter.
@@ -125,28 +110,20 @@ impl Snapshotter {
     /// # Errors
     /// If the root cannot be used, or another process uses it.
     pub fn open(options: Options, runtime: Handle) -> Result<Arc<Self>, SnapshotError> {
-        root::check_owner(&options.root)?;
         let layout = Layout::create(&options.root).map_err(error::io_error("create", &options.root))?;
         // The store first: it is locked, and what follows must not be done twice at a time.
         let store = Arc::new(SnapshotStore::open(&layout.store())?);
         let dead = restart::detach_all(&layout);
-        let user_xattr = in_user_namespace();
-        if options.check_overlay {
-            root::check_overlay(&layout, user_xattr)?;
-        }
         restart::begin_numbers(&store)?;
         let cache = CacheRoot::open(&layout.cache(), options.cache_size)
             .map_err(|error| SnapshotError::Unavailable(error.to_string()))?;
         let cache = Arc::new(cache);
-        let metrics = options.metrics;
-        let source =
-            LayerSource::new(Arc::clone(&cache), options.connections).with_metrics(Arc::clone(&metrics));
-        let mut clients = vec![options.client.clone()];
-        clients.extend(options.blob_client.clone());
-        let blob_client = options.blob_client.unwrap_or_else(|| options.client.clone());
+        let source = LayerSource::new(Arc::clone(&cache), options.connections);
         let ztocs = layout.ztocs();
-        let layers = OpenLayers::new(&ztocs, source, Arc::clone(&store), blob_client, options.layers);
+        let layers =
+            OpenLayers::new(&ztocs, source, Arc::clone(&store), options.client.clone(), options.layers);
         let layers = Arc::new(layers.map_err(error::io_error("use", &ztocs))?);
+        let user_xattr = in_user_namespace();
         let namespace = if user_xattr { OverlayNamespace::User } else { OverlayNamespace::Trusted };
         let fuse = FuseOptions { threads: options.fuse_threads, allow_other: true };
         let trees = Arc::new(Trees::new(
@@ -156,7 +133,6 @@ impl Snapshotter {
             fuse,
             namespace,
             runtime,
-            counting::Counting::new(Arc::clone(&metrics), options.fuse_metrics_wait),
         ));
         let unpack = layout.unpack();
         let scratch = ScratchRoot::open(&unpack).map_err(error::io_error("use", &unpack))?;
@@ -184,14 +160,11 @@ impl Snapshotter {
                 always_unpack: options.always_unpack,
                 unpack_without_index: options.unpack_without_index,
                 parallel_unpacks: options.parallel_unpacks.max(1),
-                all_parallel_unpacks: options.all_parallel_unpacks.max(1),
                 parallel_layers: options.parallel_layers.max(1),
                 store: artifacts,
-                artifacts_in: options.artifacts_in,
                 content: options.content,
                 user_xattr,
                 obstacle,
-                metrics,
             },
         );
         let snapshotter = Arc::new(Self {
@@ -207,7 +180,6 @@ impl Snapshotter {
             removed: Notify::new(),
             cleaning: tokio::sync::Mutex::default(),
         });
-        snapshotter.register_metrics(clients);
         tracing::debug!(dead, "detached mounts of an earlier process");
         Ok(snapshotter)
     }

@@ -19,7 +19,6 @@ use super::store::{Commit, Kind, Labels, NewSnapshot, StoreError, Usage};
 use super::{Mount, Snapshotter, labels, layout};
 use crate::images::{LayerRequest, Outcome, Scratch};
 use crate::layers::inherit::inherit;
-use crate::metrics::Operation;
 
 impl Snapshotter {
     /// Makes an active snapshot: of a container, or to unpack a layer into.
@@ -58,7 +57,6 @@ impl Snapshotter {
             Outcome::Lazy { layer: open, ztoc, index, size } => {
                 let mode = Mode::Lazy { ztoc: open.key().ztoc.clone(), index };
                 let committed = self.commit_layer(&layer, size, mode, true, None).await;
-                open.lazy().metrics().observe(Operation::Mount, started.elapsed());
                 // Only now may the layer be let go of: the store knows that it is used.
                 drop(open);
                 committed?;

@@ -120,8 +120,6 @@ impl Snapshotter {
     pub fn leave(&self) {
         if self.trees.is_empty() {
             self.unmount_all();
-        } else {
-            self.trees.leave();
         }
     }
 }

@@ -4,22 +4,18 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use registry::Digest;
 use rustix::mount::mount_bind;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 
-use super::counting::Counting;
 use super::error::{SnapshotError, io_error};
 use super::layout::Layout;
 use super::stack::Run;
 use super::store::SnapshotStore;
 use crate::cache::lock;
-use crate::fetch::LazyLayer;
 use crate::fs::{Forest, LayerSlot, TreeSlot};
 use crate::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
 use crate::layers::{OpenLayers, inherit};
-use crate::metrics::Operation;
 use crate::tree::{Below, OverlayNamespace, Tree};
 
 /// The numbers of trees in the snapshot store: they are part of inode numbers.
@@ -33,12 +29,11 @@ pub struct Trees {
     layers: Arc<OpenLayers>,
     options: FuseOptions,
     namespace: OverlayNamespace,
-    pub(super) runtime: Handle,
+    runtime: Handle,
     /// Made when the first tree needs it: without lazy layers there is no need of FUSE.
     mount: Mutex<Option<Mounted>>,
     /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
     planted: Mutex<HashMap<u64, Arc<OnceCell<Arc<Planted>>>>>,
-    pub(super) counting: Counting,
 }
 
 #[derive(Debug)]
@@ -56,10 +51,6 @@ pub(super) struct Planted {
     pub(super) shows_whiteouts: bool,
     /// Permission bits, owner and group of its root.
     pub(super) root: (u16, u32, u32),
-    pub(super) slot: TreeSlot,
-    /// Digest of the manifest of the image that its topmost layer was pulled for.
-    pub(super) image: Digest,
-    pub(super) layers: Vec<Arc<LazyLayer>>,
 }
 
 impl Trees {
@@ -70,7 +61,6 @@ impl Trees {
         options: FuseOptions,
         namespace: OverlayNamespace,
         runtime: Handle,
-        counting: Counting,
     ) -> Self {
         Self {
             layout,
@@ -81,7 +71,6 @@ impl Trees {
             runtime,
             mount: Mutex::default(),
             planted: Mutex::default(),
-            counting,
         }
     }
 
@@ -93,7 +82,7 @@ impl Trees {
         }
         let path = self.layout.trees();
         std::fs::create_dir_all(&path).map_err(io_error("create", &path))?;
-        let forest = Arc::new(Forest::new().with_metrics(Arc::clone(&self.counting.metrics)));
+        let forest = Arc::new(Forest::new());
         let fuse = FuseMount::new(Arc::clone(&forest), &path, self.options, self.runtime.clone())
             .map_err(|error| SnapshotError::Unavailable(error.to_string()))?;
         *mount = Some(Mounted { forest: Arc::clone(&forest), fuse });
@@ -125,12 +114,6 @@ impl Trees {
         negotiated
             .map(|found| found.lacking.iter().map(|name| (*name).to_owned()).collect())
             .unwrap_or_default()
-    }
-
-    /// The trees that are mounted, with the snapshots they are for.
-    pub(super) fn all(&self) -> Vec<(u64, Arc<Planted>)> {
-        let planted = lock(&self.planted);
-        planted.iter().filter_map(|(id, cell)| Some((*id, Arc::clone(cell.get()?)))).collect()
     }
 
     /// Number of trees that are mounted.
@@ -167,7 +150,7 @@ impl Trees {
         planted
     }
 
-    fn plant(self: &Arc<Self>, run: &Run, lower: &[PathBuf]) -> Result<Arc<Planted>, SnapshotError> {
+    fn plant(&self, run: &Run, lower: &[PathBuf]) -> Result<Arc<Planted>, SnapshotError> {
         let started = std::time::Instant::now();
         let unavailable = |error: &dyn std::fmt::Display| {
             SnapshotError::Unavailable(format!("cannot serve snapshot {}: {error}", run.top))
@@ -185,29 +168,22 @@ impl Trees {
         let target = self.layout.fs(run.top);
         inherit::inherit_tree(&mut tree, lower).map_err(io_error("read directories below", &target))?;
         let root = tree.inode(tree.root());
-        let slot = TreeSlot(self.store.number(NUMBERS, &run.top.to_string())?);
-        let layers: Vec<_> = opened.iter().map(|(layer, _)| Arc::clone(layer.lazy())).collect();
-        let image = run.layers.last().map(|record| record.manifest.clone());
         let planted = Planted {
-            slot,
-            image: image.ok_or_else(|| unavailable(&"it has no layers"))?,
-            layers,
             hides_all_below: tree.hides_all_below(),
             shows_whiteouts: below != Below::Nothing,
             root: (root.mode, root.uid, root.gid),
         };
+        let slot = TreeSlot(self.store.number(NUMBERS, &run.top.to_string())?);
         let layers =
             opened.iter().map(|(layer, _)| (LayerSlot(layer.number()), Arc::clone(layer.lazy()))).collect();
         let name = run.top.to_string();
         let inodes = tree.len();
-        let mounting = std::time::Instant::now();
         forest.plant(slot, &name, tree, layers, None).map_err(|error| unavailable(&error))?;
         if let Err(error) = self.bind(&name, run.top) {
             forest.fell(slot);
             return Err(error);
         }
         for (layer, _) in &opened {
-            layer.lazy().metrics().observe(Operation::FuseMount, mounting.elapsed());
             self.layers.start_background(layer, &self.runtime);
         }
         tracing::info!(
@@ -217,7 +193,6 @@ impl Trees {
             milliseconds = started.elapsed().as_millis() as u64,
             "mounted a tree"
         );
-        self.log_operations_later(&planted.image);
         Ok(Arc::new(planted))
     }
 
@@ -246,13 +221,6 @@ impl Trees {
         }
         if let Err(error) = self.store.forget_number(NUMBERS, &name) {
             tracing::warn!(snapshot = id, %error, "cannot forget the number of a tree");
-        }
-    }
-
-    /// Leaves everything mounted, for a process that ends.
-    pub(super) fn leave(&self) {
-        if let Some(mounted) = lock(&self.mount).take() {
-            mounted.fuse.leave();
         }
     }
 

@@ -41,7 +41,8 @@ where
     })
 }
 
-async fn connect(socket: String) -> Channel {
+/// Connects to a socket.
+pub(crate) async fn connect(socket: String) -> Channel {
     let connector = tower::service_fn(move |_: Uri| {
         let socket = socket.clone();
         async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }

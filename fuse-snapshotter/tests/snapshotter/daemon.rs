@@ -138,12 +138,6 @@ impl Daemon {
         assert!(!self.log().contains("panicked at"), "{}", self.log());
     }
 
-    /// Ends it and starts it again.
-    pub(crate) fn restart(&mut self, signal: Signal) {
-        self.stop(signal);
-        self.start();
-    }
-
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }

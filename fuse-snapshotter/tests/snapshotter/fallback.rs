@@ -54,8 +54,11 @@ fn index_manifest(registry: &TestRegistry, image: &Image) -> serde_json::Value {
     found.pop().expect("an index was pushed")
 }
 
+/// What is done to a blob.
+type Damage = fn(&mut Vec<u8>);
+
 /// Puts other bytes in the place of a blob.
-fn replace(registry: &TestRegistry, digest: &str, damage: impl Fn(&mut Vec<u8>)) {
+fn replace(registry: &TestRegistry, digest: &str, damage: Damage) {
     let mut bytes = registry.blob(digest).unwrap().to_vec();
     damage(&mut bytes);
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -104,7 +107,7 @@ fn layers_without_a_ztoc_are_unpacked_by_us() {
 
 #[test]
 fn broken_ztocs_make_layers_eager() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 3] = [
+    let damages: [(&str, Damage); 3] = [
         ("flipped", |bytes| bytes[500] ^= 1),
         ("truncated", |bytes| bytes.truncate(bytes.len() / 2)),
         ("empty", Vec::clear),

@@ -2,7 +2,7 @@
 //!
 //! All of it needs root, `/dev/fuse`, containerd and runc. Where they are missing the tests say so aloud, and in CI they
 //! fail.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 mod container;
 mod cri;
@@ -13,6 +13,7 @@ mod outage;
 mod pages;
 mod remap;
 mod restart;
+mod snapshots;
 mod storm;
 mod view;
 mod workloads;

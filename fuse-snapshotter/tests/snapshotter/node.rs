@@ -2,11 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::Signal;
 use testdata::containerd::{Containerd, Options};
+use testdata::digest::sha256;
+use testdata::image::Image;
 
 use crate::cri;
-use crate::daemon::{Daemon, program};
+use crate::daemon::{Daemon, eventually, program};
 
 /// The name under which containerd knows the daemon.
 pub(crate) const SOCI: &str = "soci";
@@ -57,6 +63,23 @@ impl Node {
         Some(Self { containerd, daemon })
     }
 
+    /// Ends the daemon and starts it again.
+    pub(crate) fn restart(&mut self, signal: Signal) {
+        self.daemon.stop(signal);
+        self.start_again();
+    }
+
+    /// Starts the daemon, and waits until containerd has noticed: its connection waits longer after each failure.
+    pub(crate) fn start_again(&mut self) {
+        self.daemon.start();
+        eventually("containerd reaches the daemon", Duration::from_secs(30), || {
+            // A call that containerd cannot answer by itself.
+            let output = self.ctr("probe", &["snapshots", "--snapshotter", SOCI, "prepare", "probe"]);
+            let _ = self.ctr("probe", &["snapshots", "--snapshotter", SOCI, "remove", "probe"]);
+            if output.status.success() { Ok(()) } else { Err(said(&output)) }
+        });
+    }
+
     /// Pulls an image, which may fail.
     pub(crate) fn try_pull(&self, how: Pull, reference: &str) -> Result<(), String> {
         match how {
@@ -104,23 +127,43 @@ impl Node {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Mounts an image as a container has it (writable) or as a view.
+    /// Mounts an image as a container has it (writable) or as a view. Not by `ctr image mount`, which in containerd 1.6
+    /// always takes overlayfs.
     pub(crate) fn mount(
         &self,
         namespace: &str,
         snapshotter: &str,
-        reference: &str,
+        image: &Image,
         writable: bool,
     ) -> Mounted<'_> {
-        let name = format!("{snapshotter}-{writable}-{}", reference.replace(['/', ':'], "-"));
-        let target = self.daemon.file(&name);
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let key = format!("mounted-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let target = self.daemon.file(&key);
         std::fs::create_dir_all(&target).unwrap();
-        let text = target.display().to_string();
-        let mut arguments = vec!["image", "mount", "--snapshotter", snapshotter];
-        arguments.extend(writable.then_some("--rw"));
-        arguments.extend([reference, text.as_str()]);
-        self.ok(namespace, &arguments);
-        Mounted { node: self, namespace: namespace.to_owned(), snapshotter: snapshotter.to_owned(), target }
+        let mounts = crate::snapshots::make(
+            &self.containerd.address(),
+            namespace,
+            snapshotter,
+            (&key, &chain(image)),
+            writable,
+        );
+        let mounted = Mounted {
+            node: self,
+            namespace: namespace.to_owned(),
+            snapshotter: snapshotter.to_owned(),
+            key,
+            target,
+        };
+        let [mount] = &mounts[..] else { panic!("{mounts:?}") };
+        let mut command = Command::new("mount");
+        match mount.r#type.as_str() {
+            "bind" => command.args(["--rbind", &mount.source]),
+            kind => command.args(["-t", kind, "-o", &mount.options.join(","), &mount.source]),
+        };
+        command.arg(&mounted.target);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{mount:?}: {}", said(&output));
+        mounted
     }
 
     /// The directory that a container's writes go to.
@@ -143,6 +186,7 @@ pub(crate) struct Mounted<'n> {
     node: &'n Node,
     namespace: String,
     snapshotter: String,
+    key: String,
     target: PathBuf,
 }
 
@@ -154,13 +198,21 @@ impl Mounted<'_> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        let target = self.target.display().to_string();
-        let arguments = ["image", "unmount", "--rm", "--snapshotter", &self.snapshotter, &target];
+        // A failed test may not have come to the mount.
+        let _ = unmount(&self.target, UnmountFlags::NOFOLLOW);
+        let arguments = ["snapshots", "--snapshotter", &self.snapshotter, "remove", &self.key];
         let output = self.node.ctr(&self.namespace, &arguments);
         if !std::thread::panicking() {
             assert!(output.status.success(), "{}", said(&output));
         }
     }
+}
+
+/// The chain ID of all layers of an image, which is the name of its topmost snapshot.
+fn chain(image: &Image) -> String {
+    let mut layers = image.layers().iter().map(|layer| layer.diff_id.clone());
+    let first = layers.next().unwrap();
+    layers.fold(first, |chain, layer| sha256(format!("{chain} {layer}").as_bytes()))
 }
 
 /// What a program printed, for messages.

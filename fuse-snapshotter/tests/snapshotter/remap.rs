@@ -9,7 +9,7 @@ use testdata::docker_registry::DockerRegistry;
 use testdata::workloads::Workloads;
 
 use crate::container::Container;
-use crate::daemon::{eventually, index};
+use crate::daemon::index;
 use crate::node::{Node, Pull};
 
 const MAPPED: &[&str] = &["--remap-labels", "--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"];
@@ -34,7 +34,7 @@ fn owners_are_mapped_also_after_a_restart() {
             plain.wait_for(workload.ready(), Duration::from_secs(60));
             drop(plain);
             if round == 0 {
-                node.daemon.restart(Signal::TERM);
+                node.restart(Signal::TERM);
             }
         }
         node.remove(Pull::Cri, &reference).unwrap();
@@ -43,11 +43,9 @@ fn owners_are_mapped_also_after_a_restart() {
 
 fn owners(node: &Node, reference: &str) {
     let namespace = Pull::Cri.namespace();
-    let container = Container::with(node, namespace, reference, MAPPED, &["/bin/sleep", "infinity"]);
-    eventually("the container runs", Duration::from_secs(30), || {
-        let tasks = node.ok(namespace, &["tasks", "list"]);
-        if tasks.contains("RUNNING") { Ok(()) } else { Err(tasks) }
-    });
+    let stay = ["/bin/sh", "-c", "echo ready; exec sleep infinity"];
+    let mut container = Container::with(node, namespace, reference, MAPPED, &stay);
+    container.wait_for("ready", Duration::from_secs(30));
     let inside = container.exec(&[
         "/bin/stat",
         "-c",

@@ -30,10 +30,8 @@ fn all_snapshots_are_usable_after_a_restart() {
     // A container that is made, and not started yet.
     let made = node.containerd.container_name();
     node.ok(namespace, &["containers", "create", "--snapshotter", SOCI, &references[1], &made]);
-    let before: Vec<_> = references
-        .iter()
-        .map(|reference| walk(node.mount(namespace, SOCI, reference, false).path()))
-        .collect();
+    let before =
+        names.map(|name| walk(node.mount(namespace, SOCI, workloads.named(name).image(), false).path()));
     let snapshots = node.snapshots(namespace);
     for signal in [Signal::TERM, Signal::KILL, Signal::INT] {
         node.daemon.stop(signal);
@@ -41,10 +39,10 @@ fn all_snapshots_are_usable_after_a_restart() {
             let left = mounts_below(&node.daemon.root());
             assert!(left.is_empty(), "{left:?}");
         }
-        node.daemon.start();
+        node.start_again();
         assert_eq!(node.snapshots(namespace), snapshots, "{signal:?}");
         for ((reference, name), before) in references.iter().zip(names).zip(&before) {
-            let mounted = node.mount(namespace, SOCI, reference, false);
+            let mounted = node.mount(namespace, SOCI, workloads.named(name).image(), false);
             compare(&walk(mounted.path()), before)
                 .unwrap_or_else(|error| panic!("{signal:?}, {name}: {error}"));
             drop(mounted);
@@ -71,11 +69,11 @@ fn a_restart_needs_no_registry() {
     for signal in [Signal::TERM, Signal::KILL] {
         node.daemon.stop(signal);
         registry.set_down(true);
-        node.daemon.start();
+        node.start_again();
         assert_runs(&node, Pull::Cri, &reference, &image);
         // What has not is there again with the registry.
         registry.set_down(false);
-        let mounted = node.mount(Pull::Cri.namespace(), SOCI, &reference, false);
+        let mounted = node.mount(Pull::Cri.namespace(), SOCI, &image, false);
         assert_eq!(std::fs::read(mounted.path().join("data/0")).unwrap().len(), 1 << 20);
     }
 }
@@ -94,7 +92,7 @@ fn removal_gives_everything_back() {
         assert_runs(&node, Pull::Cri, &reference, &image);
         assert!(node.daemon.status()["cache_used"].as_u64().unwrap() > 0);
         if let Some(signal) = signal {
-            node.daemon.restart(signal);
+            node.restart(signal);
         }
         node.remove(Pull::Cri, &reference).unwrap();
         eventually("removal", Duration::from_secs(30), || {

@@ -12,7 +12,6 @@ mod images;
 pub mod labels;
 mod lease;
 mod snapshots;
-mod write;
 
 use std::fmt;
 use std::future::Future;
@@ -27,12 +26,11 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-pub use content::{ContainerdBlob, ContentInfo};
+pub use content::{ContainerdBlob, ContentInfo, Opened, Written};
 pub use error::ContainerdError;
 pub use images::Image;
 pub use lease::Lease;
 pub use snapshots::{Prepared, Snapshot};
-pub use write::{Opened, Writer, Written};
 
 /// Where containerd listens unless the user says otherwise.
 pub const DEFAULT_ADDRESS: &str = "/run/containerd/containerd.sock";

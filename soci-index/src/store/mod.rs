@@ -88,16 +88,10 @@ pub enum StoreError {
     Document(Digest, DocumentError),
     /// containerd, which has blobs of the store, failed.
     #[error("artifact store: {0}")]
-    Containerd(#[source] Box<ContainerdError>),
+    Containerd(#[from] ContainerdError),
     /// A background task ended without a result.
     #[error("artifact store: internal error: {0}")]
     Task(String),
-}
-
-impl From<ContainerdError> for StoreError {
-    fn from(error: ContainerdError) -> Self {
-        Self::Containerd(Box::new(error))
-    }
 }
 
 impl StoreError {

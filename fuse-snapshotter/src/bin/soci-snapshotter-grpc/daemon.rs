@@ -3,20 +3,17 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::Context;
-use fuse_snapshotter::config::{Config, ContentStore, MetricsEndpoint, ParallelPull, Severity};
+use fuse_snapshotter::config::{Config, Severity};
 use fuse_snapshotter::grpc::{ControlServer, Listener, SnapshotService, bind};
 use fuse_snapshotter::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
 use fuse_snapshotter::layers::{ContainerdContent, LocalContent, OpenOptions};
-use fuse_snapshotter::metrics::{Metrics, Server};
 use fuse_snapshotter::snapshots::{Options, Snapshotter};
 use registry::Client;
 use soci_index::store::default_root;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Cli, DEFAULT_ADDRESS, USER_NAMESPACE_COMMAND};
@@ -25,11 +22,11 @@ use crate::args::{Cli, DEFAULT_ADDRESS, USER_NAMESPACE_COMMAND};
 /// needs; a registry is not hammered by that many.
 const CONNECTIONS: usize = 8;
 
-/// What stands for no limit.
-const UNLIMITED: usize = Semaphore::MAX_PERMITS;
+/// Layers that are made ready at the same time where the configuration sets no limit.
+const MANY: usize = 100;
 
-/// How long calls that are under way may take when the daemon is told to end. systemd waits as long.
-const GRACE: Duration = Duration::from_secs(25);
+/// Layers of an image that are unpacked at the same time where the configuration sets no limit.
+const UNPACKS: usize = 3;
 
 /// How the daemon is told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +56,11 @@ pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let root = cli.root.clone().unwrap_or_else(default_root);
-    let metrics = Metrics::new();
-    let metrics_server = serve_metrics(config, &metrics).await?;
     let (listener, path) = bind(&cli.address, Path::new(DEFAULT_ADDRESS))
         .with_context(|| format!("cannot listen at {}", cli.address))?;
-    let _socket = SocketFile(path.clone());
     let keychains = keychains(config, path.as_deref())?;
     let client = Client::new(config.client_config(keychains.credentials()))?;
-    let blob_client = config.blob_client_config(keychains.credentials()).map(Client::new).transpose()?;
-    let options = options(&root, config, (client, blob_client), metrics)?;
+    let options = options(&root, config, client)?;
     let opening = tokio::task::spawn_blocking(|| Snapshotter::open(options, Handle::current()));
     let snapshotter = opening.await?.context("cannot start")?;
     let restoring = tokio::spawn(Arc::clone(&snapshotter).restore());
@@ -87,61 +80,18 @@ pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     tell(&[sd_notify::NotifyState::Stopping]);
     restoring.abort();
     cleaning.abort();
-    if let Some(server) = metrics_server {
-        server.abort();
-    }
     // Calls that are under way are finished.
     stop.cancel();
-    let outcome = match tokio::time::timeout(GRACE, serving).await {
-        Ok(outcome) => outcome?,
-        Err(_) => {
-            tracing::warn!(seconds = GRACE.as_secs(), "calls are still under way; ending all the same");
-            Ok(())
-        }
-    };
+    let outcome = serving.await?;
     let leaving = tokio::task::spawn_blocking(move || match end {
         End::Unmount => snapshotter.unmount_all(),
         End::Restart => snapshotter.leave(),
     });
     leaving.await?;
-    outcome
-}
-
-/// The daemon's socket, which is removed when the daemon ends, however it does.
-struct SocketFile(Option<PathBuf>);
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            let _ = std::fs::remove_file(path);
-        }
+    if let Some(path) = path {
+        let _ = std::fs::remove_file(path);
     }
-}
-
-/// Serves metrics, if that is wanted.
-async fn serve_metrics(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
-    let Some(endpoint) = config.metrics() else { return Ok(None) };
-    let address = match &endpoint {
-        MetricsEndpoint::Tcp(address) => address.clone(),
-        MetricsEndpoint::Unix(path) => path.display().to_string(),
-    };
-    let server = Server::bind(&endpoint).await;
-    let server = server.with_context(|| format!("cannot serve metrics at {address} (metrics_address)"))?;
-    tracing::info!(address, "serving metrics");
-    Ok(Some(tokio::spawn(server.run(Arc::clone(metrics)))))
-}
-
-/// Layers that may be fetched and unpacked at the same time: for each image, and altogether. Fetching and unpacking are one
-/// stream, so the lower limit of the two holds.
-fn parallel_unpacks(parallel: &ParallelPull) -> (usize, usize) {
-    let lower = |a: Option<usize>, b: Option<usize>| a.unwrap_or(UNLIMITED).min(b.unwrap_or(UNLIMITED));
-    (
-        lower(parallel.downloads_per_image, parallel.unpacks_per_image),
-        lower(parallel.downloads, parallel.unpacks),
-    )
+    outcome
 }
 
 /// Where credentials come from. `own`: the path of the daemon's own socket.
@@ -187,12 +137,7 @@ async fn serve(
         .context("cannot serve")
 }
 
-fn options(
-    root: &Path,
-    config: &Config,
-    (client, blob_client): (Client, Option<Client>),
-    metrics: Arc<Metrics>,
-) -> anyhow::Result<Options> {
+fn options(root: &Path, config: &Config, client: Client) -> anyhow::Result<Options> {
     let own = std::env::current_exe().context("cannot find this program")?;
     let address = config.containerd_address();
     // One connection for each namespace.
@@ -206,16 +151,9 @@ fn options(
     };
     let modes = config.pull_modes();
     let parallel = config.parallel_pull();
-    let (parallel_unpacks, all_parallel_unpacks) = parallel_unpacks(&parallel);
-    let artifacts_in = match config.content_store() {
-        ContentStore::Soci => None,
-        ContentStore::Containerd { address } => Some(address),
-    };
     Ok(Options {
         root: root.to_owned(),
-        check_overlay: config.check_supported(),
         client,
-        blob_client,
         cache_size: config.cache_size(),
         connections: CONNECTIONS,
         layers: OpenOptions { background: config.background_fetch(), keep_cache: config.keep_cache() },
@@ -226,14 +164,10 @@ fn options(
         v2: modes.soci_v2,
         always_unpack: parallel.always,
         unpack_without_index: parallel.always || parallel.as_fallback,
-        parallel_unpacks,
-        all_parallel_unpacks,
-        parallel_layers: config.layers_ahead().unwrap_or(UNLIMITED),
-        artifacts_in,
+        parallel_unpacks: parallel.unpacks_per_image.unwrap_or(UNPACKS),
+        parallel_layers: config.layers_ahead().unwrap_or(MANY),
         content: Arc::new(content),
         user_namespace_program: (own, vec![USER_NAMESPACE_COMMAND.to_owned()]),
-        metrics,
-        fuse_metrics_wait: config.fuse_metrics_wait(),
     })
 }
 

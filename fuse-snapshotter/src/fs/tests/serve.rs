@@ -145,7 +145,7 @@ async fn operations_are_counted_by_tree() {
     forest.listxattr(root).unwrap();
     let counts = |slot| {
         let counts = forest.operations(TreeSlot(slot)).unwrap();
-        counts.into_iter().map(|(operation, count)| (operation.metric().name(), count)).collect::<Vec<_>>()
+        counts.into_iter().map(|(operation, count)| (operation.key(), count)).collect::<Vec<_>>()
     };
     let expected = [
         ("node.Getattr", 1),
@@ -160,6 +160,6 @@ async fn operations_are_counted_by_tree() {
     assert_eq!(counts(1), expected);
     assert!(counts(2).iter().all(|(_, count)| *count == 0));
     assert!(forest.operations(TreeSlot(3)).is_none());
-    let keys = Operation::ALL.map(|operation| operation.failure_metric().name());
+    let keys = Operation::ALL.map(Operation::failure_key);
     assert!(keys.iter().all(|key| key.starts_with("fuse_") && key.ends_with("_failure_count")));
 }
