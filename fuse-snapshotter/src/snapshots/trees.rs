@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use registry::Digest;
@@ -36,6 +37,8 @@ pub struct Trees {
     pub(super) runtime: Handle,
     /// Made when the first tree needs it: without lazy layers there is no need of FUSE.
     mount: Mutex<Option<Mounted>>,
+    /// Set when everything was taken down or left: what is still being planted then must not mount anything anew.
+    closed: AtomicBool,
     /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
     planted: Mutex<HashMap<u64, Arc<OnceCell<Arc<Planted>>>>>,
     pub(super) counting: Counting,
@@ -80,6 +83,7 @@ impl Trees {
             namespace,
             runtime,
             mount: Mutex::default(),
+            closed: AtomicBool::new(false),
             planted: Mutex::default(),
             counting,
         }
@@ -90,6 +94,9 @@ impl Trees {
         let mut mount = lock(&self.mount);
         if let Some(mounted) = &*mount {
             return Ok(Arc::clone(&mounted.forest));
+        }
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(SnapshotError::Unavailable("the daemon is stopping".to_owned()));
         }
         let path = self.layout.trees();
         std::fs::create_dir_all(&path).map_err(io_error("create", &path))?;
@@ -251,7 +258,9 @@ impl Trees {
 
     /// Leaves everything mounted, for a process that ends.
     pub(super) fn leave(&self) {
-        if let Some(mounted) = lock(&self.mount).take() {
+        let mut mount = lock(&self.mount);
+        self.closed.store(true, Ordering::Relaxed);
+        if let Some(mounted) = mount.take() {
             mounted.fuse.leave();
         }
     }
@@ -262,8 +271,10 @@ impl Trees {
         for id in ids {
             detach_if_mounted(&self.layout.fs(id));
         }
+        let mut mount = lock(&self.mount);
+        self.closed.store(true, Ordering::Relaxed);
         // Dropping it unmounts it.
-        *lock(&self.mount) = None;
+        *mount = None;
     }
 }
 
