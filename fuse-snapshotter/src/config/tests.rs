@@ -234,7 +234,7 @@ fn defaults_are_those_of_the_rest_of_the_project() {
     assert!(config.background_fetch() && config.check_supported() && !config.keep_cache());
     let parallel = config.parallel_pull();
     assert_eq!((parallel.downloads, parallel.downloads_per_image), (None, Some(3)));
-    assert_eq!((parallel.unpacks, parallel.unpacks_per_image), (None, Some(1)));
+    assert_eq!((parallel.unpacks, parallel.unpacks_per_image), (None, Some(3)));
     assert_eq!(config.problems(), []);
 }
 

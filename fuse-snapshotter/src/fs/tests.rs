@@ -38,6 +38,11 @@ impl Rig {
         Self { source: LayerSource::new(cache, 4), directory }
     }
 
+    /// Where its layers count.
+    fn metrics(&self) -> &crate::metrics::Metrics {
+        self.source.metrics()
+    }
+
     pub(crate) fn layer(&self, entries: &[Entry]) -> Made {
         let mut layer = LayerBuilder::new(Compression::GZIP);
         for entry in entries {

@@ -38,7 +38,7 @@ pub struct Trees {
     pub(super) runtime: Handle,
     /// Made when the first tree needs it: without lazy layers there is no need of FUSE.
     mount: Mutex<Option<Mounted>>,
-    /// The process is about to end: nothing is mounted any more that nobody would unmount.
+    /// Set when everything was taken down or left: what is still being planted then must not mount anything anew.
     closed: AtomicBool,
     /// Why it could not be mounted, when that was last tried.
     failure: Mutex<Option<String>>,
@@ -99,8 +99,8 @@ impl Trees {
         if let Some(mounted) = &*mount {
             return Ok(Arc::clone(&mounted.forest));
         }
-        if self.closed.load(Ordering::Acquire) {
-            return Err(SnapshotError::Unavailable("the daemon is ending".into()));
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(SnapshotError::Unavailable("the daemon is stopping".to_owned()));
         }
         let path = self.layout.trees();
         std::fs::create_dir_all(&path).map_err(io_error("create", &path))?;
@@ -278,21 +278,23 @@ impl Trees {
 
     /// Leaves everything mounted, for a process that ends.
     pub(super) fn leave(&self) {
-        self.closed.store(true, Ordering::Release);
-        if let Some(mounted) = lock(&self.mount).take() {
+        let mut mount = lock(&self.mount);
+        self.closed.store(true, Ordering::Relaxed);
+        if let Some(mounted) = mount.take() {
             mounted.fuse.leave();
         }
     }
 
     /// Takes everything down: trees are gone for whoever still looks at them.
     pub(super) fn unmount_all(&self) {
-        self.closed.store(true, Ordering::Release);
         let ids: Vec<_> = lock(&self.planted).drain().map(|(id, _)| id).collect();
         for id in ids {
             detach_if_mounted(&self.layout.fs(id));
         }
+        let mut mount = lock(&self.mount);
+        self.closed.store(true, Ordering::Relaxed);
         // Dropping it unmounts it.
-        *lock(&self.mount) = None;
+        *mount = None;
     }
 }
 

@@ -180,7 +180,7 @@ impl Authorizer {
         match scheme {
             Scheme::Basic => {
                 let Some(Credential::Password { username, password }) = credential else {
-                    let detail = "it asks for a user name and password";
+                    let detail = "it asks for a login";
                     return Err(Error::Unauthorized { context: context.clone(), detail: detail.to_owned() });
                 };
                 Ok((basic_header(&username, &password, endpoint)?, BASIC_LIFE))

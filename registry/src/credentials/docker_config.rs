@@ -171,9 +171,9 @@ impl Entry {
         }
         if let Some(auth) = set(&self.auth) {
             let decoded = Credential::from_auth(&auth);
-            return decoded
-                .map(Some)
-                .ok_or("`auth` is not base64 of `user:password`; run `docker login` anew");
+            return decoded.map(Some).ok_or(
+                "`auth` is not base64 of a name, a colon and what belongs to it; run `docker login` anew",
+            );
         }
         let password = || self.password.clone().unwrap_or_default();
         Ok(set(&self.username).map(|username| Credential::from_pair(username, password())))

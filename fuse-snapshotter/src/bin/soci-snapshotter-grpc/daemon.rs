@@ -264,3 +264,28 @@ pub(crate) fn socket(address: &str) -> PathBuf {
         None => PathBuf::from(address.strip_prefix("unix://").unwrap_or(address)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lower_limit_of_fetching_and_unpacking_holds() {
+        let limits = |downloads, downloads_per_image, unpacks, unpacks_per_image| {
+            parallel_unpacks(&ParallelPull {
+                always: true,
+                as_fallback: false,
+                downloads,
+                downloads_per_image,
+                unpacks,
+                unpacks_per_image,
+            })
+        };
+        assert_eq!(limits(None, None, None, None), (UNLIMITED, UNLIMITED));
+        assert_eq!(limits(Some(9), Some(3), None, None), (3, 9));
+        assert_eq!(limits(Some(9), Some(3), Some(7), Some(4)), (3, 7));
+        assert_eq!(parallel_unpacks(&Config::default().parallel_pull()), (1, UNLIMITED));
+        // A semaphore takes it.
+        drop(Semaphore::new(UNLIMITED));
+    }
+}

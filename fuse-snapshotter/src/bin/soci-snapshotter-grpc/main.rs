@@ -8,6 +8,7 @@ mod mount;
 mod status;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use fuse_snapshotter::config::Config;
@@ -15,6 +16,9 @@ use fuse_snapshotter::logging::{self, LogOptions};
 use tracing::level_filters::LevelFilter;
 
 use args::{Cli, Command};
+
+/// How long threads may take to finish what they are at when the program ends.
+const EXIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -54,8 +58,9 @@ fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
         .build()
         .map_err(|error| anyhow::Error::from(error).context("cannot start"))?;
     let outcome = runtime.block_on(work);
-    // Reads that nobody waits for any more must not hold up the exit.
-    runtime.shutdown_background();
+    // Reads that nobody waits for any more must not hold up the exit. But a thread of ours that asks our own file system
+    // for something has to get its answer: nobody can give it one after the exit, and the process would never be gone.
+    runtime.shutdown_timeout(EXIT);
     outcome
 }
 

@@ -163,3 +163,32 @@ async fn operations_are_counted_by_tree() {
     let keys = Operation::ALL.map(|operation| operation.failure_metric().name());
     assert!(keys.iter().all(|key| key.starts_with("fuse_") && key.ends_with("_failure_count")));
 }
+
+#[test]
+fn failures_are_counted_for_the_layer_they_are_about() {
+    let rig = Rig::new();
+    let made = rig.layer(&[Entry::file("f", "text")]);
+    let metrics = crate::metrics::Metrics::new();
+    let forest = Forest::new().with_metrics(Arc::clone(&metrics));
+    plant(&forest, 1, "tree", &[(1, &made)]);
+    // The layer's own handle is another registry's here, so that what has no layer is told apart from it.
+    let file = at(&forest, "tree/f").unwrap().number;
+    let error = FsError::Fetch(crate::fetch::FetchError::Cache(Arc::new(std::io::Error::other("full"))));
+    forest.count_failure(file, Operation::Read, &error);
+    forest.count_failure(ROOT, Operation::Lookup, &FsError::Stale);
+    let text = metrics.render();
+    for line in [
+        "soci_fs_operation_count{layer=\"\",operation_type=\"fuse_node_lookup_failure_count\"} 1",
+        "soci_fs_operation_count{layer=\"\",operation_type=\"fuse_failure_state\"} 1",
+        "soci_snapshotter_fetch_errors_total{kind=\"cache\"} 1",
+    ] {
+        assert!(text.contains(line), "{line}\n{text}");
+    }
+    assert!(!text.contains("fuse_file_read_failure_count"), "{text}");
+    let text = rig.metrics().render();
+    let digest = made.lazy.digest();
+    let line = format!(
+        "soci_fs_operation_count{{layer=\"{digest}\",operation_type=\"fuse_file_read_failure_count\"}} 1"
+    );
+    assert!(text.contains(&line), "{text}");
+}
