@@ -198,8 +198,14 @@ impl Mounted<'_> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        // A failed test may not have come to the mount.
-        let _ = unmount(&self.target, UnmountFlags::NOFOLLOW);
+        // A failed test may not have come to the mount. And a program that another test is about to start may for a moment have
+        // open what this one has.
+        for _ in 0..50 {
+            match unmount(&self.target, UnmountFlags::NOFOLLOW) {
+                Err(rustix::io::Errno::BUSY) => std::thread::sleep(std::time::Duration::from_millis(100)),
+                _ => break,
+            }
+        }
         let arguments = ["snapshots", "--snapshotter", &self.snapshotter, "remove", &self.key];
         let output = self.node.ctr(&self.namespace, &arguments);
         if !std::thread::panicking() {

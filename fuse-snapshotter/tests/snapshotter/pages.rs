@@ -77,7 +77,10 @@ fn files_of_a_shared_base_are_in_the_page_cache_once() {
     assert_eq!(std::fs::read(file(&containers[0], "read")).unwrap().len() as u64, SIZE);
     for (number, container) in containers.iter().enumerate() {
         assert_eq!(std::fs::read_to_string(file(container, "own")).unwrap(), number.to_string());
-        assert_eq!(resident(&file(container, "read")), SIZE, "container {number}");
+        // The kernel may take back some pages that nobody looks at; one that every container had of its own would show as
+        // none at all.
+        let there = resident(&file(container, "read"));
+        assert!(there <= SIZE && there > SIZE * 9 / 10, "container {number}: {there} of {SIZE}");
         assert!(resident(&file(container, "unread")) < SIZE / 4, "container {number}");
     }
 }
