@@ -88,7 +88,7 @@ pub struct LayerStatus {
     pub reason: Option<String>,
     /// Size, compressed, in bytes; 0 if unknown.
     pub size: u64,
-    /// Compressed bytes that this process has fetched of it.
+    /// Compressed bytes that this process has fetched of it; all of them once nothing is missing any more.
     pub fetched: u64,
     /// Bytes of its files that are in the cache.
     pub cached: u64,
@@ -182,7 +182,7 @@ impl Snapshotter {
         };
         if let Some(open) = record.lazy().and_then(|key| self.layers().get(&key)) {
             let stats = open.lazy().stats();
-            status.fetched = stats.fetched_bytes;
+            status.fetched = open.lazy().fetched_size();
             status.cached = open.lazy().cached_bytes();
             status.spans = open.lazy().table().spans().len();
             status.fetched_spans = stats.fetched_spans;

@@ -62,6 +62,7 @@ pub(super) async fn fetch_all(layer: Arc<LazyLayer>) {
             }
         }
     }
+    layer.complete.store(missing == 0, std::sync::atomic::Ordering::Relaxed);
     tracing::info!(layer = %layer.digest(), missing, "background fetch is done");
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -152,6 +152,8 @@ pub struct LazyLayer {
     metrics: Arc<LayerMetrics>,
     reader: RwLock<Arc<dyn BlobReader>>,
     pub(super) whole: tokio::sync::OnceCell<()>,
+    /// Nothing was missing when the fetch in the background came to its end.
+    pub(super) complete: AtomicBool,
     /// When the whole layer was found to be wrong, and how.
     pub(super) refused_whole: Mutex<Option<(Instant, FetchError)>>,
     common: Arc<Common>,
@@ -193,6 +195,7 @@ impl LazyLayer {
             shared,
             reader: RwLock::new(reader),
             whole: tokio::sync::OnceCell::new(),
+            complete: AtomicBool::new(false),
             refused_whole: Mutex::default(),
             common,
             read_ahead: Mutex::default(),
@@ -273,6 +276,20 @@ impl LazyLayer {
     #[must_use]
     pub fn cached_bytes(&self) -> u64 {
         self.cache.present()
+    }
+
+    /// How much of the layer, compressed, this process has fetched, in bytes; all of it once the fetch in the background has
+    /// found that nothing is missing, whoever fetched it. The header in front of the first span, which nobody needs, counts
+    /// with the first span, so that all of the layer is all of its bytes.
+    #[must_use]
+    pub fn fetched_size(&self) -> u64 {
+        if self.complete.load(Ordering::Relaxed) {
+            return self.size();
+        }
+        let fetched = self.counters.fetched_bytes.load(Ordering::Relaxed);
+        let spans = self.table.spans();
+        let header = if fetched > 0 && !spans.is_empty() { spans.compressed(0).start } else { 0 };
+        fetched.saturating_add(header).min(self.size())
     }
 
     /// What the layer has cost and given.

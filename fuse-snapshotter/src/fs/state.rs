@@ -47,7 +47,7 @@ impl LayerState {
     fn of(layer: &LazyLayer) -> Self {
         let size = layer.size();
         // What is fetched again counts again.
-        let fetched_size = layer.stats().fetched_bytes.min(size);
+        let fetched_size = layer.fetched_size();
         Self {
             error: layer.last_error(),
             digest: layer.digest().to_string(),

@@ -184,7 +184,7 @@ fn state_files_are_fresh_whenever_they_are_opened() {
     let mut held = fs::File::open(&file).unwrap();
     fs::read(mounted.path("tree/one")).unwrap();
     let some = fetched();
-    assert_eq!(some, base.lazy.stats().fetched_bytes);
+    assert_eq!(some, base.lazy.fetched_size());
     fs::read(mounted.path("tree/two")).unwrap();
     assert!(some > 0 && fetched() > some);
     // What was opened before says what it said then.

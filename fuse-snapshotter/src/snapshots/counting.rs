@@ -70,7 +70,7 @@ impl Trees {
             let mountpoint = layout.fs(id);
             for layer in &planted.layers {
                 // What is fetched again counts again.
-                let (size, fetched) = (layer.size(), layer.stats().fetched_bytes);
+                let (size, fetched) = (layer.size(), layer.fetched_size());
                 scrape.layer_bytes(layer.digest(), &mountpoint.to_string_lossy(), size, fetched.min(size));
             }
         }

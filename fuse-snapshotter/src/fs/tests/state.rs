@@ -45,7 +45,7 @@ async fn they_say_how_far_a_layer_has_got() {
     assert_eq!(forest.read(small, 0, 100).await.unwrap().len(), 100);
     let state: Value = serde_json::from_str(&read(&forest, &file(&lower)).await).unwrap();
     let fetched = state["fetchedSize"].as_u64().unwrap();
-    assert_eq!(fetched, lower.lazy.stats().fetched_bytes);
+    assert_eq!(fetched, lower.lazy.fetched_size());
     assert!(fetched > 0 && fetched < size, "{fetched} of {size}");
     assert!((percent(&state) - fetched as f64 * 100.0 / size as f64).abs() < 1e-9);
     // The other layer has got nowhere.
