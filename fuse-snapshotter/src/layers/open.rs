@@ -14,6 +14,7 @@ use super::ztocs::ZtocFiles;
 use super::{LayerKey, Origin, lazy};
 use crate::cache::lock;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
+use crate::snapshots::PLACEHOLDER;
 use crate::snapshots::store::SnapshotStore;
 use crate::status::Background;
 
@@ -271,6 +272,8 @@ impl OpenLayers {
                         removed.push(key);
                     }
                 }
+                // Without it, numbers would begin anew while the kernel still remembers what the old ones stood for.
+                None if name == PLACEHOLDER => {}
                 None => self.store.forget_number(NUMBERS, &name).map_err(std::io::Error::other)?,
             }
         }

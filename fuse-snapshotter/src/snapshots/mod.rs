@@ -36,6 +36,7 @@ pub use record::{Mode, Record};
 pub use trees::Trees;
 
 use crate::cache::CacheRoot;
+pub(crate) use restart::PLACEHOLDER;
 use crate::fetch::LayerSource;
 use crate::fuse::FuseOptions;
 use crate::images::{ContentOfNamespace, ImageOptions, Images, ScratchRoot};

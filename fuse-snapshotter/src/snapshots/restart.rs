@@ -16,7 +16,7 @@ const PARALLEL: usize = 4;
 /// Spaces of numbers that are part of inode numbers.
 const SPACES: [&str; 2] = ["layers", "trees"];
 /// A name that keeps a space of numbers from becoming empty.
-const PLACEHOLDER: &str = "-";
+pub(crate) const PLACEHOLDER: &str = "-";
 
 /// Detaches whatever is mounted below the snapshotter's directories: the process that served it is gone. Returns how many.
 pub(super) fn detach_all(layout: &Layout) -> usize {
