@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustix::mount::mount_bind;
@@ -11,7 +12,7 @@ use tokio::sync::OnceCell;
 use super::error::{SnapshotError, io_error};
 use super::layout::Layout;
 use super::stack::Run;
-use super::store::SnapshotStore;
+use super::store::{SnapshotStore, StoreError};
 use crate::cache::lock;
 use crate::fs::{Forest, LayerSlot, TreeSlot};
 use crate::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
@@ -32,6 +33,10 @@ pub struct Trees {
     runtime: Handle,
     /// Made when the first tree needs it: without lazy layers there is no need of FUSE.
     mount: Mutex<Option<Mounted>>,
+    /// Nothing may be mounted any more.
+    closed: AtomicBool,
+    /// Held while a tree is bound to its snapshot.
+    binding: Mutex<()>,
     /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
     planted: Mutex<HashMap<u64, Arc<OnceCell<Arc<Planted>>>>>,
 }
@@ -70,6 +75,8 @@ impl Trees {
             namespace,
             runtime,
             mount: Mutex::default(),
+            closed: AtomicBool::new(false),
+            binding: Mutex::default(),
             planted: Mutex::default(),
         }
     }
@@ -79,6 +86,9 @@ impl Trees {
         let mut mount = lock(&self.mount);
         if let Some(mounted) = &*mount {
             return Ok(Arc::clone(&mounted.forest));
+        }
+        if self.closed.load(Ordering::Acquire) {
+            return Err(SnapshotError::Unavailable("the daemon is ending".to_owned()));
         }
         let path = self.layout.trees();
         std::fs::create_dir_all(&path).map_err(io_error("create", &path))?;
@@ -119,7 +129,7 @@ impl Trees {
     /// Number of trees that are mounted.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.planted).len()
+        lock(&self.planted).values().filter(|cell| cell.initialized()).count()
     }
 
     /// Whether no tree is mounted.
@@ -140,14 +150,52 @@ impl Trees {
             tokio::task::spawn_blocking(move || trees.plant(&run, &lower)).await?
         };
         let planted = cell.get_or_try_init(|| planting).await.map(Arc::clone);
-        if planted.is_err() {
-            // Nobody is to remember a failure.
+        {
+            // Nobody is to remember a failure. But others may be at it now: a tree that they plant must be known.
             let mut all = lock(&self.planted);
-            if all.get(&run.top).is_some_and(|known| !known.initialized()) {
+            drop(cell);
+            let unused = |known: &Arc<OnceCell<_>>| !known.initialized() && Arc::strong_count(known) == 1;
+            if all.get(&run.top).is_some_and(unused) {
                 all.remove(&run.top);
             }
         }
-        planted
+        let planted = planted?;
+        if !is_mounted(&self.layout.fs(run.top)) {
+            // By somebody else's hand. An empty directory in its place would be a container without its files.
+            tracing::warn!(snapshot = run.top, "a tree was unmounted; mounting it again");
+            let (trees, run) = (Arc::clone(self), run.clone());
+            tokio::task::spawn_blocking(move || {
+                {
+                    let _binding = lock(&trees.binding);
+                    // Somebody else may have been faster, and use it already.
+                    if !is_mounted(&trees.layout.fs(run.top)) {
+                        trees.bind(&run.top.to_string(), run.top)?;
+                    }
+                }
+                trees.check_wanted(&run)
+            })
+            .await??;
+        }
+        Ok(planted)
+    }
+
+    /// Fails if the snapshot of a tree was removed before the tree was mounted, and takes the tree down: the clean-up
+    /// may have been here already.
+    fn check_wanted(&self, run: &Run) -> Result<(), SnapshotError> {
+        let is_there = match self.store.get_any(&run.name) {
+            Ok(snapshot) => snapshot.id == run.top,
+            Err(StoreError::NotFound(_)) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if is_there {
+            return Ok(());
+        }
+        self.remove(run.top);
+        // Only as far as they are empty.
+        let target = self.layout.fs(run.top);
+        let _ = std::fs::remove_dir(&target);
+        let _ = target.parent().map(std::fs::remove_dir);
+        Err(StoreError::NotFound(format!("snapshot {} does not exist", run.name)).into())
     }
 
     fn plant(&self, run: &Run, lower: &[PathBuf]) -> Result<Arc<Planted>, SnapshotError> {
@@ -179,10 +227,15 @@ impl Trees {
         let name = run.top.to_string();
         let inodes = tree.len();
         forest.plant(slot, &name, tree, layers, None).map_err(|error| unavailable(&error))?;
-        if let Err(error) = self.bind(&name, run.top) {
+        let bound = {
+            let _binding = lock(&self.binding);
+            self.bind(&name, run.top)
+        };
+        if let Err(error) = bound {
             forest.fell(slot);
             return Err(error);
         }
+        self.check_wanted(run)?;
         for (layer, _) in &opened {
             self.layers.start_background(layer, &self.runtime);
         }
@@ -196,6 +249,7 @@ impl Trees {
         Ok(Arc::new(planted))
     }
 
+    /// With `binding` held.
     fn bind(&self, name: &str, id: u64) -> Result<(), SnapshotError> {
         let target = self.layout.fs(id);
         self.layout.make(id, false).map_err(io_error("create", &target))?;
@@ -212,20 +266,27 @@ impl Trees {
         if is_mounted(&target) {
             detach(&target);
         }
-        if lock(&self.planted).remove(&id).is_none() {
-            return;
-        }
+        lock(&self.planted).remove(&id);
+        // Whether or not it was planted: it has a number if an earlier process did it, and if somebody is about to.
         let name = id.to_string();
-        if let (Some(forest), Ok(slot)) = (self.mounted(), self.store.number(NUMBERS, &name)) {
-            forest.fell(TreeSlot(slot));
-        }
-        if let Err(error) = self.store.forget_number(NUMBERS, &name) {
+        let forgotten = self.store.numbers(NUMBERS).and_then(|numbers| {
+            let Some((_, slot)) = numbers.into_iter().find(|(known, _)| *known == name) else {
+                return Ok(());
+            };
+            if let Some(forest) = self.mounted() {
+                forest.fell(TreeSlot(slot));
+            }
+            self.store.forget_number(NUMBERS, &name)
+        });
+        if let Err(error) = forgotten {
             tracing::warn!(snapshot = id, %error, "cannot forget the number of a tree");
         }
     }
 
     /// Takes everything down: trees are gone for whoever still looks at them.
     pub(super) fn unmount_all(&self) {
+        // What is being mounted now must not bring the file system back.
+        self.closed.store(true, Ordering::Release);
         let ids: Vec<_> = lock(&self.planted).drain().map(|(id, _)| id).collect();
         for id in ids {
             detach_if_mounted(&self.layout.fs(id));
