@@ -40,10 +40,15 @@ impl Snapshotter {
                 continue;
             }
             match name {
-                Name::Snapshot(id) => self.trees.remove(id),
-                Name::Mapped { .. } => detach_if_mounted(&path.join("fs")),
+                Name::Snapshot(id) => {
+                    self.trees.remove(id);
+                    remove(&path);
+                }
+                Name::Mapped { .. } => {
+                    detach_if_mounted(&path.join("fs"));
+                    remove_mount_point(&path);
+                }
             }
-            remove(&path);
         }
         let removed = self.layers.collect(|| used_layers(&self.store))?;
         if !removed.is_empty() {
@@ -83,6 +88,18 @@ fn remove(path: &Path) {
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(directory = %path.display(), %error, "cannot remove");
+    }
+}
+
+/// Removes a directory of [`Name::Mapped`], but nothing that is in it: should a layer be mounted there (again), that is
+/// writable, and other containers use it.
+fn remove_mount_point(path: &Path) {
+    for directory in [&path.join("fs"), path] {
+        if let Err(error) = std::fs::remove_dir(directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(directory = %directory.display(), %error, "cannot remove");
+        }
     }
 }
 
