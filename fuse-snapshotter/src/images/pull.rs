@@ -1,6 +1,7 @@
 //! One pull of one image.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use soci_index::source::RegistrySource;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::{Images, LayerRequest, Outcome};
+use super::{Images, LayerRequest, Outcome, Scratch};
 use crate::cache::lock;
 use crate::layers::{Origin, eager};
 use crate::tree::{Needs, Tree};
@@ -290,6 +291,15 @@ struct Maker {
     pull: std::sync::Weak<Pull>,
     known: Arc<Known>,
 }
+/// A scratch directory as a path.
+struct KeptScratch(Arc<Scratch>);
+
+impl AsRef<Path> for KeptScratch {
+    fn as_ref(&self) -> &Path {
+        self.0.path()
+    }
+}
+
 
 impl Maker {
     async fn make(self, position: usize) -> Outcome {
@@ -378,7 +388,8 @@ impl Maker {
         if self.images.options.user_xattr {
             options.whiteouts = Whiteouts::UserXattr;
         }
-        let target = scratch.path().to_owned();
+        // It stays as long as anybody writes into it, even if nobody waits for that any more.
+        let target = KeptScratch(Arc::clone(&scratch));
         let implied = eager::unpack(&*self.origin.source, layer, Some(&diff_id), target, options)
             .await
             .map_err(|error| error.to_string())?;
