@@ -42,6 +42,8 @@ pub(super) struct Pull {
     /// By position in the manifest.
     layers: Mutex<HashMap<usize, Job<Outcome>>>,
     tasks: Mutex<Vec<AbortHandle>>,
+    /// Chain IDs of the layers that were asked for.
+    asked: Mutex<HashSet<String>>,
     unpacks: Arc<Semaphore>,
     used: Mutex<Instant>,
     /// Requests that wait for an answer.
@@ -107,6 +109,7 @@ impl Pull {
             known,
             layers: Mutex::default(),
             tasks: Mutex::new(vec![task]),
+            asked: Mutex::default(),
             unpacks,
             used: Mutex::new(Instant::now()),
             waiting: AtomicUsize::new(0),
@@ -135,31 +138,36 @@ impl Pull {
         self.spent.load(Ordering::Acquire) && !self.is_waited_for()
     }
 
-    /// Whether this is the topmost layer of the image.
-    pub(super) fn is_last(&self, layer: &Digest) -> bool {
-        match self.known.peek() {
-            Some(Ok(known)) => known.manifest.layers.last().is_some_and(|last| last.digest == *layer),
-            _ => false,
-        }
+    /// Whether a layer was asked for before.
+    pub(super) fn was_asked_for(&self, chain_id: &str) -> bool {
+        lock(&self.asked).contains(chain_id)
     }
 
-    /// Makes a layer ready, and begins with those above it.
-    pub(super) async fn layer(self: &Arc<Self>, request: &LayerRequest) -> Outcome {
+    /// Makes a layer ready, and begins with those above it. Also tells whether it is the image's topmost one.
+    pub(super) async fn layer(self: &Arc<Self>, request: &LayerRequest) -> (Outcome, bool) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(self);
+        lock(&self.asked).insert(request.chain_id.clone());
         let known = match self.known.clone().await {
             Ok(known) => known,
-            Err(reason) => return Outcome::Defer { reason, indexed: false },
+            Err(reason) => return (Outcome::Defer { reason, indexed: false }, false),
         };
+        let last = known.manifest.layers.len().checked_sub(1);
         if known.index.is_none() && !self.images.options.unpack_without_index {
-            return Outcome::Defer { reason: known.reason.clone(), indexed: false };
+            let is_last = last.is_some_and(|last| known.manifest.layers[last].digest == request.layer);
+            return (Outcome::Defer { reason: known.reason.clone(), indexed: false }, is_last);
         }
         let Some(position) = self.position(&known, request).await else {
             let reason = format!("the image has no layer {}", request.layer);
-            return Outcome::Defer { reason, indexed: true };
+            return (Outcome::Defer { reason, indexed: true }, false);
         };
+        // By its position: an image may have the same layer twice.
+        (self.layer_at(&known, position).await, Some(position) == last)
+    }
+
+    async fn layer_at(self: &Arc<Self>, known: &Arc<Known>, position: usize) -> Outcome {
         for later in position..known.manifest.layers.len() {
-            self.begin(&known, later);
+            self.begin(known, later);
         }
         let Some(job) = lock(&self.layers).get(&position).cloned() else {
             return Outcome::Defer { reason: "the pull was given up".into(), indexed: true };
@@ -283,14 +291,6 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
     Ok(Known { manifest, index, reason, config: OnceCell::new() })
 }
 
-/// Makes one layer ready.
-struct Maker {
-    images: Arc<Images>,
-    origin: Origin,
-    unpacks: Arc<Semaphore>,
-    pull: std::sync::Weak<Pull>,
-    known: Arc<Known>,
-}
 /// A scratch directory as a path.
 struct KeptScratch(Arc<Scratch>);
 
@@ -300,6 +300,14 @@ impl AsRef<Path> for KeptScratch {
     }
 }
 
+/// Makes one layer ready.
+struct Maker {
+    images: Arc<Images>,
+    origin: Origin,
+    unpacks: Arc<Semaphore>,
+    pull: std::sync::Weak<Pull>,
+    known: Arc<Known>,
+}
 
 impl Maker {
     async fn make(self, position: usize) -> Outcome {
@@ -335,24 +343,26 @@ impl Maker {
         if let Some(obstacle) = (options.obstacle)() {
             return Err(obstacle);
         }
-        let preparing = async {
+        let (open, ztoc) = {
             let _slot = self.images.lazy_slots.acquire().await;
-            let prepared = self.images.layers.prepare(&self.origin, layer, ztoc.descriptor).await?;
-            self.check(&prepared.1, position).await?;
-            Ok::<_, String>(prepared)
+            // Not counting the time that other layers take.
+            let preparing = self.images.layers.prepare(&self.origin, layer, ztoc.descriptor);
+            let prepared = tokio::time::timeout(options.mount_timeout, preparing).await;
+            prepared.unwrap_or_else(|_| Err("timeout waiting for layer to resolve".into()))?
         };
-        let prepared = tokio::time::timeout(options.mount_timeout, preparing).await;
-        let (open, ztoc) = prepared.unwrap_or_else(|_| Err("timeout waiting for layer to resolve".into()))?;
-        Ok(Outcome::Lazy { layer: open, ztoc, index: index.digest.clone(), size: layer.size })
+        // Without a slot: it may wait for layers below, which need one.
+        let links_below = self.check(&ztoc, position).await?;
+        Ok(Outcome::Lazy { layer: open, ztoc, index: index.digest.clone(), size: layer.size, links_below })
     }
 
-    /// Whether the layer makes sense over the layers below it. After it was committed there would be no way back.
-    async fn check(&self, ztoc: &Arc<ztoc::Ztoc>, position: usize) -> Result<(), String> {
+    /// Whether the layer makes sense over the layers below it, and has links to them. After it was committed there would be
+    /// no way back.
+    async fn check(&self, ztoc: &Arc<ztoc::Ztoc>, position: usize) -> Result<bool, String> {
         let own = Arc::clone(ztoc);
         let needs = tokio::task::spawn_blocking(move || Tree::check(&own));
         let needs = needs.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         if needs == Needs::Nothing {
-            return Ok(());
+            return Ok(false);
         }
         // The layers below, as far as they are read lazily and part of this pull.
         let mut run = vec![Arc::clone(ztoc)];
@@ -370,7 +380,7 @@ impl Maker {
         let merging = tokio::task::spawn_blocking(move || {
             let ztocs: Vec<_> = run.iter().map(|ztoc| &**ztoc).collect();
             let below = crate::tree::Below::Layers(crate::tree::OverlayNamespace::Trusted);
-            Tree::merge(&ztocs, below).map(|_| ())
+            Tree::merge(&ztocs, below).map(|_| true)
         });
         merging.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }

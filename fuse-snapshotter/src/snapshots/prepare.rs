@@ -54,7 +54,7 @@ impl Snapshotter {
         let milliseconds = started.elapsed().as_millis() as u64;
         let layer = NewLayer { key, parent, target: &target, request: &request, given };
         match outcome {
-            Outcome::Lazy { layer: open, ztoc, index, size } => {
+            Outcome::Lazy { layer: open, ztoc, index, size, .. } => {
                 let mode = Mode::Lazy { ztoc: open.key().ztoc.clone(), index };
                 let committed = self.commit_layer(&layer, size, mode, true, None).await;
                 // Only now may the layer be let go of: the store knows that it is used.
