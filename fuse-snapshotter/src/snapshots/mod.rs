@@ -23,6 +23,7 @@ mod stack;
 mod trees;
 
 use std::path::PathBuf;
+mod turns;
 use std::sync::Arc;
 
 use registry::Client;
@@ -97,6 +98,8 @@ pub struct Snapshotter {
     removed: Notify,
     /// One clean-up at a time.
     cleaning: tokio::sync::Mutex<()>,
+    /// Each layer is made by one request at a time; those for the same layer then find it there.
+    turns: turns::Turns,
 }
 
 impl std::fmt::Debug for Snapshotter {
@@ -181,6 +184,7 @@ impl Snapshotter {
             removed: Notify::new(),
             cleaning: tokio::sync::Mutex::default(),
         });
+            turns: turns::Turns::default(),
         tracing::debug!(dead, "detached mounts of an earlier process");
         Ok(snapshotter)
     }
