@@ -21,9 +21,9 @@ mod record;
 mod restart;
 mod stack;
 mod trees;
+mod turns;
 
 use std::path::PathBuf;
-mod turns;
 use std::sync::Arc;
 
 use registry::Client;
@@ -34,10 +34,10 @@ pub use error::SnapshotError;
 pub use layout::Layout;
 pub use mounts::Mount;
 pub use record::{Mode, Record};
+pub(crate) use restart::PLACEHOLDER;
 pub use trees::Trees;
 
 use crate::cache::CacheRoot;
-pub(crate) use restart::PLACEHOLDER;
 use crate::fetch::LayerSource;
 use crate::fuse::FuseOptions;
 use crate::images::{ContentOfNamespace, ImageOptions, Images, ScratchRoot};
@@ -96,10 +96,10 @@ pub struct Snapshotter {
     mapped: idmap::Mapped,
     /// Something was removed.
     removed: Notify,
-    /// One clean-up at a time.
-    cleaning: tokio::sync::Mutex<()>,
     /// Each layer is made by one request at a time; those for the same layer then find it there.
     turns: turns::Turns,
+    /// One clean-up at a time.
+    cleaning: tokio::sync::Mutex<()>,
 }
 
 impl std::fmt::Debug for Snapshotter {
@@ -182,9 +182,9 @@ impl Snapshotter {
             user_namespaces: idmap::UserNamespaces::new(options.user_namespace_program),
             mapped: idmap::Mapped::default(),
             removed: Notify::new(),
+            turns: turns::Turns::default(),
             cleaning: tokio::sync::Mutex::default(),
         });
-            turns: turns::Turns::default(),
         tracing::debug!(dead, "detached mounts of an earlier process");
         Ok(snapshotter)
     }
@@ -399,7 +399,11 @@ impl Snapshotter {
     /// Gives a new upper directory the owner and mode of the root directory below it, which it hides.
     async fn inherit_root(self: &Arc<Self>, snapshot: &store::Snapshot) -> Result<(), SnapshotError> {
         if snapshot.parents.is_empty() {
-            return Ok(());
+            // The container's root is to own it.
+            let (uid, gid) = idmap::mapped_owner(&snapshot.labels, 0, 0)?;
+            let path = self.layout.fs(snapshot.id);
+            return std::os::unix::fs::chown(&path, Some(uid), Some(gid))
+                .map_err(error::io_error("chown", &path));
         }
         let lower = self.lower(&snapshot.parents).await?;
         let (Some((uid, gid)), Some(mode)) = (lower.owner()?, lower.mode()?) else { return Ok(()) };
