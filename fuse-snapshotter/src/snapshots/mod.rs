@@ -20,6 +20,8 @@ mod prepare;
 mod record;
 mod restart;
 mod stack;
+#[cfg(test)]
+mod tests;
 mod trees;
 mod turns;
 
