@@ -6,7 +6,8 @@
 //! what it is for ([`Outcome`]).
 //!
 //! Nothing that went wrong is remembered for longer than the pull it belongs to: a pull begins with a request for the
-//! lowest layer, or after a pause.
+//! lowest layer, or for one that was asked for before, or after a pause. (containerd does not ask for the layers that it
+//! has, such as those of a base image: the first request of a repeated pull is for the layer that failed.)
 
 mod pull;
 mod request;
@@ -90,6 +91,8 @@ pub enum Outcome {
         index: Digest,
         /// Size of the compressed layer in bytes.
         size: u64,
+        /// Whether it has hard links to files of layers below, so that it depends on these whether it can be mounted.
+        links_below: bool,
     },
     /// It is unpacked on this disk.
     Unpacked {
@@ -140,8 +143,8 @@ impl Images {
     /// Makes the layer ready that a request is for. `lowest`: it has no layers below it.
     pub async fn layer(self: &Arc<Self>, request: &LayerRequest, lowest: bool) -> Outcome {
         let pull = self.pull(request, lowest);
-        let outcome = pull.layer(request).await;
-        if pull.is_last(&request.layer) {
+        let (outcome, is_last) = pull.layer(request).await;
+        if is_last {
             // The pull is over: nothing of it is remembered, and nothing that failed stands in the way of the next.
             self.forget(&request.key(), &pull);
         }
@@ -160,7 +163,7 @@ impl Images {
         pulls.retain(|_, pull| !pull.is_idle_for(IDLE));
         let key = request.key();
         if let Some(pull) = pulls.get(&key)
-            && !(lowest && pull.is_spent())
+            && !((lowest || pull.was_asked_for(&request.chain_id)) && pull.is_spent())
         {
             pull.touch();
             return Arc::clone(pull);

@@ -1,6 +1,7 @@
 //! One pull of one image.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use soci_index::source::RegistrySource;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::{Images, LayerRequest, Outcome};
+use super::{Images, LayerRequest, Outcome, Scratch};
 use crate::cache::lock;
 use crate::layers::{Origin, eager};
 use crate::metrics::{Count, DaemonCount, LayerMetrics, Operation};
@@ -45,6 +46,8 @@ pub(super) struct Pull {
     /// By position in the manifest.
     layers: Mutex<HashMap<usize, Job<Outcome>>>,
     tasks: Mutex<Vec<AbortHandle>>,
+    /// Chain IDs of the layers that were asked for.
+    asked: Mutex<HashSet<String>>,
     unpacks: Arc<Semaphore>,
     used: Mutex<Instant>,
     /// Requests that wait for an answer.
@@ -115,6 +118,7 @@ impl Pull {
             known,
             layers: Mutex::default(),
             tasks: Mutex::new(vec![task]),
+            asked: Mutex::default(),
             unpacks,
             used: Mutex::new(Instant::now()),
             waiting: AtomicUsize::new(0),
@@ -143,33 +147,38 @@ impl Pull {
         self.spent.load(Ordering::Acquire) && !self.is_waited_for()
     }
 
-    /// Whether this is the topmost layer of the image.
-    pub(super) fn is_last(&self, layer: &Digest) -> bool {
-        match self.known.peek() {
-            Some(Ok(known)) => known.manifest.layers.last().is_some_and(|last| last.digest == *layer),
-            _ => false,
-        }
+    /// Whether a layer was asked for before.
+    pub(super) fn was_asked_for(&self, chain_id: &str) -> bool {
+        lock(&self.asked).contains(chain_id)
     }
 
-    /// Makes a layer ready, and begins with those above it.
-    pub(super) async fn layer(self: &Arc<Self>, request: &LayerRequest) -> Outcome {
+    /// Makes a layer ready, and begins with those above it. Also tells whether it is the image's topmost one.
+    pub(super) async fn layer(self: &Arc<Self>, request: &LayerRequest) -> (Outcome, bool) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(self);
+        lock(&self.asked).insert(request.chain_id.clone());
         let found = tokio::time::timeout(self.images.options.mount_timeout, self.known.clone()).await;
         let known = match found.unwrap_or_else(|_| Err("timeout looking for the SOCI index".into())) {
             Ok(known) => known,
-            Err(reason) => return Outcome::Defer { reason, indexed: false },
+            Err(reason) => return (Outcome::Defer { reason, indexed: false }, false),
         };
+        let last = known.manifest.layers.len().checked_sub(1);
         if known.index.is_none() && !self.images.options.unpack_without_index {
-            return Outcome::Defer { reason: known.reason.clone(), indexed: false };
+            let is_last = last.is_some_and(|last| known.manifest.layers[last].digest == request.layer);
+            return (Outcome::Defer { reason: known.reason.clone(), indexed: false }, is_last);
         }
         let Some(position) = self.position(&known, request).await else {
             let reason = format!("the image has no layer {}", request.layer);
-            return Outcome::Defer { reason, indexed: true };
+            return (Outcome::Defer { reason, indexed: true }, false);
         };
+        // By its position: an image may have the same layer twice.
+        (self.layer_at(&known, position).await, Some(position) == last)
+    }
+
+    async fn layer_at(self: &Arc<Self>, known: &Arc<Known>, position: usize) -> Outcome {
         let prepared = lock(&self.layers).contains_key(&position);
         for later in position..known.manifest.layers.len() {
-            self.begin(&known, later);
+            self.begin(known, later);
         }
         let Some(job) = lock(&self.layers).get(&position).cloned() else {
             return Outcome::Defer { reason: "the pull was given up".into(), indexed: true };
@@ -320,6 +329,15 @@ impl NotLazy {
     }
 }
 
+/// A scratch directory as a path.
+struct KeptScratch(Arc<Scratch>);
+
+impl AsRef<Path> for KeptScratch {
+    fn as_ref(&self) -> &Path {
+        self.0.path()
+    }
+}
+
 /// Makes one layer ready.
 struct Maker {
     images: Arc<Images>,
@@ -374,25 +392,28 @@ impl Maker {
         if let Some(obstacle) = (options.obstacle)() {
             return Err(NotLazy::new(NotLazy::FAILED, obstacle));
         }
-        let preparing = async {
+        let (open, ztoc) = {
             let _slot = self.images.lazy_slots.acquire().await;
-            let prepared = self.images.layers.prepare(&self.origin, layer, ztoc.descriptor).await?;
-            self.check(&prepared.1, position).await?;
-            Ok::<_, String>(prepared)
+            // Not counting the time that other layers take.
+            let preparing = self.images.layers.prepare(&self.origin, layer, ztoc.descriptor);
+            let prepared = tokio::time::timeout(options.mount_timeout, preparing).await;
+            let prepared = prepared.unwrap_or_else(|_| Err("timeout waiting for layer to resolve".into()));
+            prepared.map_err(|reason| NotLazy::new(NotLazy::FAILED, reason))?
         };
-        let prepared = tokio::time::timeout(options.mount_timeout, preparing).await;
-        let prepared = prepared.unwrap_or_else(|_| Err("timeout waiting for layer to resolve".into()));
-        let (open, ztoc) = prepared.map_err(|reason| NotLazy::new(NotLazy::FAILED, reason))?;
-        Ok(Outcome::Lazy { layer: open, ztoc, index: index.digest.clone(), size: layer.size })
+        // Without a slot: it may wait for layers below, which need one.
+        let links_below =
+            self.check(&ztoc, position).await.map_err(|reason| NotLazy::new(NotLazy::FAILED, reason))?;
+        Ok(Outcome::Lazy { layer: open, ztoc, index: index.digest.clone(), size: layer.size, links_below })
     }
 
-    /// Whether the layer makes sense over the layers below it. After it was committed there would be no way back.
-    async fn check(&self, ztoc: &Arc<ztoc::Ztoc>, position: usize) -> Result<(), String> {
+    /// Whether the layer makes sense over the layers below it, and has links to them. After it was committed there would be
+    /// no way back.
+    async fn check(&self, ztoc: &Arc<ztoc::Ztoc>, position: usize) -> Result<bool, String> {
         let own = Arc::clone(ztoc);
         let needs = tokio::task::spawn_blocking(move || Tree::check(&own));
         let needs = needs.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         if needs == Needs::Nothing {
-            return Ok(());
+            return Ok(false);
         }
         // The layers below, as far as they are read lazily and part of this pull.
         let mut run = vec![Arc::clone(ztoc)];
@@ -410,7 +431,7 @@ impl Maker {
         let merging = tokio::task::spawn_blocking(move || {
             let ztocs: Vec<_> = run.iter().map(|ztoc| &**ztoc).collect();
             let below = crate::tree::Below::Layers(crate::tree::OverlayNamespace::Trusted);
-            Tree::merge(&ztocs, below).map(|_| ())
+            Tree::merge(&ztocs, below).map(|_| true)
         });
         merging.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
@@ -430,7 +451,8 @@ impl Maker {
         if self.images.options.user_xattr {
             options.whiteouts = Whiteouts::UserXattr;
         }
-        let target = scratch.path().to_owned();
+        // It stays as long as anybody writes into it, even if nobody waits for that any more.
+        let target = KeptScratch(Arc::clone(&scratch));
         let implied = eager::unpack(&*self.origin.source, layer, Some(&diff_id), target, options)
             .await
             .map_err(|error| error.to_string())?;

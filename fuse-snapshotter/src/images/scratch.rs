@@ -64,11 +64,22 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if !self.taken.load(Ordering::Acquire)
-            && let Err(error) = std::fs::remove_dir_all(&self.path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(directory = %self.path.display(), %error, "cannot remove");
+        if self.taken.load(Ordering::Acquire) {
+            return;
         }
+        let path = std::mem::take(&mut self.path);
+        // It may hold gigabytes, and whoever lets go of it may be in a hurry, or hold a lock.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || remove(&path))),
+            Err(_) => remove(&path),
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(directory = %path.display(), %error, "cannot remove");
     }
 }

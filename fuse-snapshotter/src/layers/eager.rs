@@ -12,6 +12,7 @@ use registry::{Descriptor, FileBlob};
 use soci_index::source::{Check, ImageSource};
 use tokio::io::AsyncWriteExt;
 use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio_util::sync::CancellationToken;
 use ztoc::{BuildOptions, Builder, Built, Compression, Ztoc};
 
 use super::lazy::Prepared;
@@ -30,19 +31,24 @@ pub(crate) enum UnpackFailure {
 }
 
 /// Unpacks a layer into `target` in the form that overlayfs stacks, and checks its `diff_id`. Returns the directories
-/// that the layer does not mention itself.
+/// that the layer does not mention itself. If the caller goes away, unpacking ends soon.
 pub(crate) async fn unpack(
     source: &dyn ImageSource,
     layer: &Descriptor,
     diff_id: Option<&str>,
-    target: PathBuf,
+    target: impl AsRef<Path> + Send + 'static,
     options: unpack::Options,
 ) -> Result<Vec<PathBuf>, UnpackFailure> {
     let other = |error: &dyn std::fmt::Display| UnpackFailure::Other(error.to_string());
     let format = LayerFormat::from_media_type(&layer.media_type);
     let stream = source.open_blob(layer, Check::BySource).await.map_err(|error| other(&error))?;
-    let reader = SyncIoBridge::new(StreamReader::new(stream.map_err(std::io::Error::other)));
-    let unpacking = tokio::task::spawn_blocking(move || unpack::unpack(reader, format, &target, &options));
+    // A thread cannot be stopped, but what it reads can end.
+    let stop = CancellationToken::new();
+    let stream = Box::pin(stream.map_err(std::io::Error::other).take_until(stop.clone().cancelled_owned()));
+    let _stop = stop.drop_guard();
+    let reader = SyncIoBridge::new(StreamReader::new(stream));
+    let unpacking =
+        tokio::task::spawn_blocking(move || unpack::unpack(reader, format, target.as_ref(), &options));
     let unpacked = unpacking.await.map_err(|error| other(&error))?.map_err(|error| match error {
         UnpackError::HardLink { .. } => UnpackFailure::LinkBelow(error),
         error => other(&error),

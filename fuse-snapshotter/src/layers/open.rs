@@ -16,6 +16,7 @@ use super::{LayerKey, Origin, lazy};
 use crate::cache::lock;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::metrics::{Operation, Scrape};
+use crate::snapshots::PLACEHOLDER;
 use crate::snapshots::store::SnapshotStore;
 use crate::status::Background;
 
@@ -285,8 +286,9 @@ impl OpenLayers {
                         removed.push(key);
                     }
                 }
-                // What keeps the numbers from beginning anew; see `snapshots::restart`.
-                None => {}
+                // Without it, numbers would begin anew while the kernel still remembers what the old ones stood for.
+                None if name == PLACEHOLDER => {}
+                None => self.store.forget_number(NUMBERS, &name).map_err(std::io::Error::other)?,
             }
         }
         for key in &removed {

@@ -40,15 +40,19 @@ impl Snapshotter {
                 continue;
             }
             match name {
-                Name::Snapshot(id) => self.trees.remove(id),
-                Name::Mapped { of, container } => self.unmap(of, container),
+                Name::Snapshot(id) => {
+                    self.trees.remove(id);
+                    if is_mounted(&path.join("fs")) {
+                        tracing::warn!(directory = %path.display(), "still mounted; trying again at the next clean-up");
+                        continue;
+                    }
+                    remove(&path);
+                }
+                Name::Mapped { of, container } => {
+                    self.unmap(of, container);
+                    remove_mapped(&path);
+                }
             }
-            // What is mounted there may be somebody else's, and writable.
-            if is_mounted(&path.join("fs")) {
-                tracing::warn!(directory = %path.display(), "still mounted; trying again at the next clean-up");
-                continue;
-            }
-            remove(&path);
         }
         let removed = self.layers.collect(|| used_layers(&self.store))?;
         self.forget_metrics()?;
@@ -90,6 +94,18 @@ fn remove(path: &Path) {
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(directory = %path.display(), %error, "cannot remove");
+    }
+}
+
+/// Removes a directory of [`Name::Mapped`], with the copies in it, but nothing that is mounted there: a layer that is (again)
+/// is writable, and other containers use it.
+fn remove_mapped(path: &Path) {
+    let mount_point = path.join("fs");
+    match std::fs::remove_dir(&mount_point) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(directory = %mount_point.display(), %error, "cannot remove; trying again at the next clean-up");
+        }
+        _ => remove(path),
     }
 }
 

@@ -69,8 +69,9 @@ impl Layout {
     /// # Errors
     /// If a directory cannot be made.
     pub fn create(root: &Path) -> io::Result<Self> {
-        let layout = Self { root: root.to_owned() };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(root)?;
+        // As the kernel's table of mounts has it: what an earlier process left mounted is looked for there.
+        let layout = Self { root: root.canonicalize()? };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(layout.snapshotter())?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(layout.snapshots())?;
         Ok(layout)

@@ -23,7 +23,10 @@ mod record;
 mod restart;
 mod root;
 mod stack;
+#[cfg(test)]
+mod tests;
 mod trees;
+mod turns;
 
 use std::sync::Arc;
 
@@ -36,6 +39,7 @@ pub use layout::Layout;
 pub use mounts::Mount;
 pub use options::Options;
 pub use record::{Mode, Record};
+pub(crate) use restart::PLACEHOLDER;
 pub use trees::Trees;
 
 use crate::cache::CacheRoot;
@@ -59,6 +63,8 @@ pub struct Snapshotter {
     id_mapper: idmap::IdMapper,
     /// Something was removed.
     removed: Notify,
+    /// Each layer is made by one request at a time; those for the same layer then find it there.
+    turns: turns::Turns,
     /// One clean-up at a time.
     cleaning: tokio::sync::Mutex<()>,
 }
@@ -154,6 +160,7 @@ impl Snapshotter {
             overlay_options: overlay_options(user_xattr),
             id_mapper: idmap::IdMapper::new(options.id_mapping, options.user_namespace_program),
             removed: Notify::new(),
+            turns: turns::Turns::default(),
             cleaning: tokio::sync::Mutex::default(),
         });
         snapshotter.register_metrics(clients);
@@ -371,7 +378,11 @@ impl Snapshotter {
     /// Gives a new upper directory the owner and mode of the root directory below it, which it hides.
     async fn inherit_root(self: &Arc<Self>, snapshot: &store::Snapshot) -> Result<(), SnapshotError> {
         if snapshot.parents.is_empty() {
-            return Ok(());
+            // The container's root is to own it.
+            let (uid, gid) = idmap::mapped_owner(&snapshot.labels, 0, 0)?;
+            let path = self.layout.fs(snapshot.id);
+            return std::os::unix::fs::chown(&path, Some(uid), Some(gid))
+                .map_err(error::io_error("chown", &path));
         }
         let lower = self.lower(&snapshot.parents).await?;
         let (Some((uid, gid)), Some(mode)) = (lower.owner()?, lower.mode()?) else { return Ok(()) };

@@ -15,11 +15,13 @@ use ztoc::Ztoc;
 
 use super::error::{SnapshotError, io_error};
 use super::record::{Mode, Record};
+use super::stack::{Part, parts};
 use super::store::{Commit, Kind, Labels, NewSnapshot, StoreError, Usage};
 use super::{Mount, Snapshotter, labels, layout};
 use crate::images::{LayerRequest, Outcome, Scratch};
 use crate::layers::inherit::inherit;
 use crate::metrics::Operation;
+use crate::tree::{Below, OverlayNamespace, Tree};
 
 impl Snapshotter {
     /// Makes an active snapshot: of a container, or to unpack a layer into.
@@ -37,6 +39,8 @@ impl Snapshotter {
             return self.create(Kind::Active, key, parent, given, None).await;
         };
         let namespace = namespace.ok_or(SnapshotError::NoNamespace)?;
+        // Two clients that pull the same image would make each layer twice, and only one of them would get what was unpacked.
+        let _turn = self.turns.take(&target).await;
         if self.is_there(&target, parent).await? {
             return Err(SnapshotError::Ready(target));
         }
@@ -51,11 +55,16 @@ impl Snapshotter {
             }
         };
         let started = std::time::Instant::now();
-        let outcome = self.images.layer(&request, parent.is_empty()).await;
+        let mut outcome = self.images.layer(&request, parent.is_empty()).await;
+        if let Outcome::Lazy { ztoc, links_below: true, .. } = &outcome
+            && let Err(reason) = self.fits(parent, Arc::clone(ztoc)).await
+        {
+            outcome = Outcome::Defer { reason, indexed: true };
+        }
         let milliseconds = started.elapsed().as_millis() as u64;
         let layer = NewLayer { key, parent, target: &target, request: &request, given };
         match outcome {
-            Outcome::Lazy { layer: open, ztoc, index, size } => {
+            Outcome::Lazy { layer: open, ztoc, index, size, .. } => {
                 let mode = Mode::Lazy { ztoc: open.key().ztoc.clone(), index };
                 let committed = self.commit_layer(&layer, size, mode, true, None).await;
                 open.lazy().metrics().observe(Operation::Mount, started.elapsed());
@@ -110,6 +119,32 @@ impl Snapshotter {
             Err(SnapshotError::Store(StoreError::NotFound(_))) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a layer with links to layers below makes sense over the snapshots that there are. These may be served in
+    /// another way than the pull would do it now, and once the layer is committed there is no way back.
+    async fn fits(self: &Arc<Self>, parent: &str, ztoc: Arc<Ztoc>) -> Result<(), String> {
+        let (snapshotter, parent) = (Arc::clone(self), parent.to_owned());
+        let merging = tokio::task::spawn_blocking(move || {
+            let text = |error: &dyn std::fmt::Display| error.to_string();
+            let chain = match parent.as_str() {
+                "" => Vec::new(),
+                parent => snapshotter.store.get_any(parent).map_err(|error| text(&error))?.as_chain(),
+            };
+            let mut run = Vec::new();
+            if let Some(Part::Run(below)) = parts(&chain).pop() {
+                for record in below.layers {
+                    let Some(key) = record.lazy() else { continue };
+                    let opened = snapshotter.layers.reopen(&key, record.size, &record.image);
+                    run.push(opened.map_err(|error| text(&error))?.1);
+                }
+            }
+            run.push(ztoc);
+            let ztocs: Vec<_> = run.iter().map(|ztoc| &**ztoc).collect();
+            let below = Below::Layers(OverlayNamespace::Trusted);
+            Tree::merge(&ztocs, below).map(|_| ()).map_err(|error| text(&error))
+        });
+        merging.await.map_err(|error| error.to_string())?
     }
 
     /// Commits a layer that is ready.

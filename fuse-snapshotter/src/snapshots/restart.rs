@@ -17,7 +17,7 @@ const PARALLEL: usize = 4;
 /// Spaces of numbers that are part of inode numbers.
 const SPACES: [&str; 3] = ["layers", "trees", idmap::NUMBERS];
 /// A name that keeps a space of numbers from becoming empty.
-pub(super) const PLACEHOLDER: &str = "-";
+pub(crate) const PLACEHOLDER: &str = "-";
 
 /// Detaches whatever is mounted below the snapshotter's directories: the process that served it is gone. Returns how many.
 pub(super) fn detach_all(layout: &Layout) -> usize {

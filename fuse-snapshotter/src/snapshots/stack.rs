@@ -21,6 +21,8 @@ pub(super) enum Part {
 pub(super) struct Run {
     /// The snapshot of the topmost one, which names the tree.
     pub(super) top: u64,
+    /// That snapshot's name.
+    pub(super) name: String,
     /// Bottom first.
     pub(super) layers: Vec<Record>,
 }
@@ -34,9 +36,12 @@ pub(super) fn parts(chain: &[Node]) -> Vec<Part> {
             Some(record) if record.lazy().is_some() => match parts.last_mut() {
                 Some(Part::Run(run)) => {
                     run.top = node.id;
+                    run.name.clone_from(&node.key);
                     run.layers.push(record);
                 }
-                _ => parts.push(Part::Run(Run { top: node.id, layers: vec![record] })),
+                _ => {
+                    parts.push(Part::Run(Run { top: node.id, name: node.key.clone(), layers: vec![record] }))
+                }
             },
             record => parts.push(Part::Directory { id: node.id, unpacked: record.is_some() }),
         }

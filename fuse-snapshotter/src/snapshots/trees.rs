@@ -15,7 +15,7 @@ use super::error::{SnapshotError, io_error};
 use super::idmap;
 use super::layout::Layout;
 use super::stack::Run;
-use super::store::SnapshotStore;
+use super::store::{SnapshotStore, StoreError};
 use crate::cache::lock;
 use crate::fetch::LazyLayer;
 use crate::fs::{Forest, LayerSlot, TreeSlot};
@@ -42,6 +42,8 @@ pub struct Trees {
     closed: AtomicBool,
     /// Why it could not be mounted, when that was last tried.
     failure: Mutex<Option<String>>,
+    /// Held while a tree is bound to its snapshot.
+    binding: Mutex<()>,
     /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
     planted: Mutex<HashMap<u64, Arc<OnceCell<Arc<Planted>>>>>,
     pub(super) counting: Counting,
@@ -88,6 +90,7 @@ impl Trees {
             mount: Mutex::default(),
             closed: AtomicBool::new(false),
             failure: Mutex::default(),
+            binding: Mutex::default(),
             planted: Mutex::default(),
             counting,
         }
@@ -99,7 +102,7 @@ impl Trees {
         if let Some(mounted) = &*mount {
             return Ok(Arc::clone(&mounted.forest));
         }
-        if self.closed.load(Ordering::Relaxed) {
+        if self.closed.load(Ordering::Acquire) {
             return Err(SnapshotError::Unavailable("the daemon is stopping".to_owned()));
         }
         let path = self.layout.trees();
@@ -160,7 +163,7 @@ impl Trees {
     /// Number of trees that are mounted.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.planted).len()
+        lock(&self.planted).values().filter(|cell| cell.initialized()).count()
     }
 
     /// Whether no tree is mounted.
@@ -181,14 +184,52 @@ impl Trees {
             tokio::task::spawn_blocking(move || trees.plant(&run, &lower)).await?
         };
         let planted = cell.get_or_try_init(|| planting).await.map(Arc::clone);
-        if planted.is_err() {
-            // Nobody is to remember a failure.
+        {
+            // Nobody is to remember a failure. But others may be at it now: a tree that they plant must be known.
             let mut all = lock(&self.planted);
-            if all.get(&run.top).is_some_and(|known| !known.initialized()) {
+            drop(cell);
+            let unused = |known: &Arc<OnceCell<_>>| !known.initialized() && Arc::strong_count(known) == 1;
+            if all.get(&run.top).is_some_and(unused) {
                 all.remove(&run.top);
             }
         }
-        planted
+        let planted = planted?;
+        if !is_mounted(&self.layout.fs(run.top)) {
+            // By somebody else's hand. An empty directory in its place would be a container without its files.
+            tracing::warn!(snapshot = run.top, "a tree was unmounted; mounting it again");
+            let (trees, run) = (Arc::clone(self), run.clone());
+            tokio::task::spawn_blocking(move || {
+                {
+                    let _binding = lock(&trees.binding);
+                    // Somebody else may have been faster, and use it already.
+                    if !is_mounted(&trees.layout.fs(run.top)) {
+                        trees.bind(&run.top.to_string(), run.top)?;
+                    }
+                }
+                trees.check_wanted(&run)
+            })
+            .await??;
+        }
+        Ok(planted)
+    }
+
+    /// Fails if the snapshot of a tree was removed before the tree was mounted, and takes the tree down: the clean-up
+    /// may have been here already.
+    fn check_wanted(&self, run: &Run) -> Result<(), SnapshotError> {
+        let is_there = match self.store.get_any(&run.name) {
+            Ok(snapshot) => snapshot.id == run.top,
+            Err(StoreError::NotFound(_)) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if is_there {
+            return Ok(());
+        }
+        self.remove(run.top);
+        // Only as far as they are empty.
+        let target = self.layout.fs(run.top);
+        let _ = std::fs::remove_dir(&target);
+        let _ = target.parent().map(std::fs::remove_dir);
+        Err(StoreError::NotFound(format!("snapshot {} does not exist", run.name)).into())
     }
 
     fn plant(self: &Arc<Self>, run: &Run, lower: &[PathBuf]) -> Result<Arc<Planted>, SnapshotError> {
@@ -229,10 +270,15 @@ impl Trees {
         let inodes = tree.len();
         let mounting = std::time::Instant::now();
         forest.plant(slot, &name, tree, layers, None).map_err(|error| unavailable(&error))?;
-        if let Err(error) = self.bind(&name, run.top) {
+        let bound = {
+            let _binding = lock(&self.binding);
+            self.bind(&name, run.top)
+        };
+        if let Err(error) = bound {
             forest.fell(slot);
             return Err(error);
         }
+        self.check_wanted(run)?;
         for (layer, _) in &opened {
             layer.lazy().metrics().observe(Operation::FuseMount, mounting.elapsed());
             self.layers.start_background(layer, &self.runtime);
@@ -248,6 +294,7 @@ impl Trees {
         Ok(Arc::new(planted))
     }
 
+    /// With `binding` held.
     fn bind(&self, name: &str, id: u64) -> Result<(), SnapshotError> {
         let target = self.layout.fs(id);
         self.layout.make(id, false).map_err(io_error("create", &target))?;
@@ -264,37 +311,41 @@ impl Trees {
         if is_mounted(&target) {
             detach(&target);
         }
+        lock(&self.planted).remove(&id);
+        // Whether or not it was planted: it has a number if an earlier process did it, and if somebody is about to.
         let name = id.to_string();
-        if lock(&self.planted).remove(&id).is_some()
-            && let (Some(forest), Ok(slot)) = (self.mounted(), self.store.number(NUMBERS, &name))
-        {
-            forest.fell(TreeSlot(slot));
-        }
-        // Even if it was not mounted since the start, it may have been before.
-        if let Err(error) = self.store.forget_number(NUMBERS, &name) {
+        let forgotten = self.store.numbers(NUMBERS).and_then(|numbers| {
+            let Some((_, slot)) = numbers.into_iter().find(|(known, _)| *known == name) else {
+                return Ok(());
+            };
+            if let Some(forest) = self.mounted() {
+                forest.fell(TreeSlot(slot));
+            }
+            self.store.forget_number(NUMBERS, &name)
+        });
+        if let Err(error) = forgotten {
             tracing::warn!(snapshot = id, %error, "cannot forget the number of a tree");
         }
     }
 
     /// Leaves everything mounted, for a process that ends.
     pub(super) fn leave(&self) {
-        let mut mount = lock(&self.mount);
-        self.closed.store(true, Ordering::Relaxed);
-        if let Some(mounted) = mount.take() {
+        self.closed.store(true, Ordering::Release);
+        if let Some(mounted) = lock(&self.mount).take() {
             mounted.fuse.leave();
         }
     }
 
     /// Takes everything down: trees are gone for whoever still looks at them.
     pub(super) fn unmount_all(&self) {
+        // What is being mounted now must not bring the file system back.
+        self.closed.store(true, Ordering::Release);
         let ids: Vec<_> = lock(&self.planted).drain().map(|(id, _)| id).collect();
         for id in ids {
             detach_if_mounted(&self.layout.fs(id));
         }
-        let mut mount = lock(&self.mount);
-        self.closed.store(true, Ordering::Relaxed);
         // Dropping it unmounts it.
-        *mount = None;
+        *lock(&self.mount) = None;
     }
 }
 

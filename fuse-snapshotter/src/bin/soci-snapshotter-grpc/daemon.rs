@@ -286,6 +286,6 @@ mod tests {
         assert_eq!(limits(Some(9), Some(3), Some(7), Some(4)), (3, 7));
         assert_eq!(parallel_unpacks(&Config::default().parallel_pull()), (1, UNLIMITED));
         // A semaphore takes it.
-        drop(Semaphore::new(UNLIMITED));
+        assert_eq!(Semaphore::new(UNLIMITED).available_permits(), UNLIMITED);
     }
 }
