@@ -18,7 +18,7 @@ use registry::Digest;
 use serde::{Deserialize, Serialize};
 
 pub use containerd::ContainerdContent;
-pub use open::{OpenLayer, OpenLayers, OpenOptions, ReopenError};
+pub use open::{Collected, OpenLayer, OpenLayers, OpenOptions, ReopenError};
 pub use origin::{LocalContent, Origin};
 
 /// What names a layer that is read lazily: ranged reads are never checked against the layer's own digest, so a layer as

@@ -88,6 +88,15 @@ impl Drop for OpenLayer {
     }
 }
 
+/// What [`OpenLayers::collect`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Collected {
+    /// The layers that were removed.
+    pub removed: Vec<LayerKey>,
+    /// Whether there are layers that no snapshot uses, but somebody holds: a pull, or a tree that is being mounted.
+    pub held: bool,
+}
+
 /// Settings of [`OpenLayers`].
 #[derive(Debug, Clone, Copy)]
 pub struct OpenOptions {
@@ -262,7 +271,7 @@ impl OpenLayers {
     pub fn collect<E: From<std::io::Error>>(
         &self,
         used: impl FnOnce() -> Result<HashSet<LayerKey>, E>,
-    ) -> Result<Vec<LayerKey>, E> {
+    ) -> Result<Collected, E> {
         let _gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         // In this order: whoever prepares a layer lets go of it only after the snapshot is in the store.
         let idle = |layer: &Arc<OpenLayer>| Arc::strong_count(layer) == 1;
@@ -300,7 +309,8 @@ impl OpenLayers {
         let ztocs: HashSet<_> = used.iter().chain(&busy).map(|key| key.ztoc.hex().to_owned()).collect();
         self.ztocs.retain(|hex| ztocs.contains(hex))?;
         self.forget_metrics(&removed);
-        Ok(removed)
+        let held = busy.iter().any(|key| !used.contains(key));
+        Ok(Collected { removed, held })
     }
 
     /// Shows removed layers in the metrics no longer.

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::error::{SnapshotError, io_error};
@@ -30,7 +31,7 @@ impl Snapshotter {
         tokio::task::spawn_blocking(move || snapshotter.clean()).await?
     }
 
-    fn clean(&self) -> Result<(), SnapshotError> {
+    pub(super) fn clean(&self) -> Result<(), SnapshotError> {
         // In this order: a snapshot is in the store before it has a directory.
         let directories =
             self.layout.list().map_err(io_error("list directories below", self.layout.root()))?;
@@ -54,11 +55,12 @@ impl Snapshotter {
                 }
             }
         }
-        let removed = self.layers.collect(|| used_layers(&self.store))?;
+        let collected = self.layers.collect(|| used_layers(&self.store))?;
+        self.left.store(collected.held, Ordering::Relaxed);
         self.forget_metrics()?;
         self.forget_mapped_layers()?;
-        if !removed.is_empty() {
-            tracing::info!(layers = removed.len(), "gave back the space of unused layers");
+        if !collected.removed.is_empty() {
+            tracing::info!(layers = collected.removed.len(), "gave back the space of unused layers");
         }
         Ok(())
     }
@@ -71,7 +73,7 @@ impl Snapshotter {
                     tokio::time::sleep(PAUSE).await;
                     true
                 }
-                () = tokio::time::sleep(EXPIRY) => self.images.expire(),
+                () = tokio::time::sleep(EXPIRY) => self.images.expire() || self.left.load(Ordering::Relaxed),
             };
             if expired && let Err(error) = self.cleanup().await {
                 tracing::warn!(%error, "clean-up failed; trying again at the next removal");
@@ -83,8 +85,11 @@ impl Snapshotter {
 /// The layers of all snapshots that are read lazily.
 fn used_layers(store: &SnapshotStore) -> Result<HashSet<LayerKey>, SnapshotError> {
     let mut used = HashSet::new();
-    for node in store.records()? {
-        used.extend(Record::decode(&node.1, &node.0).and_then(|record| record.lazy()));
+    for (key, json) in store.records()? {
+        // What a record does not say might be in use.
+        let record = Record::decode(&json, &key)
+            .ok_or_else(|| SnapshotError::Internal(format!("the record of snapshot {key} is damaged")))?;
+        used.extend(record.lazy());
     }
     Ok(used)
 }

@@ -63,6 +63,8 @@ pub struct Snapshotter {
     id_mapper: idmap::IdMapper,
     /// Something was removed.
     removed: Notify,
+    /// The last clean-up had to leave something.
+    left: std::sync::atomic::AtomicBool,
     /// Each layer is made by one request at a time; those for the same layer then find it there.
     turns: turns::Turns,
     /// One clean-up at a time.
@@ -160,6 +162,7 @@ impl Snapshotter {
             overlay_options: overlay_options(user_xattr),
             id_mapper: idmap::IdMapper::new(options.id_mapping, options.user_namespace_program),
             removed: Notify::new(),
+            left: std::sync::atomic::AtomicBool::new(false),
             turns: turns::Turns::default(),
             cleaning: tokio::sync::Mutex::default(),
         });

@@ -64,7 +64,7 @@ impl Snapshotter {
     /// Mounts what a chain of snapshots (nearest first) needs, and says which directories it is stacked from.
     pub(super) async fn lower(self: &Arc<Self>, chain: &[Node]) -> Result<Lower, SnapshotError> {
         let mut lower = Lower::default();
-        for part in parts(chain) {
+        for part in parts(chain)? {
             match part {
                 Part::Directory { id, unpacked } => {
                     tracing::debug!(snapshot = id, "layer is normal snapshot(overlayfs)");

@@ -132,7 +132,7 @@ impl Snapshotter {
                 parent => snapshotter.store.get_any(parent).map_err(|error| text(&error))?.as_chain(),
             };
             let mut run = Vec::new();
-            if let Some(Part::Run(below)) = parts(&chain).pop() {
+            if let Some(Part::Run(below)) = parts(&chain).map_err(|error| error.to_string())?.pop() {
                 for record in below.layers {
                     let Some(key) = record.lazy() else { continue };
                     let opened = snapshotter.layers.reopen(&key, record.size, &record.image);

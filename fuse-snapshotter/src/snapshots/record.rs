@@ -4,6 +4,7 @@ use registry::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::store::Node;
+use super::{SnapshotError, labels};
 use crate::layers::LayerKey;
 
 /// How a layer's snapshot is served, and whose it is. Stored as JSON beside the snapshot.
@@ -49,6 +50,19 @@ impl Record {
     #[must_use]
     pub fn of(node: &Node) -> Option<Self> {
         Self::decode(node.record.as_deref()?, &node.key)
+    }
+
+    /// The record of a snapshot that is about to be mounted, if it is one of a layer. Without it a lazy layer would be taken for
+    /// an empty directory.
+    pub(super) fn needed(node: &Node) -> Result<Option<Self>, SnapshotError> {
+        match (&node.record, Self::of(node)) {
+            (None, _) if !node.labels.contains_key(labels::REMOTE) => Ok(None),
+            (Some(_), Some(record)) => Ok(Some(record)),
+            _ => Err(SnapshotError::Unavailable(format!(
+                "how snapshot {} is served is not known any more; remove the image and pull it again",
+                node.key
+            ))),
+        }
     }
 
     /// Reads a stored record. One that cannot be read is logged, and taken for none.

@@ -1,5 +1,6 @@
 //! What the contents of a snapshot are stacked from.
 
+use super::error::SnapshotError;
 use super::record::Record;
 use super::store::Node;
 
@@ -28,11 +29,10 @@ pub(super) struct Run {
 }
 
 /// The parts of a chain of snapshots, which is given nearest first; the parts come bottom first.
-pub(super) fn parts(chain: &[Node]) -> Vec<Part> {
+pub(super) fn parts(chain: &[Node]) -> Result<Vec<Part>, SnapshotError> {
     let mut parts: Vec<Part> = Vec::new();
     for node in chain.iter().rev() {
-        let record = Record::of(node);
-        match record {
+        match Record::needed(node)? {
             Some(record) if record.lazy().is_some() => match parts.last_mut() {
                 Some(Part::Run(run)) => {
                     run.top = node.id;
@@ -46,5 +46,5 @@ pub(super) fn parts(chain: &[Node]) -> Vec<Part> {
             record => parts.push(Part::Directory { id: node.id, unpacked: record.is_some() }),
         }
     }
-    parts
+    Ok(parts)
 }

@@ -115,6 +115,17 @@ impl Trees {
         Ok(forest)
     }
 
+    /// Forgets the file system if nobody serves it any more, because somebody aborted its connection; trees are then mounted
+    /// anew when they are asked for.
+    fn revive(&self) {
+        let mut mount = lock(&self.mount);
+        if mount.as_ref().is_some_and(|mounted| mounted.fuse.is_finished()) {
+            tracing::error!("the file system of the trees was ended by somebody else; mounting it again");
+            lock(&self.planted).clear();
+            *mount = None;
+        }
+    }
+
     /// Mounts the file system of the trees, and says why it cannot be.
     pub(super) fn obstacle(&self) -> Option<String> {
         self.forest().err().map(|error| error.to_string())
@@ -178,6 +189,7 @@ impl Trees {
         run: &Run,
         lower: &[PathBuf],
     ) -> Result<Arc<Planted>, SnapshotError> {
+        self.revive();
         let cell = Arc::clone(lock(&self.planted).entry(run.top).or_default());
         let planting = async {
             let (trees, run, lower) = (Arc::clone(self), run.clone(), lower.to_vec());

@@ -284,7 +284,7 @@ mod tests {
         assert_eq!(limits(None, None, None, None), (UNLIMITED, UNLIMITED));
         assert_eq!(limits(Some(9), Some(3), None, None), (3, 9));
         assert_eq!(limits(Some(9), Some(3), Some(7), Some(4)), (3, 7));
-        assert_eq!(parallel_unpacks(&Config::default().parallel_pull()), (1, UNLIMITED));
+        assert_eq!(parallel_unpacks(&Config::default().parallel_pull()), (3, UNLIMITED));
         // A semaphore takes it.
         assert_eq!(Semaphore::new(UNLIMITED).available_permits(), UNLIMITED);
     }

@@ -149,7 +149,7 @@ impl Snapshotter {
     fn map_directories(&self, request: &Request, job: &Job) -> Result<Vec<(u64, PathBuf)>, SnapshotError> {
         let started = std::time::Instant::now();
         let container = request.snapshot.id;
-        let runs: HashMap<u64, Run> = parts(&request.snapshot.parents)
+        let runs: HashMap<u64, Run> = parts(&request.snapshot.parents)?
             .into_iter()
             .filter_map(|part| match part {
                 Part::Run(run) => Some((run.top, run)),

@@ -93,7 +93,7 @@ async fn a_tree_that_comes_too_late_goes_again() {
     // What a task that mounts the tree has read from the store.
     let top = client.name(&image, 2);
     let read = snapshotter.store(move |store| store.get_any(&top)).await.unwrap();
-    let Some(Part::Run(run)) = parts(&read.as_chain()).pop() else { panic!() };
+    let Some(Part::Run(run)) = parts(&read.as_chain()).unwrap().pop() else { panic!() };
     eventually("the tree is mounted ahead", || snapshotter.trees.len() == 1).await;
     let opened: Vec<_> = snapshotter.layers.all();
     client.remove_all().await;
