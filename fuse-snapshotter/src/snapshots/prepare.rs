@@ -83,9 +83,13 @@ impl Snapshotter {
                     layer = %request.layer, key, error = %reason, "remote-snapshot-prepared" = "false",
                     "failed to prepare remote snapshot"
                 );
-                let mode = Mode::Eager { reason };
+                let mode = Mode::Eager { reason: reason.clone() };
                 let unpacked = Some((scratch, implied));
-                self.commit_layer(&layer, size, mode, false, unpacked).await?;
+                if let Err(error) = self.commit_layer(&layer, size, mode, false, unpacked).await {
+                    return self
+                        .defer(layer, format!("{reason}; cannot use what was unpacked: {error}"), true)
+                        .await;
+                }
                 tracing::info!(
                     layer = %request.layer, key, milliseconds, "local-snapshot-prepared" = "true",
                     "local snapshot successfully prepared"
@@ -97,16 +101,28 @@ impl Snapshotter {
                     layer = %request.layer, key, error = %reason, "remote-snapshot-prepared" = "false",
                     "failed to prepare remote snapshot"
                 );
-                let message = if indexed {
-                    "deferring to container runtime"
-                } else {
-                    "no valid SOCI index found; deferring to container runtime"
-                };
-                tracing::info!(layer = %request.layer, key, %reason, "defer-snapshot-runtime" = "true", "{message}");
-                let record = layer.record(0, Mode::Deferred { reason }).encode();
-                self.create(Kind::Active, key, parent, layer.given, record).await
+                self.defer(layer, reason, indexed).await
             }
         }
+    }
+
+    /// Lets containerd fetch and unpack a layer: it gets the mounts to unpack it into.
+    async fn defer(
+        self: &Arc<Self>,
+        layer: NewLayer<'_>,
+        reason: String,
+        indexed: bool,
+    ) -> Result<Vec<Mount>, SnapshotError> {
+        let message = if indexed {
+            "deferring to container runtime"
+        } else {
+            "no valid SOCI index found; deferring to container runtime"
+        };
+        tracing::info!(
+            layer = %layer.request.layer, key = layer.key, %reason, "defer-snapshot-runtime" = "true", "{message}"
+        );
+        let record = layer.record(0, Mode::Deferred { reason }).encode();
+        self.create(Kind::Active, layer.key, layer.parent, layer.given, record).await
     }
 
     /// Whether the layer is committed already, for another namespace perhaps.

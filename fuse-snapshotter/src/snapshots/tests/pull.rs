@@ -269,3 +269,20 @@ async fn requests_that_make_no_sense_are_refused() {
     let error = snapshotter.mounts("b").await.unwrap_err();
     assert!(matches!(error, SnapshotError::Store(StoreError::NotFound(_))), "{error}");
 }
+
+/// What was unpacked cannot be used for a reason of this machine; the container is not to suffer for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containerd_unpacks_what_we_cannot_use() {
+    let Some(rig) = Rig::new().await else { return };
+    let image = simple();
+    rig.push_indexed(&image, &[0, 2]);
+    // A file stands where the directory of the second snapshot would be.
+    let directory = rig.layout().fs(2).parent().unwrap().to_owned();
+    std::fs::write(directory, "in the way").unwrap();
+    let mut client = Client::new(&rig, "test");
+    assert_eq!(client.pull(&image).await, ["lazy", "deferred", "lazy"]);
+    let reason = reason(&client, &image, 1);
+    assert!(reason.contains("no ztoc for layer; cannot use what was unpacked"), "{reason}");
+    let mounts = client.view(&image).await.unwrap();
+    rig.mount(&mounts).await.assert_shows(image.layers()).await;
+}
