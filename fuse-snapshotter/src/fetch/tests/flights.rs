@@ -194,12 +194,16 @@ async fn a_registry_that_is_down_is_not_asked_by_every_reader() {
 async fn there_are_no_more_requests_at_a_time_than_connections() {
     let rig = Rig::new(usual(SPAN));
     let big = entry(&rig.image, "usr/lib/big");
+    // Nothing arrives before several are under way.
+    rig.fake.close();
     let readers: Vec<_> = (0..40)
         .map(|i| {
             let (layer, image) = (Arc::clone(&rig.layer), rig.image.clone());
             tokio::spawn(async move { check(&layer, &image, big, i * 70_000..i * 70_000 + 5).await })
         })
         .collect();
+    until(|| rig.fake.active() > 1).await;
+    rig.fake.open();
     for reader in readers {
         within(reader).await.unwrap().unwrap();
     }
