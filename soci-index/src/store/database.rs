@@ -6,7 +6,7 @@
 //!
 //! redb locks its file for as long as it is open, so it is opened for each transaction and closed right after it.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use redb::{DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use registry::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{StoreError, create_database};
 
 const ARTIFACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("artifacts_v1");
 
@@ -83,6 +83,10 @@ impl Record {
 #[derive(Debug)]
 pub(super) struct Database {
     path: PathBuf,
+}
+
+fn open_file(file: File) -> Result<redb::Database, DatabaseError> {
+    redb::Builder::new().set_cache_size(4 << 20).create_file(file)
 }
 
 impl Database {
@@ -154,6 +158,7 @@ impl Database {
 
     /// Opens the database, waiting a while for another process to close it.
     fn open(&self) -> Result<redb::Database, redb::Error> {
+        create_database(&self.path, open_file)?;
         let start = Instant::now();
         loop {
             let file = OpenOptions::new()
@@ -164,7 +169,7 @@ impl Database {
                 .mode(0o600)
                 .open(&self.path)
                 .map_err(redb::Error::Io)?;
-            match redb::Builder::new().set_cache_size(4 << 20).create_file(file) {
+            match open_file(file) {
                 Err(DatabaseError::DatabaseAlreadyOpen) if start.elapsed() < PATIENCE => {
                     std::thread::sleep(PAUSE)
                 }

@@ -16,6 +16,7 @@
 //! database is never written, and its blobs are never deleted.
 
 mod content;
+mod create;
 mod database;
 mod lock;
 mod remote;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 use registry::{ByteStream, Descriptor, Digest};
 
 pub use content::Content;
+pub use create::create_database;
 pub use database::{ArtifactKind, Record};
 pub use lock::Lease;
 use remote::Remote;

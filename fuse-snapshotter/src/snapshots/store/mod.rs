@@ -42,6 +42,7 @@ use self::error::Failure;
 use self::info::{check_key, check_record, checked_labels};
 use self::row::{Row, chain, now, record, row};
 use super::filter::Filter;
+use soci_index::store::create_database;
 
 pub use self::error::StoreError;
 pub use self::info::{
@@ -60,6 +61,8 @@ impl SnapshotStore {
     ///
     /// Fails if another process has it open, if its contents are damaged, or if another version wrote it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        create_database(path, database::open_file)
+            .map_err(|error| Failure::Storage(Box::new(error)).at(path))?;
         Ok(Self { database: Database::open(path, Box::new(database::open_file))? })
     }
 
