@@ -20,7 +20,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use registry::Digest;
@@ -30,6 +30,7 @@ pub use scrape::Scrape;
 pub use series::{Count, DaemonCount, ImageOperation, Operation};
 pub use server::Server;
 
+use crate::cache::lock;
 use crate::fetch::FetchError;
 
 /// `fuse_failure_state` rises at most this often, so that one broken file read in a loop is not an avalanche.
@@ -67,10 +68,6 @@ impl std::fmt::Debug for Metrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Default for Metrics {
