@@ -4,6 +4,8 @@
 // These comments are help texts for a terminal: brackets in them are no links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+mod build;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,6 +16,8 @@ use soci_index::containerd;
 use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
 use soci_index::source::{SourceError, SourceSpec};
+
+pub(crate) use build::BuildArgs;
 
 use crate::table::parse_go_duration;
 
@@ -166,13 +170,6 @@ pub(crate) enum Existing {
     Allow,
 }
 
-/// Values of `--optimizations`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Optimization {
-    /// Mark layers without extended attributes.
-    Xattr,
-}
-
 /// An image as the user wrote it.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageArg {
@@ -232,18 +229,8 @@ pub(crate) struct CreateArgs {
     pub(crate) image: ImageArg,
     #[command(flatten)]
     pub(crate) platforms: PlatformArgs,
-    /// Uncompressed bytes between checkpoints. Smaller spans mean smaller reads and larger zTOCs (32 KiB a span)
-    #[arg(long, value_name = "BYTES", default_value = "4194304", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
-    pub(crate) span_size: u64,
-    /// Smallest compressed layer that gets a zTOC
-    #[arg(long, value_name = "BYTES", default_value = "10485760", value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
-    pub(crate) min_layer_size: u64,
-    /// Optimizations to apply
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) optimizations: Vec<Optimization>,
-    /// Build zTOCs again that the store has already
-    #[arg(long, short)]
-    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
     /// Push the indexes to the image's repository when they are built
     #[arg(long, help_heading = "Push")]
     pub(crate) push: bool,
