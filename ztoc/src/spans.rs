@@ -20,6 +20,19 @@ pub enum Compression {
     Zstd,
 }
 
+impl Compression {
+    /// How a layer is compressed that begins with these bytes, of which the first four count. What is neither gzip nor
+    /// Zstandard (a data frame or a skippable one, which pzstd writes first) is taken for a tar archive, as containerd does.
+    #[must_use]
+    pub fn sniff(first: &[u8]) -> Self {
+        match first {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::Uncompressed,
+        }
+    }
+}
+
 impl fmt::Display for Compression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

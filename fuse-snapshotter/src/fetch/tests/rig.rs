@@ -175,16 +175,17 @@ pub(super) struct Image {
 
 impl Image {
     pub(super) fn of_blob(blob: Bytes, span_size: u64) -> Self {
-        let gzip = blob.starts_with(&[0x1f, 0x8b]);
-        let compression = if gzip { ztoc::Compression::Gzip } else { ztoc::Compression::Uncompressed };
+        let compression = ztoc::Compression::sniff(&blob);
         let options = BuildOptions { span_size, ..BuildOptions::new(compression) };
         let mut builder = Builder::new(options).unwrap();
         builder.push(blob.clone()).unwrap();
         let mut archive = Vec::new();
-        if gzip {
-            flate2::read::MultiGzDecoder::new(&blob[..]).read_to_end(&mut archive).unwrap();
-        } else {
-            archive = blob.to_vec();
+        match compression {
+            ztoc::Compression::Gzip => {
+                drop(flate2::read::MultiGzDecoder::new(&blob[..]).read_to_end(&mut archive).unwrap());
+            }
+            ztoc::Compression::Zstd => archive = zstd::decode_all(&blob[..]).unwrap(),
+            ztoc::Compression::Uncompressed => archive = blob.to_vec(),
         }
         let ztoc = Ztoc::parse(builder.finish().unwrap().bytes).unwrap();
         Self { blob, archive: Arc::new(archive), ztoc }
