@@ -17,6 +17,7 @@ mod snapshots;
 mod storm;
 mod view;
 mod workloads;
+mod zstd;
 
 use testdata::need::{Need, available};
 
