@@ -136,6 +136,46 @@ fn what_is_not_what_its_media_type_says_is_left_out() {
     );
 }
 
+/// zstd:chunked as the tools have it whose format it is.
+#[test]
+fn what_skopeo_makes_is_read() {
+    if !testdata::need::available(&[testdata::need::Need::Program("skopeo", "skopeo")]) {
+        return;
+    }
+    let plain = {
+        let mut layer = LayerBuilder::new(Compression::None);
+        for seed in 0..40 {
+            layer.add(Entry::made(format!("text{seed}"), Texture::Text, seed, 1000 * seed));
+        }
+        layer.add(Entry::made("big", Texture::Random, 5, 3 << 20));
+        layer.finish()
+    };
+    let soci = Soci::new();
+    ImageBuilder::new().layer(plain.clone()).build().write_layout(soci.dir().join("plain"), "v1");
+    let copied = std::process::Command::new("skopeo")
+        .args([
+            "copy",
+            "-q",
+            "--dest-compress",
+            "--dest-compress-format=zstd:chunked",
+            "oci:plain:v1",
+            "oci:layout:v1",
+        ])
+        .current_dir(soci.dir())
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    soci.ok(&[&CREATE[..], &["oci:layout"]].concat());
+    let ztoc = soci.ok(&["ztoc", "list", "-q"]);
+    let info: Value = serde_json::from_str(&soci.ok(&["ztoc", "info", ztoc.trim()])).unwrap();
+    assert!(info["num_spans"].as_u64().unwrap() > 10, "{info}");
+    for entry in plain.entries.iter() {
+        let name = String::from_utf8(entry.path.clone()).unwrap();
+        let read = soci.run(&["ztoc", "get-file", ztoc.trim(), &name]);
+        assert!(read.bytes() == entry.content().unwrap().to_vec(), "{name}: {}", read.stderr());
+    }
+}
+
 /// What another tool makes of the same tar.
 #[test]
 fn frames_of_pzstd_are_spans() {
