@@ -18,6 +18,7 @@ mod snapshots;
 mod storm;
 mod view;
 mod workloads;
+mod zstd;
 
 use testdata::need::{Need, available};
 

@@ -68,7 +68,7 @@ impl Format {
 /// How building a zTOC ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Built(Built),
+    Built(Built, Compression),
     /// The layer cannot be indexed, for this reason.
     Refused(BuildError),
 }
@@ -87,11 +87,11 @@ pub(super) async fn build(
     let mut stream = gather(source.open_blob(layer, Check::ByCaller).await?);
     // The first chunk shows whether a layer of unknown format is compressed after all.
     let mut next = stream.try_next().await?;
-    let sniffed = next.as_ref().is_some_and(|chunk| chunk.starts_with(&[0x1f, 0x8b]));
     let compression = match format {
         Format::Gzip => Compression::Gzip,
-        Format::Unknown if sniffed => Compression::Gzip,
-        _ => Compression::Uncompressed,
+        Format::Zstd => Compression::Zstd,
+        Format::Unknown => Compression::sniff(next.as_deref().unwrap_or_default()),
+        Format::Uncompressed | Format::Other => Compression::Uncompressed,
     };
     let mut builder_options = ztoc::BuildOptions::new(compression);
     builder_options.span_size = options.span_size;
@@ -130,7 +130,7 @@ pub(super) async fn build(
     match result {
         Ok(built) => {
             check(source, layer, &built, size)?;
-            Ok(Outcome::Built(built))
+            Ok(Outcome::Built(built, compression))
         }
         Err(BuildError::Internal(reason)) => Err(BuildLayerError::Internal(reason.into())),
         Err(error @ BuildError::SpanSize(_)) => Err(BuildLayerError::Internal(error.to_string())),
@@ -139,6 +139,7 @@ pub(super) async fn build(
                 error,
                 BuildError::UnsupportedEntry { .. }
                     | BuildError::Sparse { .. }
+                    | BuildError::SingleFrame { .. }
                     | BuildError::TocTooLarge { .. }
             ) {
                 if !source.always_checks() {
