@@ -329,7 +329,12 @@ impl NotLazy {
     }
 }
 
+/// Processors from which on inflating a layer from its checkpoints is worth fetching its zTOC. Hashing and writing keep one
+/// busy, and inflating from the start another.
+const PROCESSORS: usize = 3;
+
 /// A scratch directory as a path.
+#[derive(Clone)]
 struct KeptScratch(Arc<Scratch>);
 
 impl AsRef<Path> for KeptScratch {
@@ -436,6 +441,16 @@ impl Maker {
         merging.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
     }
 
+    /// The zTOC of a layer that is to be unpacked, if it has one and unpacking is faster with it. It need not be right.
+    async fn ztoc_for_unpacking(&self, layer: &Descriptor) -> Option<Arc<ztoc::Ztoc>> {
+        if std::thread::available_parallelism().map_or(1, usize::from) < PROCESSORS {
+            return None;
+        }
+        let ztoc = self.known.index.as_ref()?.manifest.ztoc_of(&layer.digest)?.descriptor;
+        let bytes = self.origin.fetch_ztoc(ztoc).await.ok()?;
+        tokio::task::spawn_blocking(move || ztoc::Ztoc::parse(bytes).ok().map(Arc::new)).await.ok()?
+    }
+
     async fn unpack(&self, layer: &Descriptor, position: usize, reason: &str) -> Result<Outcome, String> {
         // In this order: an image's layers that wait for each other keep no other image waiting.
         let _slot = self.unpacks.acquire().await;
@@ -453,7 +468,8 @@ impl Maker {
         }
         // It stays as long as anybody writes into it, even if nobody waits for that any more.
         let target = KeptScratch(Arc::clone(&scratch));
-        let implied = eager::unpack(&*self.origin.source, layer, Some(&diff_id), target, options)
+        let ztoc = self.ztoc_for_unpacking(layer).await;
+        let implied = eager::unpack(&self.origin, layer, ztoc, Some(&diff_id), target, options)
             .await
             .map_err(|error| error.to_string())?;
         Ok(Outcome::Unpacked {

@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use registry::{Descriptor, FileBlob};
 use soci_index::source::{Check, ImageSource};
 use tokio::io::AsyncWriteExt;
-use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 use ztoc::{BuildOptions, Builder, Built, Compression, Ztoc};
 
-use super::lazy::Prepared;
+use super::lazy::{self, Prepared};
+use super::{Origin, pipeline};
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::unpack::{self, LayerFormat, UnpackError};
 
@@ -25,41 +25,111 @@ pub(crate) enum UnpackFailure {
     /// It has a hard link to a file that it does not have itself.
     #[error("{0}")]
     LinkBelow(UnpackError),
+    /// It is another layer than the image says.
+    #[error("its uncompressed digest is {actual}, but the image says {expected}")]
+    DiffId {
+        /// The digest of what was unpacked.
+        actual: String,
+        /// The digest in the image's configuration.
+        expected: String,
+    },
     /// Anything else.
     #[error("{0}")]
     Other(String),
 }
 
-/// Unpacks a layer into `target` in the form that overlayfs stacks, and checks its `diff_id`. Returns the directories
-/// that the layer does not mention itself. If the caller goes away, unpacking ends soon.
+/// How the bytes of a layer are fetched and inflated, fastest first.
+enum Way {
+    /// From all checkpoints of a zTOC at once.
+    Spans(Arc<Ztoc>),
+    /// From its start, by several ranged requests at a time.
+    Ranges,
+    /// By one request: for servers that do not do ranges.
+    Stream,
+}
+
+/// Unpacks a layer into `target`, an empty directory, in the form that overlayfs stacks, and checks its `diff_id`. With a
+/// zTOC, which need not be right, it is inflated on all processors. Returns the directories that the layer does not mention
+/// itself. If the caller goes away, unpacking ends soon.
 pub(crate) async fn unpack(
-    source: &dyn ImageSource,
+    origin: &Origin,
+    layer: &Descriptor,
+    ztoc: Option<Arc<Ztoc>>,
+    diff_id: Option<&str>,
+    target: impl AsRef<Path> + Clone + Send + 'static,
+    options: unpack::Options,
+) -> Result<Vec<PathBuf>, UnpackFailure> {
+    // Neither ranges nor what a zTOC makes of them are verified on the way, so there must be a digest in the end.
+    let fast = ztoc.map(Way::Spans).into_iter().chain([Way::Ranges]).filter(|_| diff_id.is_some());
+    for way in fast {
+        let failure = match unpack_by(way, origin, layer, diff_id, target.clone(), &options).await {
+            Err(failure @ (UnpackFailure::Other(_) | UnpackFailure::DiffId { .. })) => failure,
+            other => return other,
+        };
+        tracing::debug!(layer = %layer.digest, %failure, "unpacking in another way");
+        let emptied = target.clone();
+        let emptying = tokio::task::spawn_blocking(move || empty(emptied.as_ref()));
+        let emptied = emptying.await.map_err(std::io::Error::other).and_then(|emptied| emptied);
+        emptied.map_err(|error| UnpackFailure::Other(format!("{failure}; cannot try again: {error}")))?;
+    }
+    unpack_by(Way::Stream, origin, layer, diff_id, target, &options).await
+}
+
+async fn unpack_by(
+    way: Way,
+    origin: &Origin,
     layer: &Descriptor,
     diff_id: Option<&str>,
     target: impl AsRef<Path> + Send + 'static,
-    options: unpack::Options,
+    options: &unpack::Options,
 ) -> Result<Vec<PathBuf>, UnpackFailure> {
     let other = |error: &dyn std::fmt::Display| UnpackFailure::Other(error.to_string());
     let format = LayerFormat::from_media_type(&layer.media_type);
-    let stream = source.open_blob(layer, Check::BySource).await.map_err(|error| other(&error))?;
     // A thread cannot be stopped, but what it reads can end.
     let stop = CancellationToken::new();
-    let stream = Box::pin(stream.map_err(std::io::Error::other).take_until(stop.clone().cancelled_owned()));
+    let uncompressed = match way {
+        Way::Spans(ztoc) => {
+            let reader = lazy::reader(origin, layer).await.map_err(|error| other(&error))?;
+            let spans = pipeline::inflate_spans(reader, ztoc, stop.clone());
+            spans.ok_or_else(|| other(&"its spans are too large to be inflated in memory"))?
+        }
+        Way::Ranges => {
+            let reader = lazy::reader(origin, layer).await.map_err(|error| other(&error))?;
+            pipeline::inflate_stream(pipeline::ranges(reader), format, stop.clone())
+        }
+        Way::Stream => {
+            let stream = origin.source.open_blob(layer, Check::BySource).await;
+            pipeline::inflate_stream(stream.map_err(|error| other(&error))?, format, stop.clone())
+        }
+    };
     let _stop = stop.drop_guard();
-    let reader = SyncIoBridge::new(StreamReader::new(stream));
-    let unpacking =
-        tokio::task::spawn_blocking(move || unpack::unpack(reader, format, target.as_ref(), &options));
+    let options = options.clone();
+    let unpacking = tokio::task::spawn_blocking(move || {
+        unpack::unpack(uncompressed, LayerFormat::Tar, target.as_ref(), &options)
+    });
     let unpacked = unpacking.await.map_err(|error| other(&error))?.map_err(|error| match error {
         UnpackError::HardLink { .. } => UnpackFailure::LinkBelow(error),
         error => other(&error),
     })?;
     match diff_id {
-        Some(diff_id) if diff_id != unpacked.diff_id => Err(UnpackFailure::Other(format!(
-            "its uncompressed digest is {}, but the image says {diff_id}",
-            unpacked.diff_id
-        ))),
+        Some(diff_id) if diff_id != unpacked.diff_id => {
+            Err(UnpackFailure::DiffId { actual: unpacked.diff_id, expected: diff_id.to_owned() })
+        }
         _ => Ok(unpacked.implied),
     }
+}
+
+/// Removes what is in a directory.
+fn empty(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Fetches a layer, indexes it on the way, and prepares to serve it from the copy.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use registry::{BlobReader, Client, Descriptor, Digest, Repository};
+use soci_index::source::SourceError;
 use ztoc::Ztoc;
 
 use super::Origin;
@@ -50,15 +51,28 @@ pub(super) async fn open(
     layer: &Descriptor,
 ) -> Result<Arc<dyn BlobReader>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot read the layer: {error}");
-    let reader = match (&origin.registry, client) {
-        (Some((_, repository)), Some(client)) => {
-            registry_blob(client, repository, layer.digest.clone(), layer.size)
-        }
-        _ => origin.source.blob_reader(layer).await.map_err(|error| failed(&error))?,
-    };
+    let reader = reader_by(origin, client, layer).await.map_err(|error| failed(&error))?;
     let probe = reader.read_range(0..PROBE.min(reader.size())).await.map_err(|error| failed(&error))?;
     probe.try_for_each(|_| async { Ok(()) }).await.map_err(|error| failed(&error))?;
     Ok(reader)
+}
+
+/// The layer's blob for ranged reads, of which nothing has been read yet.
+pub(super) async fn reader(origin: &Origin, layer: &Descriptor) -> Result<Arc<dyn BlobReader>, SourceError> {
+    reader_by(origin, origin.registry.as_ref().map(|(client, _)| client), layer).await
+}
+
+async fn reader_by(
+    origin: &Origin,
+    client: Option<&Client>,
+    layer: &Descriptor,
+) -> Result<Arc<dyn BlobReader>, SourceError> {
+    match (&origin.registry, client) {
+        (Some((_, repository)), Some(client)) => {
+            Ok(registry_blob(client, repository, layer.digest.clone(), layer.size))
+        }
+        _ => origin.source.blob_reader(layer).await,
+    }
 }
 
 /// A layer's blob in a registry, for ranged reads.

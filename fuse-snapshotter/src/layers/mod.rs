@@ -1,7 +1,7 @@
 //! One layer, made ready: to be read lazily, or unpacked.
 //!
 //! `lazy` verifies a layer's zTOC and opens its blob; `eager` fetches and unpacks a layer, or indexes a local copy of it;
-//! `inherit` gives directories that a layer only implies the attributes they have below. [`OpenLayers`] holds the layers
+//! with the bytes of which `pipeline` is ahead; `inherit` gives directories that a layer only implies the attributes they have below. [`OpenLayers`] holds the layers
 //! that the daemon serves, each once however many images share it: its number in inode numbers, its zTOC on disk, its
 //! background fetch.
 
@@ -11,6 +11,7 @@ pub(crate) mod inherit;
 pub(crate) mod lazy;
 mod open;
 mod origin;
+mod pipeline;
 mod sources;
 mod ztocs;
 

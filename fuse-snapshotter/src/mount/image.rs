@@ -187,8 +187,7 @@ impl Image {
         if rustix::process::geteuid().is_root() {
             let directory = workspace.directory(&position.to_string())?;
             let diff_id = self.diff_ids.get(position).map(String::as_str);
-            match eager::unpack(&*origin.source, layer, diff_id, directory.clone(), Default::default()).await
-            {
+            match eager::unpack(origin, layer, None, diff_id, directory.clone(), Default::default()).await {
                 Ok(implied) => {
                     let content = Content::Unpacked { directory, implied };
                     return Ok(Layer { descriptor: layer.clone(), content, reason: Some(reason) });

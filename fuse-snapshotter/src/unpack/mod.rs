@@ -145,6 +145,14 @@ pub struct Unpacked {
     pub implied: Vec<PathBuf>,
 }
 
+/// The uncompressed bytes of a layer, for [`unpack`] with [`LayerFormat::Tar`].
+pub(crate) fn decompressed(
+    reader: impl Read,
+    format: impl Into<Option<LayerFormat>>,
+) -> Result<impl Read, UnpackError> {
+    format::open(reader, format.into())
+}
+
 /// Unpacks a layer into `target`, a directory that exists, is empty and that nobody else uses meanwhile.
 ///
 /// `format` is a [`LayerFormat`], or `None` to tell it from the first bytes. The call blocks, reads `reader` to
