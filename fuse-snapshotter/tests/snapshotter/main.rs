@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 mod container;
+mod converted;
 mod cri;
 mod daemon;
 mod fallback;

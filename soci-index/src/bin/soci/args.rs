@@ -4,6 +4,9 @@
 // These comments are help texts for a terminal: brackets in them are no links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+mod build;
+mod convert;
+
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,6 +17,9 @@ use soci_index::containerd;
 use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
 use soci_index::source::{SourceError, SourceSpec};
+
+pub(crate) use build::BuildArgs;
+pub(crate) use convert::{ConvertArgs, Format};
 
 use crate::table::parse_go_duration;
 
@@ -43,6 +49,9 @@ Examples:
   The same in two steps, for every platform of the image:
     soci create --all-platforms registry.example.com/app:v1
     soci push --all-platforms registry.example.com/app:v1
+
+  Bind image and indexes into one image, which is lazy wherever it is copied:
+    soci convert --all-platforms registry.example.com/app:v1 registry.example.com/app:v1-soci
 
   Index an image in an OCI layout, as skopeo writes it:
     soci create oci:./app:v1
@@ -119,6 +128,7 @@ pub(crate) enum ContentStore {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Create(CreateArgs),
+    Convert(Box<ConvertArgs>),
     Push(PushArgs),
     Pull(PullArgs),
     /// List, show and remove SOCI indexes
@@ -164,13 +174,6 @@ pub(crate) enum Existing {
     Skip,
     /// Push without asking.
     Allow,
-}
-
-/// Values of `--optimizations`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Optimization {
-    /// Mark layers without extended attributes.
-    Xattr,
 }
 
 /// An image as the user wrote it.
@@ -232,18 +235,8 @@ pub(crate) struct CreateArgs {
     pub(crate) image: ImageArg,
     #[command(flatten)]
     pub(crate) platforms: PlatformArgs,
-    /// Uncompressed bytes between checkpoints. Smaller spans mean smaller reads and larger zTOCs (32 KiB a span)
-    #[arg(long, value_name = "BYTES", default_value = "4194304", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
-    pub(crate) span_size: u64,
-    /// Smallest compressed layer that gets a zTOC
-    #[arg(long, value_name = "BYTES", default_value = "10485760", value_parser = clap::value_parser!(u64).range(0..=i64::MAX as u64))]
-    pub(crate) min_layer_size: u64,
-    /// Optimizations to apply
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub(crate) optimizations: Vec<Optimization>,
-    /// Build zTOCs again that the store has already
-    #[arg(long, short)]
-    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
     /// Push the indexes to the image's repository when they are built
     #[arg(long, help_heading = "Push")]
     pub(crate) push: bool,

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use anyhow::bail;
 use registry::Reference;
 use serde_json::json;
-use soci_index::build::{self, BuildOptions, CreatedIndex};
+use soci_index::build::{self, CreatedIndex};
 use soci_index::containerd::{Containerd, labels};
 use soci_index::source::{ImageSource, SourceSpec};
 use soci_index::store::Store;
 
 use super::push;
 use crate::app::{App, client, interruptible};
-use crate::args::{CreateArgs, Optimization};
+use crate::args::CreateArgs;
 use crate::progress::BuildView;
 
 pub(crate) async fn run(app: &App, args: CreateArgs) -> anyhow::Result<()> {
@@ -87,13 +87,7 @@ async fn build(
     store: &Store,
     destination: Option<&Reference>,
 ) -> anyhow::Result<Vec<CreatedIndex>> {
-    let options = BuildOptions {
-        span_size: args.span_size,
-        min_layer_size: args.min_layer_size,
-        force: args.force,
-        optimize_xattrs: args.optimizations.contains(&Optimization::Xattr),
-        ..BuildOptions::default()
-    };
+    let options = args.build.options()?;
     let lines = !args.quiet && !args.json;
     let view = Arc::new(BuildView::new(Arc::clone(&app.output), lines));
     let created = build::create(source, store, &options, &args.platforms.choice(), view).await?;
@@ -127,7 +121,8 @@ async fn build(
     Ok(created)
 }
 
-fn as_json(index: &CreatedIndex) -> serde_json::Value {
+/// One index of the result.
+pub(super) fn as_json(index: &CreatedIndex) -> serde_json::Value {
     let failed: Vec<serde_json::Value> =
         index.failed.iter().map(|(layer, reason)| json!({"layer": layer, "reason": reason})).collect();
     json!({
