@@ -95,7 +95,11 @@ pub async fn convert(
     let root = source.root().await?;
     let documents = Arc::new(Documents::read(&*source, root.clone()).await?);
     let source = Arc::new(ReadSource { inner: source, documents: Arc::clone(&documents) });
-    let images = image::select(&*source, &root, choice).await?;
+    let mut images = image::select(&*source, &root, choice).await?;
+    if *choice == PlatformChoice::All {
+        // Who asks for all platforms means those that are there.
+        images.retain(|image| documents.get(&image.descriptor.digest).is_some());
+    }
     let platforms = Platforms::read(&*source, &root, choice, &images).await?;
 
     // Until the records are there, nothing else protects the zTOCs from `soci index rm`.

@@ -146,6 +146,8 @@ fn what_the_source_lacks_is_not_listed_and_said() {
     let (_, root) = registry.manifest("app", "soci").unwrap();
     let root: Value = serde_json::from_slice(&root).unwrap();
     assert_eq!(root["manifests"].as_array().unwrap().len(), 2);
+    let all = convert(&soci, &["convert", "--min-layer-size=0", "--all-platforms", &from, &to]);
+    assert_eq!(registry.manifest("app", "soci").map(|(_, root)| Digest::of(&root).to_string()), Some(all));
     // A platform that was asked for has to be there.
     let error = soci.err(&["convert", "--min-layer-size=0", "--platform=linux/arm64", &from, &to]);
     assert!(error.contains(arm64.digest()), "{error}");

@@ -135,6 +135,35 @@ fn what_cannot_be_mounted_is_pushed() {
     }
 }
 
+/// A token that mounts a blob has to be good for both repositories.
+#[test]
+fn blobs_are_mounted_with_tokens_and_credentials_go_where_they_belong() {
+    use testdata::registry::Auth;
+    let one = TestRegistry::builder().auth(Auth::bearer("one", "secret-1")).start_blocking();
+    let two = TestRegistry::builder().auth(Auth::basic("two", "secret-2")).start_blocking();
+    let soci = Soci::new();
+    image(1, "linux/amd64").put_into(&one, "app", "v1");
+    let from = format!("{}/app:v1", one.host());
+    let (near, far) = (format!("{}/other:v1", one.host()), format!("{}/app:v1", two.host()));
+    let expected = convert(&soci, &[&CONVERT[..], &["--user=one:secret-1", &from, &near]].concat());
+    let mounted = |request: &testdata::registry::Request| {
+        request.query.as_deref().is_some_and(|query| query.contains("from=app")) && request.status == 201
+    };
+    assert_eq!(one.requests().iter().filter(|request| mounted(request)).count(), 3);
+    let users = ["--source-user=one:secret-1", "--user=two:secret-2"];
+    assert_eq!(convert(&soci, &[&CONVERT[..], &users, &[&from, &far]].concat()), expected);
+    // What is meant for the destination is not shown to the source.
+    let error = soci.err(&[&CONVERT[..], &["--user=two:secret-2", &from, &far]].concat());
+    assert!(!error.contains("secret"), "{error}");
+    let shown = one
+        .requests()
+        .iter()
+        .filter_map(|request| request.header("authorization").map(str::to_owned))
+        .collect::<Vec<_>>();
+    let secret = "dHdvOnNlY3JldC0y";
+    assert!(!shown.iter().any(|header| header.contains(secret)));
+}
+
 #[test]
 fn destinations_are_checked_before_anything_is_read() {
     let registry = TestRegistry::builder().start_blocking();
