@@ -77,6 +77,22 @@ fn layers_of_many_frames_are_indexed_and_their_files_can_be_read() {
 }
 
 #[test]
+fn a_converted_image_has_its_ztocs_with_it() {
+    let soci = Soci::new();
+    let image = ImageBuilder::new().layer(layer(1, MULTI)).layer(layer(2, Compression::GZIP)).build();
+    image.write_layout(soci.dir().join("layout"), "v1");
+    soci.ok(&[&["convert"], &CREATE[1..], &["oci:layout:v1", "oci:converted:v1"]].concat());
+    let manifest = manifest(&soci);
+    assert_eq!(manifest["config"]["mediaType"], "application/vnd.amazon.soci.index.v2+json");
+    assert_eq!(manifest["layers"][0]["mediaType"], "application/vnd.soci.ztoc.zstd.v1");
+    assert_eq!(manifest["layers"][1]["mediaType"], "application/octet-stream");
+    for ztoc in manifest["layers"].as_array().unwrap() {
+        let name = ztoc["digest"].as_str().unwrap().replace(':', "/");
+        assert!(soci.dir().join("converted/blobs").join(&name).exists(), "{name}");
+    }
+}
+
+#[test]
 fn a_layer_of_one_frame_is_left_out_with_advice() {
     let soci = Soci::new();
     let single = layer(1, Compression::ZSTD_FRAME);
