@@ -40,6 +40,7 @@ pub mod discover;
 pub mod extract;
 pub mod image;
 pub mod manifest;
+pub mod manual;
 pub mod oci;
 pub mod platform;
 pub mod pull;
