@@ -1,6 +1,6 @@
 # For people: the two commands a newcomer needs, and the ones a developer does. The logic is in cargo and scripts/.
 
-.PHONY: demo test check conformance bench figures build clean
+.PHONY: demo test check conformance bench figures build release clean
 
 ## demo: index, push and lazily mount an image, with nothing but this repository (needs root for the mount)
 demo:
@@ -23,6 +23,11 @@ conformance:
 ## build: the two programs, in target/release
 build:
 	cargo build --release -p soci-index -p fuse-snapshotter
+
+## release: static programs for x86_64 and aarch64 with units, manual and completions, as archives in target/dist (needs
+## rustup, python3-venv and PyPI)
+release:
+	./scripts/release
 
 ## figures: what the project promises about speed and size, measured against yardsticks in the same run
 figures:

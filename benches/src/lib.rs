@@ -3,6 +3,7 @@
 //! Every figure is a ratio to something in the same run on the same machine, never a bare time.
 #![allow(clippy::print_stdout)]
 
+pub mod bare_fuse;
 pub mod host;
 pub mod process;
 pub mod table;

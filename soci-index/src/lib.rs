@@ -44,6 +44,7 @@ pub mod document;
 pub mod extract;
 pub mod image;
 pub mod manifest;
+pub mod manual;
 pub mod oci;
 pub mod platform;
 pub mod pull;

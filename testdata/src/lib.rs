@@ -5,6 +5,7 @@
 //! - [`image`]: layers and images made deterministically, every byte of the tar under control.
 //! - [`containerd`], [`docker_registry`]: the real programs, with everything they keep in temporary directories.
 //! - [`workloads`]: images of real programs, made of Debian packages and cached between test runs.
+//! - [`manual`]: completions and man pages of a program, compared with its help.
 //! - [`walk`]: directory trees of this machine, attribute by attribute.
 //! - [`expected`]: what a stack of layers must look like when merged; an oracle written without the product's code.
 
@@ -18,6 +19,7 @@ pub mod docker_registry;
 pub mod expected;
 pub mod golden;
 pub mod image;
+pub mod manual;
 pub mod need;
 pub mod registry;
 pub mod walk;

@@ -7,10 +7,14 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use registry::Digest;
+use soci_index::manual::{CompletionArgs, ManArgs};
 use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
 use soci_index::source::SourceSpec;
 use tracing::level_filters::LevelFilter;
+
+/// This program.
+pub(crate) const NAME: &str = "soci-snapshotter-grpc";
 
 /// The daemon's socket unless the user says otherwise.
 pub(crate) const DEFAULT_ADDRESS: &str = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock";
@@ -23,7 +27,7 @@ pub(crate) const USER_NAMESPACE_COMMAND: &str = "hold-user-namespace";
 /// Without a command it is the daemon: containerd's snapshotter on a socket.
 #[derive(Debug, Parser)]
 #[command(
-    name = "soci-snapshotter-grpc",
+    name = NAME,
     version,
     after_long_help = "\
 Examples:
@@ -97,6 +101,8 @@ pub(crate) enum Command {
     /// Show the configuration of the daemon
     #[command(subcommand)]
     Config(ConfigCommand),
+    Completion(CompletionArgs),
+    Man(ManArgs),
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]

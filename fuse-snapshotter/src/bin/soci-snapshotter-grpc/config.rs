@@ -31,11 +31,7 @@ pub(crate) fn run(path: Option<&Path>, command: ConfigCommand) -> anyhow::Result
             loaded.config.to_toml().context("cannot write the configuration")?
         }
     };
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough, as `head` does.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot print the configuration"),
-    }
+    crate::print(text.as_bytes())
 }
 
 fn say(kind: &str, text: &dyn std::fmt::Display) {

@@ -7,12 +7,15 @@ mod daemon;
 mod mount;
 mod status;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use anyhow::Context;
+use clap::{CommandFactory, Parser};
 use fuse_snapshotter::config::Config;
 use fuse_snapshotter::logging::{self, LogOptions};
+use soci_index::manual::{self, Section};
 use tracing::level_filters::LevelFilter;
 
 use args::{Cli, Command};
@@ -20,12 +23,21 @@ use args::{Cli, Command};
 /// How long threads may take to finish what they are at when the program ends.
 const EXIT: Duration = Duration::from_secs(5);
 
+/// musl's allocator has one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         None => daemon(&cli),
         Some(Command::Config(command)) => config::run(cli.config.as_deref(), command),
         Some(Command::Status { json }) => run(status::run(&cli.address, json)),
+        Some(Command::Completion(args)) => print(&manual::completion(args::NAME, Cli::command(), args.shell)),
+        Some(Command::Man(args)) => {
+            manual::write_pages(Cli::command(), Section::Daemons, &args.directory).map_err(Into::into)
+        }
         Some(Command::HoldUserNamespace) => daemon::hold_user_namespace(),
         Some(Command::Mount(args)) => {
             let level = cli.log_level.unwrap_or(LevelFilter::WARN);
@@ -62,6 +74,16 @@ fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     // for something has to get its answer: nobody can give it one after the exit, and the process would never be gone.
     runtime.shutdown_timeout(EXIT);
     outcome
+}
+
+/// Prints what was asked for.
+fn print(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 #[allow(clippy::print_stderr)]

@@ -14,6 +14,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use registry::Digest;
 use soci_index::containerd;
+use soci_index::manual::{CompletionArgs, ManArgs};
 use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
 use soci_index::source::{SourceError, SourceSpec};
@@ -141,6 +142,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ZtocCommand,
     },
+    Completion(CompletionArgs),
+    Man(ManArgs),
 }
 
 /// Which platforms are meant.

@@ -15,8 +15,14 @@ use std::sync::Arc;
 
 use app::App;
 use args::{Cli, Command, IndexCommand, ZtocCommand};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use output::Output;
+use soci_index::manual::{self, Section};
+
+/// musl's allocator has one lock for all threads.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -62,6 +68,10 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
             ZtocCommand::Info(args) => commands::ztoc::info(&app, args).await,
             ZtocCommand::GetFile(args) => commands::ztoc::get_file(&app, *args).await,
         },
+        Command::Completion(args) => {
+            Ok(output.raw(&manual::completion("soci", Cli::command(), args.shell))?)
+        }
+        Command::Man(args) => Ok(manual::write_pages(Cli::command(), Section::Commands, &args.directory)?),
     }
 }
 
