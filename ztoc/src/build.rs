@@ -31,8 +31,8 @@ pub struct BuildOptions {
     /// Least uncompressed distance between checkpoints, in bytes. Smaller spans mean less data per read and
     /// 32 KiB more zTOC each; of Zstandard layers some 100 bytes.
     pub span_size: u64,
-    /// Whether a Zstandard layer that is a single frame, and larger than a span, is indexed: as one span. To fetch that for
-    /// each read is no better than to fetch the layer at once, so it is for layers that are at hand.
+    /// Whether a Zstandard layer that is a single frame is indexed: as one span. To fetch that for each read is no better
+    /// than to fetch the layer at once, so it is for layers that are at hand.
     pub accept_single_frame: bool,
     /// Name of the building tool, stored in the zTOC.
     pub build_tool_identifier: String,

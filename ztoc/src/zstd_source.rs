@@ -103,7 +103,7 @@ impl ZstdSource {
         if !self.frames.is_between() || self.count == 0 {
             return Err(BuildError::TruncatedStream { compression: Compression::Zstd, size });
         }
-        if self.count == 1 && self.output > self.span_size && !accept_single_frame {
+        if self.count == 1 && !accept_single_frame {
             return Err(BuildError::SingleFrame { size: self.output });
         }
         Ok(write_zstd_zinfo(self.span_size, &self.marks))
