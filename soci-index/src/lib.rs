@@ -42,6 +42,7 @@ pub mod image;
 pub mod manifest;
 pub mod oci;
 pub mod platform;
+pub mod prefetch;
 pub mod pull;
 pub mod push;
 pub mod registry_args;

@@ -1,6 +1,7 @@
 //! Building SOCI indexes: a zTOC for each layer that gets one, and an index manifest per platform.
 
 mod layer;
+mod prefetch;
 mod progress;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use ztoc::Ztoc;
 
+pub use prefetch::MAX_PREFETCH_FILES;
 pub use progress::{LayerEvent, Progress, Silent, Skipped};
 
 use crate::image::{self, PlatformChoice, PlatformImage};
@@ -39,6 +41,9 @@ pub struct BuildOptions {
     pub force: bool,
     /// Mark layers without extended attributes, so that the snapshotter answers for them itself.
     pub optimize_xattrs: bool,
+    /// Files to prefetch, as paths in the image. The spans that hold them go into a prefetch artifact per layer; what is not
+    /// found is reported and left out.
+    pub prefetch_files: Vec<String>,
     /// Build tool identifier, part of every zTOC and so of every digest.
     pub tool: String,
     /// Layers that are built at the same time. Each takes one core and, beside its zTOC, a few MiB.
@@ -53,6 +58,7 @@ impl Default for BuildOptions {
             min_layer_size: DEFAULT_MIN_LAYER_SIZE,
             force: false,
             optimize_xattrs: false,
+            prefetch_files: Vec::new(),
             tool: ztoc::DEFAULT_BUILD_TOOL.to_owned(),
             parallel_layers: cores.min(MAX_PARALLEL_LAYERS),
         }
@@ -125,6 +131,12 @@ pub async fn create(
             options.span_size
         )));
     }
+    if options.prefetch_files.len() > MAX_PREFETCH_FILES {
+        return Err(CreateError::Options(format!(
+            "{} files to prefetch, more than the {MAX_PREFETCH_FILES} allowed",
+            options.prefetch_files.len()
+        )));
+    }
     let root = source.root().await?;
     let images = image::select(&*source, &root, choice).await?;
     let _lease = store.lease().await?;
@@ -169,6 +181,8 @@ async fn reusable(store: &Store, options: &BuildOptions) -> Result<Vec<Record>, 
     let mut records = store.records().await?;
     records.retain(|record| {
         record.kind == ArtifactKind::Layer
+            // Who built it decides whether its content can be relied on.
+            && !record.found
             && record.span_size == options.span_size
             && record.tool == options.tool
     });
@@ -225,21 +239,28 @@ impl Indexer {
         let options = &self.shared.options;
         let mut ztocs = Vec::new();
         let mut failed = Vec::new();
-        for layer in &layers {
+        let mut indexed = Vec::new();
+        for &layer in &layers {
             match self.built.get(&LayerKey::of(layer)) {
-                Some(Ok(ztoc)) => ztocs.push(IndexManifest::ztoc_descriptor(
-                    ztoc.digest.clone(),
-                    ztoc.size,
-                    layer,
-                    options.span_size,
-                    options.optimize_xattrs && !ztoc.has_xattrs,
-                )),
+                Some(Ok(ztoc)) => {
+                    indexed.push((layer, ztoc));
+                    ztocs.push(IndexManifest::ztoc_descriptor(
+                        ztoc.digest.clone(),
+                        ztoc.size,
+                        layer,
+                        options.span_size,
+                        options.optimize_xattrs && !ztoc.has_xattrs,
+                    ));
+                }
                 Some(Err(Some(reason))) => failed.push((layer.digest.clone(), reason.clone())),
                 Some(Err(None)) | None => {}
             }
         }
         if ztocs.is_empty() {
             return Err(CreateError::Empty);
+        }
+        if !options.prefetch_files.is_empty() {
+            ztocs.extend(self.shared.prefetch_artifacts(&image.platform, &indexed).await?);
         }
         let index = IndexManifest::new(IndexVersion::V1, ztocs, Some(&image.descriptor), &options.tool);
         let descriptor = self.shared.store.put_index(&index).await?;
@@ -393,6 +414,7 @@ impl Shared {
             tool: self.options.tool.clone(),
             created_at: 0,
             created_at_ns: 0,
+            found: false,
         }
     }
 }

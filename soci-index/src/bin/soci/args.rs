@@ -135,6 +135,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ZtocCommand,
     },
+    /// List and show prefetch artifacts
+    Prefetch {
+        #[command(subcommand)]
+        command: PrefetchCommand,
+    },
 }
 
 /// Which platforms are meant.
@@ -220,6 +225,7 @@ Examples:
   soci create --namespace k8s.io containerd:registry.example.com/app:v1
   soci create --push --all-platforms registry.example.com/app:v1
   soci create --min-layer-size 0 --span-size 1048576 oci:./app:v1
+  soci create --prefetch-file /usr/bin/app,/etc/app.conf registry.example.com/app:v1
   skopeo copy docker-archive:app.tar oci:./app:v1 && soci create oci:./app:v1
   soci create oci-archive:app.tar --push-to registry.example.com/app"
 )]
@@ -425,4 +431,29 @@ pub(crate) struct GetFileArgs {
     pub(crate) image: Option<ImageArg>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PrefetchCommand {
+    /// List the prefetch artifacts in the store
+    #[command(visible_alias = "ls")]
+    List(PrefetchListArgs),
+    /// Show which spans a prefetch artifact names
+    Info(PrefetchInfoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrefetchListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrefetchInfoArgs {
+    /// Digest of the prefetch artifact
+    pub(crate) digest: Digest,
+    /// Print the artifact's JSON as well
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use app::App;
-use args::{Cli, Command, IndexCommand, ZtocCommand};
+use args::{Cli, Command, IndexCommand, PrefetchCommand, ZtocCommand};
 use clap::Parser;
 use output::Output;
 
@@ -60,6 +60,10 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
             ZtocCommand::List(args) => commands::ztoc::list(&app, args).await,
             ZtocCommand::Info(args) => commands::ztoc::info(&app, args).await,
             ZtocCommand::GetFile(args) => commands::ztoc::get_file(&app, *args).await,
+        },
+        Command::Prefetch { command } => match command {
+            PrefetchCommand::List(args) => commands::prefetch::list(&app, args).await,
+            PrefetchCommand::Info(args) => commands::prefetch::info(&app, args).await,
         },
     }
 }

@@ -95,6 +95,15 @@ impl Progress for BuildView {
     fn platform_skipped(&self, platform: &Platform, reason: &str) {
         self.output.warn(format_args!("platform {platform} gets no index: {reason}"));
     }
+
+    fn prefetch_built(&self, layer: &Descriptor, artifact: &Digest) {
+        self.line(format_args!("Created prefetch artifact for layer {}: {artifact}", layer.digest));
+    }
+
+    fn prefetch_skipped(&self, platform: &Platform, file: &str, reason: &str) {
+        let file = soci_index::text::excerpt(file);
+        self.output.warn(format_args!("prefetch file {file} of {platform}: {reason}"));
+    }
 }
 
 /// Shows a pull.

@@ -2,6 +2,7 @@
 
 pub(crate) mod create;
 pub(crate) mod index;
+pub(crate) mod prefetch;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod ztoc;

@@ -90,6 +90,9 @@ async fn load(store: &Store, records: &[Record], digest: &Digest) -> anyhow::Res
     if records.iter().any(|record| record.digest == *digest && record.kind == ArtifactKind::Index) {
         bail!("the provided digest belongs to a SOCI index. Use \"soci index info\" to get detailed info");
     }
+    if records.iter().any(|record| record.digest == *digest && record.kind == ArtifactKind::Prefetch) {
+        bail!("the provided digest belongs to a prefetch artifact. Use \"soci prefetch info\" to see it");
+    }
     let bytes = store.get(digest, MAX_ZTOC_SIZE).await?;
     Ztoc::parse(bytes).with_context(|| format!("{digest}"))
 }
