@@ -79,7 +79,7 @@ pub struct Record {
 }
 
 impl Record {
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         match self.kind {
             ArtifactKind::Index => format!("{}\0{}", self.digest, self.image_ref),
             ArtifactKind::Layer | ArtifactKind::Prefetch => {

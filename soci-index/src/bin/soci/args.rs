@@ -135,6 +135,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ZtocCommand,
     },
+    /// Make the list of indexes, zTOCs and prefetch artifacts agree with the content stores
+    ///
+    /// Forgets what is not in the artifact store (or containerd's) any more, and finds indexes that are there and not
+    /// listed: after `ctr image pull` of an image with an index, or when the list was lost. Nothing is deleted.
+    #[command(name = "rebuild-db")]
+    RebuildDb,
     /// List and show prefetch artifacts
     Prefetch {
         #[command(subcommand)]

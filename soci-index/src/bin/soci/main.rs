@@ -61,6 +61,7 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
             ZtocCommand::Info(args) => commands::ztoc::info(&app, args).await,
             ZtocCommand::GetFile(args) => commands::ztoc::get_file(&app, *args).await,
         },
+        Command::RebuildDb => commands::rebuild::run(&app).await,
         Command::Prefetch { command } => match command {
             PrefetchCommand::List(args) => commands::prefetch::list(&app, args).await,
             PrefetchCommand::Info(args) => commands::prefetch::info(&app, args).await,

@@ -5,4 +5,5 @@ pub(crate) mod index;
 pub(crate) mod prefetch;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod rebuild;
 pub(crate) mod ztoc;
