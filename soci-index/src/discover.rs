@@ -278,6 +278,7 @@ mod tests {
         let layers = [b"a", b"b", b"c"].iter().map(|content| Descriptor::of("l", *content)).collect();
         let manifest = ImageManifest {
             media_type: IMAGE_MANIFEST.into(),
+            artifact_type: String::new(),
             config: Descriptor::of(IMAGE_CONFIG, b"{}"),
             layers,
             subject: None,

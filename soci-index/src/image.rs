@@ -13,9 +13,9 @@ use crate::source::{ImageSource, SourceError};
 const DOCKER_REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
 /// How deep indexes may be nested. Buildx writes one level below the root, nobody more.
-const MAX_DEPTH: usize = 4;
+pub(crate) const MAX_DEPTH: usize = 4;
 /// How many manifests one image may have in all its indexes; the largest official images have about 30.
-const MAX_MANIFESTS: usize = 1000;
+pub(crate) const MAX_MANIFESTS: usize = 1000;
 
 /// Which platforms of an image are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@
 //! * builds a zTOC per layer in one streaming pass and an index per platform ([`build`]), in the reference's exact
 //!   bytes ([`manifest`], [`canonical_json`]);
 //! * keeps what it built in a local [`store`], and pushes it beside the image ([`push`]);
+//! * binds images and indexes into one, and writes them wherever images can be ([`convert`], [`destination`]);
 //! * finds the index of an image in its registry ([`discover`]), which is what a snapshotter starts with;
 //! * pulls images into containerd through a snapshotter ([`pull`]).
 //!
@@ -36,7 +37,10 @@
 pub mod build;
 pub mod canonical_json;
 pub mod containerd;
+pub mod convert;
+pub mod destination;
 pub mod discover;
+pub mod document;
 pub mod extract;
 pub mod image;
 pub mod manifest;

@@ -19,7 +19,6 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use registry::{Descriptor, Digest};
 
-use crate::canonical_json::Encoder;
 use crate::oci::{self, DocumentError, IMAGE_MANIFEST, MAX_MANIFEST_SIZE};
 
 /// `config.mediaType` of a version 1 index manifest, and its artifact type among referrers.
@@ -43,6 +42,8 @@ pub const DISABLE_XATTRS: &str = "com.amazon.soci.disable-xattrs";
 pub const BUILD_TOOL: &str = "com.amazon.soci.build-tool-identifier";
 /// Annotation of an image manifest: the version 2 index that is bound to it.
 pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
+/// Annotation of a version 2 index's descriptor in the image index: the image manifest that it is bound to.
+pub const IMAGE_MANIFEST_DIGEST: &str = "com.amazon.soci.image-manifest-digest";
 
 /// The config blob of every index manifest.
 pub const CONFIG_BLOB: &[u8] = b"{}";
@@ -152,20 +153,15 @@ impl IndexManifest {
 
     /// The manifest's bytes in the canonical form, which its digest is computed over.
     pub fn encode(&self) -> Bytes {
-        let mut json = Encoder::new();
-        json.object(|json| {
-            json.key("schemaVersion").integer(2);
-            json.key("mediaType").string(IMAGE_MANIFEST);
-            oci::encode_descriptor(json.key("config"), &self.config());
-            // Go's writer has no empty-slice case here: an index without zTOCs is never written.
-            json.key("layers")
-                .array(|json| self.blobs.iter().for_each(|blob| oci::encode_descriptor(json, blob)));
-            if let Some(subject) = &self.subject {
-                oci::encode_descriptor(json.key("subject"), subject);
-            }
-            oci::encode_annotations(json, &self.annotations);
-        });
-        json.into_bytes().into()
+        let manifest = oci::ImageManifest {
+            media_type: IMAGE_MANIFEST.to_owned(),
+            artifact_type: String::new(),
+            config: self.config(),
+            layers: self.blobs.clone(),
+            subject: self.subject.clone(),
+            annotations: self.annotations.clone(),
+        };
+        manifest.encode().into()
     }
 
     /// Parses an index manifest. Nothing outside `config.mediaType`, `layers`, `subject` and `annotations` is looked at,

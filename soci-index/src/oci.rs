@@ -120,6 +120,9 @@ pub struct ImageManifest {
     /// Media type as the document states it; empty when it does not.
     #[serde(rename = "mediaType", default)]
     pub media_type: String,
+    /// Type of the artifact, if the manifest is one.
+    #[serde(rename = "artifactType", default, deserialize_with = "null_as_default")]
+    pub artifact_type: String,
     /// The configuration.
     pub config: Descriptor,
     /// The layers, lowest first.
@@ -154,6 +157,26 @@ impl ImageManifest {
         let manifest: Self = parse(WHAT, json, MAX_MANIFEST_SIZE)?;
         check_sizes(manifest.layers.iter().chain([&manifest.config]).chain(&manifest.subject))?;
         Ok(manifest)
+    }
+
+    /// The document in Go's encoding.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut json = Encoder::new();
+        json.object(|json| {
+            json.key("schemaVersion").integer(2);
+            json.key("mediaType").string(&self.media_type);
+            if !self.artifact_type.is_empty() {
+                json.key("artifactType").string(&self.artifact_type);
+            }
+            encode_descriptor(json.key("config"), &self.config);
+            json.key("layers")
+                .array(|json| self.layers.iter().for_each(|layer| encode_descriptor(json, layer)));
+            if let Some(subject) = &self.subject {
+                encode_descriptor(json.key("subject"), subject);
+            }
+            encode_annotations(json, &self.annotations);
+        });
+        json.into_bytes()
     }
 }
 

@@ -34,6 +34,26 @@ impl Platform {
         Self::new(std::env::consts::OS, architecture, "")
     }
 
+    /// The host's platform as containerd's library writes it into descriptors: with a variant where the architecture has
+    /// some, unlike the canonical form.
+    pub fn host_descriptor() -> registry::Platform {
+        let host = Self::host();
+        let variant = if host.architecture == "arm64" { Some("v8".to_owned()) } else { None };
+        registry::Platform { variant, ..host.to_descriptor() }
+    }
+
+    /// The platform as descriptors have it.
+    pub fn to_descriptor(&self) -> registry::Platform {
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        registry::Platform {
+            architecture: self.architecture.clone(),
+            os: self.os.clone(),
+            os_version: given(&self.os_version),
+            os_features: Vec::new(),
+            variant: given(&self.variant),
+        }
+    }
+
     /// The platform with these names, normalised.
     pub fn new(os: &str, architecture: &str, variant: &str) -> Self {
         let os = match os.to_ascii_lowercase().as_str() {

@@ -29,7 +29,7 @@ pub enum RegistryArgsError {
 }
 
 /// How to reach a registry.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Registry")]
 pub struct RegistryArgs {
     /// User name and password for the registry [default: what `docker login` or `podman login` stored]

@@ -150,7 +150,7 @@ impl Authorizer {
             return Err(error.clone());
         }
         state.grant = None;
-        match self.fetch(endpoint, scheme, &scope.union(&state.extra), scope, context).await {
+        match self.fetch(endpoint, scheme, &scope.union(&state.extra), context).await {
             Ok((header, life)) => {
                 state.serial += 1;
                 state.failed = None;
@@ -170,10 +170,9 @@ impl Authorizer {
         endpoint: &Endpoint,
         scheme: &Scheme,
         wanted: &Scope,
-        own: &Scope,
         context: &Context,
     ) -> Result<(HeaderValue, Duration)> {
-        let credential = self.provider.credential(endpoint.host(), own.repository()).await?;
+        let credential = self.provider.credential(endpoint.host(), &context.repository).await?;
         if let Some(Credential::RegistryToken(token)) = &credential {
             return Ok((secret_header(&format!("Bearer {token}"), endpoint)?, BASIC_LIFE));
         }

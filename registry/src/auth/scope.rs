@@ -47,11 +47,6 @@ impl Scope {
         }
         Self(all)
     }
-
-    /// The name of the repository in it.
-    pub(crate) fn repository(&self) -> &str {
-        self.0.keys().find_map(|resource| resource.strip_prefix("repository:")).unwrap_or_default()
-    }
 }
 
 impl fmt::Display for Scope {
@@ -78,7 +73,6 @@ mod tests {
     fn parse_union_and_write() {
         let own = Scope::of(&Repository::new("h", "a/b").unwrap(), Access::Pull);
         assert_eq!(own.to_string(), "repository:a/b:pull");
-        assert_eq!(own.repository(), "a/b");
         let all = own.union(&Scope::parse("aws repository:a/b:push,pull  registry:catalog:*"));
         assert_eq!(all.to_string(), "aws registry:catalog:* repository:a/b:pull,push");
         assert_eq!(own.union(&Scope::parse("")), own);

@@ -11,6 +11,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, 
 use reqwest::{Method, StatusCode};
 use url::Url;
 
+use crate::auth::{Access, Scope};
 use crate::body::ByteStream;
 use crate::client::Client;
 use crate::digest::Digest;
@@ -76,6 +77,57 @@ impl Client {
                 Err(error) => backoff.pause(error).await?,
             }
         }
+    }
+
+    /// Makes a blob of the repository `from` one of `repository` too, without moving its bytes (distribution-spec,
+    /// "Mounting a blob from another repository"). Returns whether it is there now; if not, it has to be pushed.
+    ///
+    /// A registry that cannot do it, or does not let this client see `from`, is no error: pushing the bytes may still
+    /// succeed, and says best why it does not.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if the repositories belong to different registries, and failures of the connection.
+    pub async fn mount_blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        from: &Repository,
+    ) -> Result<bool> {
+        let endpoint = self.push_endpoint(repository)?;
+        let operation = format!("mount blob {digest} from {}", from.name());
+        let mut request = Request::new(&endpoint, Method::POST, repository, "blobs/uploads/", operation);
+        if repository.api_host() != from.api_host() {
+            return Err(Error::protocol(&request.context, "a blob is mounted within one registry only"));
+        }
+        request.url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from.name());
+        request.scope = request.scope.union(&Scope::of(from, Access::Pull));
+        request.body = Some(Bytes::new());
+        let (endpoint, request) = (&endpoint, &request);
+        let sent = self.retrying(self.retry_policy().clone(), || async move {
+            self.transport().send(endpoint, request, self.counters()).await
+        });
+        let reply = match sent.await {
+            Ok(reply) => reply,
+            // Also what a token server says that gives no token for both repositories.
+            Err(error @ (Error::Unauthorized { .. } | Error::Denied { .. } | Error::Status { .. })) => {
+                tracing::debug!(%error, "not mounted");
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let mounted = reply.status() == StatusCode::CREATED;
+        if let (StatusCode::ACCEPTED, Some(location)) = (reply.status(), reply.header(LOCATION)) {
+            // The registry opened an upload instead. Nobody will use it, and it would linger for days.
+            if let Ok(url) = self.transport().resolve(&reply.url, location, &reply.context)
+                && endpoint.owns(&url)
+            {
+                let operation = "cancel an upload".to_owned();
+                let cancel =
+                    Request { url, ..Request::new(endpoint, Method::DELETE, repository, "", operation) };
+                let _ = self.transport().send(endpoint, &cancel, self.counters()).await;
+            }
+        }
+        Ok(mounted)
     }
 
     /// Opens a session. `None` if the registry says that the blob is there after all.

@@ -82,6 +82,29 @@ pub struct CreatedIndex {
     pub failed: Vec<(Digest, String)>,
 }
 
+impl CreatedIndex {
+    /// What the store is to know about the index, of the image manifest `image` of what `root` is, which is called `name`.
+    pub(crate) fn record(
+        &self,
+        options: &BuildOptions,
+        image: &Digest,
+        root: &Digest,
+        name: String,
+    ) -> Record {
+        let mut record = Record {
+            kind: ArtifactKind::Index,
+            image_digest: Some(root.clone()),
+            image_ref: name,
+            platform: self.platform.to_string(),
+            media_type: IMAGE_MANIFEST.to_owned(),
+            artifact_type: self.manifest.version.media_type().to_owned(),
+            ..layer_record(options, self.index.digest.clone(), self.index.size, image.clone())
+        };
+        record.stamp();
+        record
+    }
+}
+
 /// Why no index was built.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
@@ -125,54 +148,81 @@ pub async fn create(
     choice: &PlatformChoice,
     progress: Arc<dyn Progress>,
 ) -> Result<Vec<CreatedIndex>, CreateError> {
-    if options.span_size == 0 || i64::try_from(options.span_size).is_err() {
-        return Err(CreateError::Options(format!(
-            "span size {} is out of range: it has to be above 0",
-            options.span_size
-        )));
-    }
-    if options.prefetch_files.len() > MAX_PREFETCH_FILES {
-        return Err(CreateError::Options(format!(
-            "{} files to prefetch, more than the {MAX_PREFETCH_FILES} allowed",
-            options.prefetch_files.len()
-        )));
-    }
     let root = source.root().await?;
     let images = image::select(&*source, &root, choice).await?;
     let _lease = store.lease().await?;
-    let mut indexer = Indexer {
-        known: if options.force { Vec::new() } else { reusable(store, options).await? },
-        built: HashMap::new(),
-        shared: Arc::new(Shared {
-            source,
-            store: store.clone(),
-            options: options.clone(),
-            progress,
-            permits: Semaphore::new(options.parallel_layers.max(1)),
-        }),
-    };
-    let mut created = Vec::new();
-    let mut not_pulled = None;
-    for image in &images {
-        match indexer.index(&root, image).await {
-            Ok(index) => created.push(index),
-            // Who asks for all platforms of an image in containerd means those that are there.
-            Err(CreateError::Source(error @ SourceError::NotPulled { .. }))
-                if *choice == PlatformChoice::All =>
-            {
-                indexer.shared.progress.platform_skipped(&image.platform, &error.to_string());
-                not_pulled.get_or_insert(error);
-            }
-            Err(error @ CreateError::Empty) if images.len() > 1 => {
-                indexer.shared.progress.platform_skipped(&image.platform, &error.to_string());
-            }
-            Err(error) => return Err(error),
+    let version = IndexVersion::V1;
+    let work = Work { source, root, images, version, all: *choice == PlatformChoice::All };
+    work.run(store, options, progress).await
+}
+
+/// Which indexes are to be built.
+pub(crate) struct Work {
+    pub(crate) source: Arc<dyn ImageSource>,
+    /// What the image's name stands for.
+    pub(crate) root: Descriptor,
+    /// Of which platforms.
+    pub(crate) images: Vec<PlatformImage>,
+    /// Version 1 indexes get a record in the store; version 2 ones have none before their image is converted.
+    pub(crate) version: IndexVersion,
+    /// Whether all platforms were asked for, which means those that are there.
+    pub(crate) all: bool,
+}
+
+impl Work {
+    /// Builds and stores the indexes. The caller holds a lease of the store.
+    pub(crate) async fn run(
+        self,
+        store: &Store,
+        options: &BuildOptions,
+        progress: Arc<dyn Progress>,
+    ) -> Result<Vec<CreatedIndex>, CreateError> {
+        let Self { source, root, images, version, all } = self;
+        if options.span_size == 0 || i64::try_from(options.span_size).is_err() {
+            return Err(CreateError::Options(format!(
+                "span size {} is out of range: it has to be above 0",
+                options.span_size
+            )));
         }
-    }
-    match not_pulled {
-        _ if !created.is_empty() => Ok(created),
-        Some(error) => Err(error.into()),
-        None => Err(CreateError::Empty),
+        if options.prefetch_files.len() > MAX_PREFETCH_FILES {
+            return Err(CreateError::Options(format!(
+                "{} files to prefetch, more than the {MAX_PREFETCH_FILES} allowed",
+                options.prefetch_files.len()
+            )));
+        }
+        let mut indexer = Indexer {
+            version,
+            known: if options.force { Vec::new() } else { reusable(store, options).await? },
+            built: HashMap::new(),
+            shared: Arc::new(Shared {
+                source,
+                store: store.clone(),
+                options: options.clone(),
+                progress,
+                permits: Semaphore::new(options.parallel_layers.max(1)),
+            }),
+        };
+        let mut created = Vec::new();
+        let mut not_pulled = None;
+        for image in &images {
+            match indexer.index(&root, image).await {
+                Ok(index) => created.push(index),
+                // Who asks for all platforms of an image in containerd means those that are there.
+                Err(CreateError::Source(error @ SourceError::NotPulled { .. })) if all => {
+                    indexer.shared.progress.platform_skipped(&image.platform, &error.to_string());
+                    not_pulled.get_or_insert(error);
+                }
+                Err(error @ CreateError::Empty) if images.len() > 1 => {
+                    indexer.shared.progress.platform_skipped(&image.platform, &error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match not_pulled {
+            _ if !created.is_empty() => Ok(created),
+            Some(error) => Err(error.into()),
+            None => Err(CreateError::Empty),
+        }
     }
 }
 
@@ -202,6 +252,7 @@ type LayerResult = Result<LayerZtoc, Option<String>>;
 
 /// One run of [`create`]. Remembers layers across platforms.
 struct Indexer {
+    version: IndexVersion,
     known: Vec<Record>,
     built: HashMap<LayerKey, LayerResult>,
     shared: Arc<Shared>,
@@ -262,31 +313,22 @@ impl Indexer {
         if !options.prefetch_files.is_empty() {
             ztocs.extend(self.shared.prefetch_artifacts(&image.platform, &indexed).await?);
         }
-        let index = IndexManifest::new(IndexVersion::V1, ztocs, Some(&image.descriptor), &options.tool);
+        let index = IndexManifest::new(self.version, ztocs, Some(&image.descriptor), &options.tool);
         let descriptor = self.shared.store.put_index(&index).await?;
-        let mut record = Record {
-            kind: ArtifactKind::Index,
-            image_digest: Some(root.digest.clone()),
-            image_ref: self.shared.source.name(),
-            platform: image.platform.to_string(),
-            media_type: IMAGE_MANIFEST.to_owned(),
-            artifact_type: index.version.media_type().to_owned(),
-            ..self.shared.layer_record(
-                descriptor.digest.clone(),
-                descriptor.size,
-                image.descriptor.digest.clone(),
-            )
-        };
-        record.stamp();
-        self.shared.store.record(vec![record]).await?;
-        Ok(CreatedIndex {
+        let created = CreatedIndex {
             platform: image.platform.clone(),
             image: image.descriptor.clone(),
             index: descriptor,
             manifest: index,
             layers: layers.len(),
             failed,
-        })
+        };
+        if self.version == IndexVersion::V1 {
+            let record =
+                created.record(options, &image.descriptor.digest, &root.digest, self.shared.source.name());
+            self.shared.store.record(vec![record]).await?;
+        }
+        Ok(created)
     }
 
     /// Sees to it that `self.built` has every layer.
@@ -377,7 +419,7 @@ impl Shared {
         }
         let ztoc =
             LayerZtoc { digest: self.store.put(built.bytes).await?, size, has_xattrs: built.has_xattrs };
-        let mut record = self.layer_record(ztoc.digest.clone(), size, layer.digest.clone());
+        let mut record = layer_record(&self.options, ztoc.digest.clone(), size, layer.digest.clone());
         record.stamp();
         self.store.record(vec![record]).await?;
         self.progress.layer(layer, LayerEvent::Built(&ztoc.digest));
@@ -398,24 +440,25 @@ impl Shared {
         };
         Ok(Some(LayerZtoc { digest: record.digest.clone(), size: record.size, has_xattrs }))
     }
+}
 
-    fn layer_record(&self, digest: Digest, size: u64, oci_digest: Digest) -> Record {
-        Record {
-            digest,
-            kind: ArtifactKind::Layer,
-            size,
-            span_size: self.options.span_size,
-            oci_digest,
-            image_digest: None,
-            image_ref: String::new(),
-            platform: String::new(),
-            media_type: ZTOC.to_owned(),
-            artifact_type: String::new(),
-            tool: self.options.tool.clone(),
-            created_at: 0,
-            created_at_ns: 0,
-            found: false,
-        }
+/// What the store is to know about a zTOC.
+fn layer_record(options: &BuildOptions, digest: Digest, size: u64, oci_digest: Digest) -> Record {
+    Record {
+        digest,
+        kind: ArtifactKind::Layer,
+        size,
+        span_size: options.span_size,
+        oci_digest,
+        image_digest: None,
+        image_ref: String::new(),
+        platform: String::new(),
+        media_type: ZTOC.to_owned(),
+        artifact_type: String::new(),
+        tool: options.tool.clone(),
+        created_at: 0,
+        created_at_ns: 0,
+        found: false,
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use registry::{Descriptor, Digest};
 use ztoc::{EntryKind, Ztoc};
 
-use super::{CreateError, LayerZtoc, Shared};
+use super::{CreateError, LayerZtoc, Shared, layer_record};
 use crate::extract::clean;
 use crate::manifest::{IndexManifest, MAX_ZTOC_SIZE, PREFETCH};
 use crate::platform::Platform;
@@ -116,7 +116,7 @@ impl Shared {
         let mut record = Record {
             kind: ArtifactKind::Prefetch,
             media_type: PREFETCH.to_owned(),
-            ..self.layer_record(digest.clone(), size, layer.digest.clone())
+            ..layer_record(&self.options, digest.clone(), size, layer.digest.clone())
         };
         record.stamp();
         self.store.record(vec![record]).await?;

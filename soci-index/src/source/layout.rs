@@ -16,9 +16,9 @@ use super::{Check, ImageSource, Selector, SourceError};
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};
 
 /// Annotation of an entry of `index.json`: its name by the OCI specification.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Annotation of an entry of `index.json`: its name by containerd and Docker.
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// An image in an OCI layout.
 #[derive(Debug)]
@@ -70,6 +70,14 @@ impl LayoutSource {
         Ok(Self { path, selector, files })
     }
 
+    /// Whether the layout has a blob.
+    pub(super) fn has(&self, digest: &Digest) -> bool {
+        match &self.files {
+            Files::Archive { blobs, .. } => blobs.contains_key(digest),
+            Files::Directory => self.path.join("blobs").join(digest.algorithm()).join(digest.hex()).is_file(),
+        }
+    }
+
     /// The part of a file that holds a blob, whose size has been checked.
     fn blob(&self, descriptor: &Descriptor) -> Result<FileSlice, SourceError> {
         let missing = || SourceError::Missing { digest: descriptor.digest.clone(), name: self.name() };
@@ -102,7 +110,8 @@ impl LayoutSource {
         Ok(FileSlice::new(file, path, extent, descriptor.digest.clone(), self.name()))
     }
 
-    fn index(&self) -> Result<ImageIndex, SourceError> {
+    /// `index.json`.
+    pub(super) fn index(&self) -> Result<ImageIndex, SourceError> {
         let path = match self.files {
             Files::Directory => self.path.join("index.json"),
             Files::Archive { .. } => self.path.clone(),

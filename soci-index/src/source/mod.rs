@@ -10,20 +10,23 @@ mod file;
 mod layout;
 mod remote;
 mod spec;
+mod standalone;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry::{BlobReader, ByteStream, Descriptor, Digest};
+use registry::{BlobReader, ByteStream, Descriptor, Digest, Repository};
 
 pub(crate) use archive::Extent;
 pub use containerd::ContainerdSource;
 pub(crate) use file::FileSlice;
 pub use layout::LayoutSource;
+pub(crate) use layout::REF_NAME;
 pub use remote::RegistrySource;
 pub use spec::{Selector, SourceSpec};
+pub use standalone::StandaloneSource;
 
 use crate::containerd::ContainerdError;
 use crate::oci::{DocumentError, ImageConfig, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE};
@@ -70,6 +73,12 @@ pub trait ImageSource: Send + Sync {
     /// Whether [`Self::open_blob`] checks even where the caller offers to.
     fn always_checks(&self) -> bool {
         false
+    }
+
+    /// The repository that the image is in, if it is in a registry: another repository there can have its blobs without
+    /// moving them.
+    fn repository(&self) -> Option<&Repository> {
+        None
     }
 
     /// A blob for ranged reads, whose bytes are not checked here: spans have digests of their own.
@@ -188,6 +197,15 @@ impl From<ContainerdError> for SourceError {
 }
 
 impl SourceError {
+    /// Whether the source has the image without the part that was asked for.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Missing { .. } | Self::NotPulled { .. } => true,
+            Self::Registry(error) => error.is_not_found(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn document(descriptor: &Descriptor, source: DocumentError) -> Self {
         Self::Document { digest: descriptor.digest.clone(), source }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry::{BlobReader, ByteStream, Client, Descriptor, Manifest, Reference};
+use registry::{BlobReader, ByteStream, Client, Descriptor, Manifest, Reference, Repository};
 use tokio::sync::OnceCell;
 
 use super::{Check, ImageSource, SourceError};
@@ -54,6 +54,10 @@ impl RegistrySource {
 impl ImageSource for RegistrySource {
     fn name(&self) -> String {
         self.reference.to_string()
+    }
+
+    fn repository(&self) -> Option<&Repository> {
+        Some(self.reference.repository())
     }
 
     async fn root(&self) -> Result<Descriptor, SourceError> {

@@ -17,14 +17,13 @@ use registry::{Descriptor, Digest};
 
 use super::{ArtifactKind, Inner, Lease, Record, Store, StoreError, blocking};
 use crate::containerd::{Containerd, ContainerdError};
-use crate::manifest::{INDEX_DIGEST, INDEX_V2, IndexManifest, IndexVersion, LAYER_DIGEST, PREFETCH, ZTOC};
+use crate::manifest::{
+    IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, INDEX_V2, IndexManifest, IndexVersion, LAYER_DIGEST, PREFETCH, ZTOC,
+};
 use crate::oci::{
     IMAGE_MANIFEST, ImageConfig, ImageIndex, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE,
 };
 use crate::platform::Platform;
-
-/// Annotation of a version 2 index's descriptor in its image index: the image manifest that the index belongs to.
-const IMAGE_MANIFEST_DIGEST: &str = "com.amazon.soci.image-manifest-digest";
 
 /// No manifest is smaller, in bytes; the config blob of index manifests is.
 const MIN_MANIFEST_SIZE: u64 = 10;

@@ -5,6 +5,7 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 mod build;
+mod convert;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -18,6 +19,7 @@ use soci_index::registry_args::RegistryArgs;
 use soci_index::source::{SourceError, SourceSpec};
 
 pub(crate) use build::BuildArgs;
+pub(crate) use convert::{ConvertArgs, Format};
 
 use crate::table::parse_go_duration;
 
@@ -47,6 +49,9 @@ Examples:
   The same in two steps, for every platform of the image:
     soci create --all-platforms registry.example.com/app:v1
     soci push --all-platforms registry.example.com/app:v1
+
+  Bind image and indexes into one image, which is lazy wherever it is copied:
+    soci convert --all-platforms registry.example.com/app:v1 registry.example.com/app:v1-soci
 
   Index an image in an OCI layout, as skopeo writes it:
     soci create oci:./app:v1
@@ -123,6 +128,7 @@ pub(crate) enum ContentStore {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Create(CreateArgs),
+    Convert(Box<ConvertArgs>),
     Push(PushArgs),
     Pull(PullArgs),
     /// List, show and remove SOCI indexes

@@ -49,6 +49,7 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
     let app = App::new(cli.globals, output);
     match cli.command {
         Command::Create(args) => commands::create::run(&app, args).await,
+        Command::Convert(args) => commands::convert::run(&app, *args).await,
         Command::Push(args) => commands::push::run(&app, args).await,
         Command::Pull(args) => commands::pull::run(&app, args).await,
         Command::Index { command } => match command {

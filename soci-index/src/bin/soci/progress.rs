@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use registry::{Descriptor, Digest};
 use soci_index::build::{LayerEvent, Progress};
+use soci_index::destination::{Copied, CopyEvent, CopyProgress};
 use soci_index::platform::Platform;
 use soci_index::pull::{LayerOutcome, PullEvent, PullProgress};
 use soci_index::push::{PushEvent, PushProgress};
@@ -139,6 +140,60 @@ impl PullProgress for PullView {
                 let _ = self.output.line(format_args!("layer {}: {words}", layer.digest));
             }
             PullEvent::Done(_) => {}
+        }
+    }
+}
+
+/// Shows a copy, and counts what it moves.
+pub(crate) struct CopyView {
+    bars: Bars,
+    counts: Mutex<CopyCounts>,
+}
+
+#[derive(Debug, Default)]
+struct CopyCounts {
+    there: usize,
+    mounted: usize,
+    moved: usize,
+    bytes: u64,
+}
+
+impl CopyView {
+    pub(crate) fn new(output: &Output) -> Self {
+        Self { bars: Bars::new(output), counts: Mutex::default() }
+    }
+
+    /// `3 blobs there already, 5 mounted, 2 moved (1234 bytes)`.
+    pub(crate) fn summary(&self) -> String {
+        let Ok(counts) = self.counts.lock() else { return String::new() };
+        let parts = [
+            (counts.there, "there already".to_owned()),
+            (counts.mounted, "taken over within the registry".to_owned()),
+            (counts.moved, format!("moved ({})", indicatif::HumanBytes(counts.bytes))),
+        ];
+        let parts: Vec<String> =
+            parts.iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!("{n} {words}")).collect();
+        format!("blobs: {}", if parts.is_empty() { "none".to_owned() } else { parts.join(", ") })
+    }
+}
+
+impl CopyProgress for CopyView {
+    fn blob(&self, blob: &Descriptor, event: CopyEvent) {
+        match event {
+            CopyEvent::Started => self.bars.start(blob),
+            CopyEvent::Advanced(bytes) => self.bars.with(blob, |bar| bar.inc(bytes)),
+            CopyEvent::Done(how) => {
+                self.bars.with(blob, ProgressBar::finish_and_clear);
+                let Ok(mut counts) = self.counts.lock() else { return };
+                match how {
+                    Copied::There => counts.there += 1,
+                    Copied::Mounted => counts.mounted += 1,
+                    Copied::Moved => {
+                        counts.moved += 1;
+                        counts.bytes += blob.size;
+                    }
+                }
+            }
         }
     }
 }

@@ -121,7 +121,8 @@ async fn build(
     Ok(created)
 }
 
-fn as_json(index: &CreatedIndex) -> serde_json::Value {
+/// One index of the result.
+pub(super) fn as_json(index: &CreatedIndex) -> serde_json::Value {
     let failed: Vec<serde_json::Value> =
         index.failed.iter().map(|(layer, reason)| json!({"layer": layer, "reason": reason})).collect();
     json!({

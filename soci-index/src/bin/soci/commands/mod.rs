@@ -1,5 +1,6 @@
 //! One module per command.
 
+pub(crate) mod convert;
 pub(crate) mod create;
 pub(crate) mod index;
 pub(crate) mod prefetch;

@@ -1,0 +1,63 @@
+//! All manifests and indexes of an image, read from its source.
+
+use std::collections::HashMap;
+
+use registry::{Descriptor, Digest};
+
+use crate::document::{Document, DocumentKind};
+use crate::image::{MAX_DEPTH, MAX_MANIFESTS};
+use crate::source::{ImageSource, SourceError};
+
+/// More bytes than the documents of any image have: 1,000 manifests of 40 layers are 6 MiB. All are in memory at once.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// The documents of an image.
+#[derive(Debug)]
+pub(super) struct Documents {
+    pub(super) root: Descriptor,
+    by_digest: HashMap<Digest, Document>,
+    /// Listed by an index of the image, and not in the source.
+    pub(super) missing: Vec<Descriptor>,
+}
+
+impl Documents {
+    /// Reads all that `root` leads to. What the source does not have is noted, not an error.
+    pub(super) async fn read(source: &dyn ImageSource, root: Descriptor) -> Result<Self, SourceError> {
+        let mut documents = Self { root: root.clone(), by_digest: HashMap::new(), missing: Vec::new() };
+        let mut bytes = 0;
+        let mut pending = vec![(root, 0)];
+        while let Some((descriptor, depth)) = pending.pop() {
+            if documents.by_digest.contains_key(&descriptor.digest) {
+                continue;
+            }
+            let bad = |reason: String| SourceError::Layout { path: source.name().into(), reason };
+            if depth > MAX_DEPTH {
+                return Err(bad(format!("image indexes are nested more than {MAX_DEPTH} deep")));
+            }
+            let json = match source.manifest(&descriptor).await {
+                Err(error) if depth > 0 && error.is_missing() => {
+                    documents.missing.push(descriptor);
+                    continue;
+                }
+                other => other?,
+            };
+            bytes += json.len() as u64;
+            if bytes > MAX_BYTES || documents.by_digest.len() + documents.missing.len() >= MAX_MANIFESTS {
+                return Err(bad(format!(
+                    "it has more than {MAX_MANIFESTS} manifests, or more than {MAX_BYTES} bytes of them"
+                )));
+            }
+            let document = Document::parse(&descriptor, json)
+                .map_err(|error| SourceError::document(&descriptor, error))?;
+            if let DocumentKind::Index(index) = &document.kind {
+                pending.extend(index.manifests.iter().rev().map(|entry| (entry.clone(), depth + 1)));
+            }
+            documents.by_digest.insert(descriptor.digest, document);
+        }
+        Ok(documents)
+    }
+
+    pub(super) fn get(&self, digest: &Digest) -> Option<&Document> {
+        self.by_digest.get(digest)
+    }
+}
