@@ -116,6 +116,20 @@ impl Builder {
         self.hasher.push(chunk, cuts)
     }
 
+    /// Bytes of memory that the zTOC takes so far, in parts, with what it takes to put them together: an estimate from above.
+    /// Buffers and chunks come on top.
+    #[must_use]
+    pub fn memory(&self) -> u64 {
+        // What a span takes beside its checkpoint: its digest here, as text in the zTOC, and its place.
+        const SPAN: u64 = 192;
+        let (zinfo, spans) = match &self.source {
+            Source::Gzip(gzip) => (gzip.zinfo.size(), gzip.zinfo.count()),
+            Source::Tar => (0, self.blob_size.div_ceil(self.options.span_size)),
+        };
+        // Twice: the parts and the zTOC. Entries are many small pieces, which take more room than the zTOC has for them.
+        2 * zinfo + SPAN * spans + 3 * self.walker.weight()
+    }
+
     /// Ends the layer and serialises the zTOC.
     ///
     /// # Errors

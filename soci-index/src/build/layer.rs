@@ -6,6 +6,8 @@ use registry::{ByteStream, Descriptor, Digest};
 use ztoc::{BuildError, Builder, Built, Compression};
 
 use super::BuildOptions;
+use super::budget::{Crowded, OVERHEAD, Reservation};
+use crate::manifest::MAX_ZTOC_SIZE;
 use crate::source::{Check, ImageSource, SourceError};
 
 /// Chunks waiting for the builder: enough to even out a jittery network, and the whole of what a layer holds in memory
@@ -13,6 +15,9 @@ use crate::source::{Check, ImageSource, SourceError};
 const QUEUE: usize = 4;
 /// Pieces from a network are gathered to this size, so that the builder is not woken for every packet.
 const CHUNK: usize = 256 << 10;
+
+/// What a builder needs at most for a zTOC that is not too large: the parts, and the whole that is made of them.
+const MAX_MEMORY: u64 = 3 * MAX_ZTOC_SIZE;
 
 /// What a media type says about a layer, by the reference's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,12 +73,40 @@ impl Format {
 /// How building a zTOC ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Built(Built),
+    /// The zTOC, and the memory that it stands in.
+    Built(Built, Reservation),
+    /// Other layers leave too little memory; it needed so many bytes when it gave up.
+    Crowded(u64),
     /// The layer cannot be indexed, for this reason.
     Refused(BuildError),
 }
 
-/// Streams a layer through a builder.
+/// Why a builder stopped.
+#[derive(Debug)]
+enum Stopped {
+    Build(BuildError),
+    Crowded(Crowded),
+}
+
+impl From<BuildError> for Stopped {
+    fn from(error: BuildError) -> Self {
+        Self::Build(error)
+    }
+}
+
+/// How many bytes of memory a layer will need, by experience: layers are two to four times as large uncompressed, and
+/// have a file in every 30 KiB or so.
+pub(super) fn estimate(layer: &Descriptor, format: Format, options: &BuildOptions) -> u64 {
+    const USUAL_RATIO: u64 = 3;
+    let (uncompressed, checkpoint) = match format {
+        Format::Uncompressed => (layer.size, 0),
+        _ => (layer.size.saturating_mul(USUAL_RATIO), 2 * ztoc::WINDOW_SIZE as u64),
+    };
+    let checkpoints = (uncompressed / options.span_size.max(1)).saturating_add(1).saturating_mul(checkpoint);
+    OVERHEAD.saturating_add(uncompressed / 32).saturating_add(checkpoints)
+}
+
+/// Streams a layer through a builder, which reserves more of `memory` as it needs it.
 ///
 /// An error is the source's; what is wrong with the layer itself is [`Outcome::Refused`]. To tell the two apart, a layer
 /// that the builder finds damaged is compared with its digest before it gets the blame.
@@ -82,6 +115,7 @@ pub(super) async fn build(
     layer: &Descriptor,
     format: Format,
     options: &BuildOptions,
+    mut memory: Reservation,
     advanced: impl Fn(u64) + Send,
 ) -> Result<Outcome, BuildLayerError> {
     let mut stream = gather(source.open_blob(layer, Check::ByCaller).await?);
@@ -98,12 +132,19 @@ pub(super) async fn build(
     builder_options.build_tool_identifier.clone_from(&options.tool);
 
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
-    let builder = tokio::task::spawn_blocking(move || {
+    let builder = tokio::task::spawn_blocking(move || -> Result<_, Stopped> {
         let mut builder = Builder::new(builder_options)?;
         while let Some(chunk) = receiver.blocking_recv() {
             builder.push(chunk)?;
+            let needed = builder.memory();
+            if needed > MAX_MEMORY {
+                return Err(BuildError::TocTooLarge { limit: MAX_ZTOC_SIZE }.into());
+            }
+            memory.grow_blocking(OVERHEAD + needed).map_err(Stopped::Crowded)?;
         }
-        builder.finish()
+        let built = builder.finish()?;
+        memory.shrink(built.bytes.len() as u64);
+        Ok((built, memory))
     });
     let mut size = 0;
     let mut failed = None;
@@ -128,13 +169,16 @@ pub(super) async fn build(
         return Err(SourceError::from(error).into());
     }
     match result {
-        Ok(built) => {
+        Ok((built, memory)) => {
             check(source, layer, &built, size)?;
-            Ok(Outcome::Built(built))
+            Ok(Outcome::Built(built, memory))
         }
-        Err(BuildError::Internal(reason)) => Err(BuildLayerError::Internal(reason.into())),
-        Err(error @ BuildError::SpanSize(_)) => Err(BuildLayerError::Internal(error.to_string())),
-        Err(error) => {
+        Err(Stopped::Crowded(crowded)) => Ok(Outcome::Crowded(crowded.needed)),
+        Err(Stopped::Build(BuildError::Internal(reason))) => Err(BuildLayerError::Internal(reason.into())),
+        Err(Stopped::Build(error @ BuildError::SpanSize(_))) => {
+            Err(BuildLayerError::Internal(error.to_string()))
+        }
+        Err(Stopped::Build(error)) => {
             if !matches!(
                 error,
                 BuildError::UnsupportedEntry { .. }

@@ -1,5 +1,6 @@
 //! Building SOCI indexes: a zTOC for each layer that gets one, and an index manifest per platform.
 
+mod budget;
 mod layer;
 mod prefetch;
 mod progress;
@@ -22,6 +23,7 @@ use crate::oci::IMAGE_MANIFEST;
 use crate::platform::Platform;
 use crate::source::{ImageSource, SourceError};
 use crate::store::{ArtifactKind, Record, Store, StoreError};
+use budget::MemoryBudget;
 use layer::{BuildLayerError, Format, Outcome};
 
 /// Layers below this size are left alone by default, in bytes: fetching them whole costs less than a zTOC.
@@ -29,6 +31,10 @@ pub const DEFAULT_MIN_LAYER_SIZE: u64 = 10 << 20;
 
 /// More layers than this at a time gain nothing: the network or the disk is the limit by then.
 const MAX_PARALLEL_LAYERS: usize = 8;
+
+/// What the layers in work may hold together by default, in bytes. A layer of 1 GiB needs about 50 MiB at the default span
+/// size, so that this is no limit for most images, and a bound for all.
+pub const DEFAULT_MEMORY: u64 = 512 << 20;
 
 /// What an index is built with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +52,10 @@ pub struct BuildOptions {
     pub prefetch_files: Vec<String>,
     /// Build tool identifier, part of every zTOC and so of every digest.
     pub tool: String,
-    /// Layers that are built at the same time. Each takes one core and, beside its zTOC, a few MiB.
+    /// Layers that are built at the same time, if their memory allows. Each takes one core.
     pub parallel_layers: usize,
+    /// Bytes that the layers in work may hold together. A single layer that needs more gets it, with no other beside it.
+    pub memory: u64,
 }
 
 impl Default for BuildOptions {
@@ -61,6 +69,7 @@ impl Default for BuildOptions {
             prefetch_files: Vec::new(),
             tool: ztoc::DEFAULT_BUILD_TOOL.to_owned(),
             parallel_layers: cores.min(MAX_PARALLEL_LAYERS),
+            memory: DEFAULT_MEMORY,
         }
     }
 }
@@ -200,6 +209,7 @@ impl Work {
                 options: options.clone(),
                 progress,
                 permits: Semaphore::new(options.parallel_layers.max(1)),
+                memory: MemoryBudget::new(options.memory),
             }),
         };
         let mut created = Vec::new();
@@ -278,6 +288,7 @@ struct Shared {
     options: BuildOptions,
     progress: Arc<dyn Progress>,
     permits: Semaphore,
+    memory: Arc<MemoryBudget>,
 }
 
 impl Indexer {
@@ -391,24 +402,34 @@ impl Shared {
             return Err(CreateError::Internal("the layer budget is closed".into()));
         };
         for record in known {
+            let _memory = self.memory.reserve(record.size.min(MAX_ZTOC_SIZE)).await;
             if let Some(ztoc) = self.reuse(&record).await? {
                 self.progress.layer(layer, LayerEvent::Reused(&ztoc.digest));
                 return Ok(Ok(ztoc));
             }
         }
-        self.progress.layer(layer, LayerEvent::Started);
-        let advanced = |bytes| self.progress.layer(layer, LayerEvent::Advanced(bytes));
-        let outcome = layer::build(&*self.source, layer, format, &self.options, advanced).await;
-        let built = match outcome {
-            Ok(Outcome::Built(built)) => built,
-            Ok(Outcome::Refused(error)) => {
-                let reason = crate::text::excerpt(&error.to_string());
-                self.progress.layer(layer, LayerEvent::Failed(&reason));
-                return Ok(Err(Some(reason)));
-            }
-            Err(BuildLayerError::Source(error)) => return Err(error.into()),
-            Err(BuildLayerError::Internal(reason)) => {
-                return Err(CreateError::Internal(format!("layer {}: {reason}", layer.digest)));
+        let mut estimate = layer::estimate(layer, format, &self.options);
+        let (built, memory) = loop {
+            let memory = self.memory.reserve(estimate).await;
+            self.progress.layer(layer, LayerEvent::Started);
+            let advanced = |bytes| self.progress.layer(layer, LayerEvent::Advanced(bytes));
+            match layer::build(&*self.source, layer, format, &self.options, memory, advanced).await {
+                Ok(Outcome::Built(built, memory)) => break (built, memory),
+                Ok(Outcome::Refused(error)) => {
+                    let reason = crate::text::excerpt(&error.to_string());
+                    self.progress.layer(layer, LayerEvent::Failed(&reason));
+                    return Ok(Err(Some(reason)));
+                }
+                Ok(Outcome::Crowded(needed)) => {
+                    tracing::debug!(layer = %layer.digest, needed, "too little memory beside other layers; starting again");
+                    self.progress.layer(layer, LayerEvent::Postponed);
+                    // Twice as much, so that it does not come to this for every further step.
+                    estimate = needed.saturating_mul(2);
+                }
+                Err(BuildLayerError::Source(error)) => return Err(error.into()),
+                Err(BuildLayerError::Internal(reason)) => {
+                    return Err(CreateError::Internal(format!("layer {}: {reason}", layer.digest)));
+                }
             }
         };
         let size = built.bytes.len() as u64;
@@ -422,6 +443,7 @@ impl Shared {
         let mut record = layer_record(&self.options, ztoc.digest.clone(), size, layer.digest.clone());
         record.stamp();
         self.store.record(vec![record]).await?;
+        drop(memory);
         self.progress.layer(layer, LayerEvent::Built(&ztoc.digest));
         Ok(Ok(ztoc))
     }

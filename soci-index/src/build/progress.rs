@@ -42,6 +42,8 @@ pub enum LayerEvent<'a> {
     Started,
     /// This many more bytes, compressed, have been read.
     Advanced(u64),
+    /// It needs more memory than other layers leave, and will be started again: what was read of it was for nothing.
+    Postponed,
     /// It gets no zTOC by the rules.
     Skipped(Skipped),
     /// The store had its zTOC already.

@@ -81,7 +81,7 @@ impl Progress for BuildView {
         }
         let digest = &layer.digest;
         match event {
-            LayerEvent::Started | LayerEvent::Advanced(_) => {}
+            LayerEvent::Started | LayerEvent::Advanced(_) | LayerEvent::Postponed => {}
             LayerEvent::Skipped(skipped) => self.line(skipped.message(layer)),
             LayerEvent::Reused(ztoc) => {
                 self.line(format_args!("layer {digest} -> ztoc {ztoc} (already exists)"))

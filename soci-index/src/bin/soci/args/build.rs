@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use soci_index::build::BuildOptions;
+use soci_index::build::{BuildOptions, DEFAULT_MEMORY};
 
 /// Largest list of files to prefetch, in bytes: half a million paths of usual length.
 const MAX_LIST_SIZE: u64 = 64 << 20;
@@ -34,6 +34,9 @@ pub(crate) struct BuildArgs {
     /// Build zTOCs again that the store has already
     #[arg(long, short)]
     pub(crate) force: bool,
+    /// Memory that the layers in work may take together; one that needs more than all of it is built alone
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MEMORY)]
+    pub(crate) max_memory: u64,
     /// File to prefetch when the image is mounted, as a path in the image; repeated or divided by commas
     #[arg(long, value_name = "PATH", value_delimiter = ',')]
     pub(crate) prefetch_file: Vec<String>,
@@ -58,6 +61,7 @@ impl BuildArgs {
             force: self.force,
             optimize_xattrs: self.optimizations.contains(&Optimization::Xattr),
             prefetch_files,
+            memory: self.max_memory,
             ..BuildOptions::default()
         })
     }
