@@ -53,3 +53,4 @@ pub mod registry_args;
 pub mod source;
 pub mod store;
 pub mod text;
+pub mod verify;

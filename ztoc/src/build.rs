@@ -126,8 +126,8 @@ impl Builder {
             Source::Gzip(gzip) => (gzip.zinfo.size(), gzip.zinfo.count()),
             Source::Tar => (0, self.blob_size.div_ceil(self.options.span_size)),
         };
-        // Twice: the parts and the zTOC. Entries are many small pieces, which take more room than the zTOC has for them.
-        2 * zinfo + SPAN * spans + 3 * self.walker.weight()
+        // The parts, the zTOC, and as much again: a buffer that grows has room to spare, and entries are many small pieces.
+        3 * (zinfo + self.walker.weight()) + SPAN * spans
     }
 
     /// Ends the layer and serialises the zTOC.

@@ -21,7 +21,7 @@ const MAX_MEMORY: u64 = 3 * MAX_ZTOC_SIZE;
 
 /// What a media type says about a layer, by the reference's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     Gzip,
     Uncompressed,
     /// Docker's `….tar`, which some tools give to compressed layers.
@@ -33,7 +33,7 @@ pub(super) enum Format {
 
 impl Format {
     /// The format of a layer with this media type; `None` if it is not a layer's. The rules are containerd's.
-    pub(super) fn of(media_type: &str) -> Option<Self> {
+    pub(crate) fn of(media_type: &str) -> Option<Self> {
         const DOCKER: &str = "application/vnd.docker.image.rootfs.";
         let (base, suffixes) = match media_type.split_once('+') {
             Some((base, suffixes)) => (base, suffixes.split('+').collect()),
@@ -59,7 +59,7 @@ impl Format {
     }
 
     /// The name in the reference's messages.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
             Self::Uncompressed => "uncompressed",
@@ -72,7 +72,7 @@ impl Format {
 
 /// How building a zTOC ended.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// The zTOC, and the memory that it stands in.
     Built(Built, Reservation),
     /// Other layers leave too little memory; it needed so many bytes when it gave up.
@@ -96,11 +96,11 @@ impl From<BuildError> for Stopped {
 
 /// How many bytes of memory a layer will need, by experience: layers are two to four times as large uncompressed, and
 /// have a file in every 30 KiB or so.
-pub(super) fn estimate(layer: &Descriptor, format: Format, options: &BuildOptions) -> u64 {
+pub(crate) fn estimate(layer: &Descriptor, format: Format, options: &BuildOptions) -> u64 {
     const USUAL_RATIO: u64 = 3;
     let (uncompressed, checkpoint) = match format {
         Format::Uncompressed => (layer.size, 0),
-        _ => (layer.size.saturating_mul(USUAL_RATIO), 2 * ztoc::WINDOW_SIZE as u64),
+        _ => (layer.size.saturating_mul(USUAL_RATIO), 3 * ztoc::WINDOW_SIZE as u64),
     };
     let checkpoints = (uncompressed / options.span_size.max(1)).saturating_add(1).saturating_mul(checkpoint);
     OVERHEAD.saturating_add(uncompressed / 32).saturating_add(checkpoints)
@@ -110,7 +110,7 @@ pub(super) fn estimate(layer: &Descriptor, format: Format, options: &BuildOption
 ///
 /// An error is the source's; what is wrong with the layer itself is [`Outcome::Refused`]. To tell the two apart, a layer
 /// that the builder finds damaged is compared with its digest before it gets the blame.
-pub(super) async fn build(
+pub(crate) async fn build(
     source: &dyn ImageSource,
     layer: &Descriptor,
     format: Format,
@@ -197,7 +197,7 @@ pub(super) async fn build(
 
 /// Why a layer's zTOC could not be built, other than through the layer's own fault.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BuildLayerError {
+pub(crate) enum BuildLayerError {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error("{0}")]

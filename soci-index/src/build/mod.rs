@@ -1,7 +1,8 @@
 //! Building SOCI indexes: a zTOC for each layer that gets one, and an index manifest per platform.
 
 mod budget;
-mod layer;
+mod file;
+pub(crate) mod layer;
 mod prefetch;
 mod progress;
 
@@ -14,6 +15,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use ztoc::Ztoc;
 
+pub(crate) use budget::MemoryBudget;
+pub use file::{FileError, build_file, store_ztoc};
 pub use prefetch::MAX_PREFETCH_FILES;
 pub use progress::{LayerEvent, Progress, Silent, Skipped};
 
@@ -23,7 +26,6 @@ use crate::oci::IMAGE_MANIFEST;
 use crate::platform::Platform;
 use crate::source::{ImageSource, SourceError};
 use crate::store::{ArtifactKind, Record, Store, StoreError};
-use budget::MemoryBudget;
 use layer::{BuildLayerError, Format, Outcome};
 
 /// Layers below this size are left alone by default, in bytes: fetching them whole costs less than a zTOC.
@@ -32,7 +34,7 @@ pub const DEFAULT_MIN_LAYER_SIZE: u64 = 10 << 20;
 /// More layers than this at a time gain nothing: the network or the disk is the limit by then.
 const MAX_PARALLEL_LAYERS: usize = 8;
 
-/// What the layers in work may hold together by default, in bytes. A layer of 1 GiB needs about 50 MiB at the default span
+/// What the layers in work may hold together by default, in bytes. A layer of 1 GiB needs about 150 MiB at the default span
 /// size, so that this is no limit for most images, and a bound for all.
 pub const DEFAULT_MEMORY: u64 = 512 << 20;
 

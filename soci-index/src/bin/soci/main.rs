@@ -51,6 +51,7 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
         Command::Create(args) => commands::create::run(&app, args).await,
         Command::Convert(args) => commands::convert::run(&app, *args).await,
         Command::Push(args) => commands::push::run(&app, args).await,
+        Command::Verify(args) => commands::verify::run(&app, args).await,
         Command::Pull(args) => commands::pull::run(&app, args).await,
         Command::Index { command } => match command {
             IndexCommand::List(args) => commands::index::list(&app, args).await,
@@ -59,6 +60,7 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
         },
         Command::Ztoc { command } => match command {
             ZtocCommand::List(args) => commands::ztoc::list(&app, args).await,
+            ZtocCommand::Build(args) => commands::ztoc::build(&app, args).await,
             ZtocCommand::Info(args) => commands::ztoc::info(&app, args).await,
             ZtocCommand::GetFile(args) => commands::ztoc::get_file(&app, *args).await,
         },

@@ -41,6 +41,15 @@ impl Bars {
         open.insert(layer.digest.clone(), bar);
     }
 
+    /// Shows what happens to a layer that is being read.
+    fn show(&self, layer: &Descriptor, event: &LayerEvent<'_>) {
+        match event {
+            LayerEvent::Started => self.start(layer),
+            LayerEvent::Advanced(bytes) => self.with(layer, |bar| bar.inc(*bytes)),
+            _ => self.with(layer, ProgressBar::finish_and_clear),
+        }
+    }
+
     fn with(&self, layer: &Descriptor, act: impl FnOnce(&ProgressBar)) {
         if let Ok(open) = self.open.lock()
             && let Some(bar) = open.get(&layer.digest)
@@ -74,11 +83,7 @@ impl BuildView {
 
 impl Progress for BuildView {
     fn layer(&self, layer: &Descriptor, event: LayerEvent<'_>) {
-        match &event {
-            LayerEvent::Started => self.bars.start(layer),
-            LayerEvent::Advanced(bytes) => self.bars.with(layer, |bar| bar.inc(*bytes)),
-            _ => self.bars.with(layer, ProgressBar::finish_and_clear),
-        }
+        self.bars.show(layer, &event);
         let digest = &layer.digest;
         match event {
             LayerEvent::Started | LayerEvent::Advanced(_) | LayerEvent::Postponed => {}
@@ -104,6 +109,21 @@ impl Progress for BuildView {
     fn prefetch_skipped(&self, platform: &Platform, file: &str, reason: &str) {
         let file = soci_index::text::excerpt(file);
         self.output.warn(format_args!("prefetch file {file} of {platform}: {reason}"));
+    }
+}
+
+/// Shows how far layers are, and says nothing.
+pub(crate) struct BarsOnly(Bars);
+
+impl BarsOnly {
+    pub(crate) fn new(output: &Output) -> Self {
+        Self(Bars::new(output))
+    }
+}
+
+impl Progress for BarsOnly {
+    fn layer(&self, layer: &Descriptor, event: LayerEvent<'_>) {
+        self.0.show(layer, &event);
     }
 }
 

@@ -7,4 +7,5 @@ pub(crate) mod prefetch;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod rebuild;
+pub(crate) mod verify;
 pub(crate) mod ztoc;
