@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::BytesMut;
 use futures::TryStreamExt;
 use registry::BlobReader;
-use ztoc::{EntryKind, Ztoc};
+use ztoc::{EntryKind, SpanDecoder, Ztoc};
 
 /// Links followed before giving up, as in Linux.
 const MAX_LINKS: usize = 40;
@@ -15,6 +15,9 @@ const MAX_LINKS: usize = 40;
 /// Largest span that is read, in compressed bytes. A span is at least one deflate block, which may inflate a lot but
 /// not shrink: a span that is far larger than its span size comes from a lying zTOC or an absurd span size.
 const MAX_SPAN: u64 = 1 << 30;
+
+/// Room for decoded bytes, in bytes.
+const BUFFER: usize = 64 * 1024;
 
 /// Why a file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +119,31 @@ pub async fn copy(
         spans.verify(span, &bytes)?;
         let whole = spans.uncompressed(span);
         let wanted = range.start.max(whole.start)..range.end.min(whole.end);
-        output.write_all(&ztoc.extract(wanted, &bytes)?)?;
+        decode(ztoc, span, wanted, &bytes, output)?;
+    }
+    Ok(())
+}
+
+/// Writes a part of a span, which is verified. Piece by piece: a few bytes may stand for gigabytes.
+fn decode(
+    ztoc: &Ztoc,
+    span: usize,
+    wanted: Range<u64>,
+    mut bytes: &[u8],
+    output: &mut (dyn Write + Send),
+) -> Result<(), ExtractError> {
+    let start = ztoc.spans().uncompressed(span).start;
+    let mut decoder = SpanDecoder::new(&ztoc.checkpoint(span), wanted.end - start)?;
+    let mut buffer = vec![0; BUFFER];
+    let mut skip = wanted.start - start;
+    while !decoder.is_complete() {
+        let made = decoder.decode(&mut bytes, &mut buffer)?;
+        if made == 0 {
+            return Err(ztoc::Error::Incomplete { missing: decoder.missing() }.into());
+        }
+        let skipped = usize::try_from(skip).map_or(made, |skip| skip.min(made));
+        skip -= skipped as u64;
+        output.write_all(&buffer[skipped..made])?;
     }
     Ok(())
 }

@@ -93,12 +93,17 @@ async fn platforms(source: &dyn ImageSource, root: &Descriptor) -> Result<Vec<Pl
             let json = source.manifest(&descriptor).await?;
             let index =
                 ImageIndex::parse(&json).map_err(|error| SourceError::document(&descriptor, error))?;
-            for entry in index.manifests.into_iter().rev() {
-                if is_image(&entry) && seen.insert(entry.digest.clone()) {
+            // The same manifest may stand for several platforms; an index that is listed twice adds nothing.
+            let first = pending.len();
+            for entry in index.manifests {
+                if is_image(&entry) && (!oci::is_index(&entry) || seen.insert(entry.digest.clone())) {
                     pending.push((entry, depth + 1));
                 }
             }
-            if seen.len() > MAX_MANIFESTS {
+            if let Some(added) = pending.get_mut(first..) {
+                added.reverse();
+            }
+            if seen.len() + pending.len() > MAX_MANIFESTS {
                 return Err(bad(format!("more than {MAX_MANIFESTS} manifests in one image")));
             }
             continue;

@@ -11,6 +11,9 @@
 //!  "annotations":{"com.amazon.soci.build-tool-identifier":"AWS SOCI CLI v0.2"}}
 //! ```
 //!
+//! A zTOC of a Zstandard layer, which the reference cannot read, has a media type and annotations of this project
+//! ([`ZtocKind::Zstd`]), so that the reference passes over it and unpacks that layer.
+//!
 //! Version 1 names its image in `subject` and is found by the referrers API; version 2 stands in the image's own index
 //! and is named by an annotation of the image manifest. There is no top-level `artifactType`.
 
@@ -27,6 +30,8 @@ pub const INDEX_V1: &str = "application/vnd.amazon.soci.index.v1+json";
 pub const INDEX_V2: &str = "application/vnd.amazon.soci.index.v2+json";
 /// Media type of a zTOC.
 pub const ZTOC: &str = "application/octet-stream";
+/// Media type of a zTOC of a Zstandard layer.
+pub const ZSTD_ZTOC: &str = "application/vnd.soci.ztoc.zstd.v1";
 /// Media type of a prefetch artifact.
 pub const PREFETCH: &str = "application/vnd.amazon.soci.prefetch.v1+json";
 
@@ -44,6 +49,85 @@ pub const BUILD_TOOL: &str = "com.amazon.soci.build-tool-identifier";
 pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
 /// Annotation of a version 2 index's descriptor in the image index: the image manifest that it is bound to.
 pub const IMAGE_MANIFEST_DIGEST: &str = "com.amazon.soci.image-manifest-digest";
+
+/// What kind of layer a zTOC is for, and so under which names an index manifest has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ZtocKind {
+    /// A gzip or uncompressed layer: a zTOC that the reference can read, too.
+    Common,
+    /// A Zstandard layer.
+    Zstd,
+}
+
+/// Annotations of a zTOC's descriptor, by their meaning.
+struct Keys {
+    layer_digest: &'static str,
+    layer_media_type: &'static str,
+    span_size: &'static str,
+    disable_xattrs: &'static str,
+}
+
+impl ZtocKind {
+    /// The kind for a layer that is compressed like this.
+    pub fn of(compression: ztoc::Compression) -> Self {
+        match compression {
+            ztoc::Compression::Gzip | ztoc::Compression::Uncompressed => Self::Common,
+            ztoc::Compression::Zstd => Self::Zstd,
+        }
+    }
+
+    /// The media type of the zTOC.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Common => ZTOC,
+            Self::Zstd => ZSTD_ZTOC,
+        }
+    }
+
+    /// The kind that a media type stands for.
+    pub fn from_media_type(media_type: &str) -> Option<Self> {
+        [Self::Common, Self::Zstd].into_iter().find(|kind| kind.media_type() == media_type)
+    }
+
+    /// The reference finds a layer's zTOC by the annotation with the layer's digest, older versions of it by that alone.
+    fn keys(self) -> Keys {
+        match self {
+            Self::Common => Keys {
+                layer_digest: LAYER_DIGEST,
+                layer_media_type: LAYER_MEDIA_TYPE,
+                span_size: SPAN_SIZE,
+                disable_xattrs: DISABLE_XATTRS,
+            },
+            Self::Zstd => Keys {
+                layer_digest: "soci.ztoc.image-layer-digest",
+                layer_media_type: "soci.ztoc.image-layer-mediaType",
+                span_size: "soci.ztoc.span-size",
+                disable_xattrs: "soci.ztoc.disable-xattrs",
+            },
+        }
+    }
+
+    /// Descriptor of a layer's zTOC, with the annotations of an index manifest.
+    pub fn descriptor(
+        self,
+        ztoc: Digest,
+        size: u64,
+        layer: &Descriptor,
+        span_size: u64,
+        disable_xattrs: bool,
+    ) -> Descriptor {
+        let keys = self.keys();
+        let mut descriptor = Descriptor::new(self.media_type(), ztoc, size);
+        let mut annotate = |key: &str, value| descriptor.annotations.insert(key.to_owned(), value);
+        annotate(keys.layer_digest, layer.digest.to_string());
+        annotate(keys.layer_media_type, layer.media_type.clone());
+        annotate(keys.span_size, span_size.to_string());
+        if disable_xattrs {
+            annotate(keys.disable_xattrs, "true".to_owned());
+        }
+        descriptor
+    }
+}
 
 /// The config blob of every index manifest.
 pub const CONFIG_BLOB: &[u8] = b"{}";
@@ -109,6 +193,8 @@ pub struct ZtocRef<'a> {
     pub descriptor: &'a Descriptor,
     /// Digest of the layer that it describes, checked to be a digest.
     pub layer: &'a str,
+    /// Media type of the layer, if the annotation is there.
+    pub layer_media_type: Option<&'a str>,
     /// Span size in bytes, if the annotation is there and a number.
     pub span_size: Option<u64>,
     /// Whether the builder found that the layer has no extended attributes.
@@ -133,7 +219,7 @@ impl IndexManifest {
         }
     }
 
-    /// Descriptor of a layer's zTOC, with the annotations of an index manifest.
+    /// Descriptor of the zTOC of a layer that is not compressed with Zstandard; see [`ZtocKind::descriptor`].
     pub fn ztoc_descriptor(
         ztoc: Digest,
         size: u64,
@@ -141,14 +227,7 @@ impl IndexManifest {
         span_size: u64,
         disable_xattrs: bool,
     ) -> Descriptor {
-        let mut descriptor = Descriptor::new(ZTOC, ztoc, size);
-        descriptor.annotations.insert(LAYER_DIGEST.to_owned(), layer.digest.to_string());
-        descriptor.annotations.insert(LAYER_MEDIA_TYPE.to_owned(), layer.media_type.clone());
-        descriptor.annotations.insert(SPAN_SIZE.to_owned(), span_size.to_string());
-        if disable_xattrs {
-            descriptor.annotations.insert(DISABLE_XATTRS.to_owned(), "true".to_owned());
-        }
-        descriptor
+        ZtocKind::Common.descriptor(ztoc, size, layer, span_size, disable_xattrs)
     }
 
     /// The manifest's bytes in the canonical form, which its digest is computed over.
@@ -189,11 +268,13 @@ impl IndexManifest {
             if blob.size > MAX_ZTOC_SIZE {
                 return Err(DocumentError::TooLarge { what: "zTOC", size: blob.size, limit: MAX_ZTOC_SIZE });
             }
-            if let Some(layer) = blob.annotations.get(LAYER_DIGEST)
+            let key =
+                ZtocKind::from_media_type(&blob.media_type).unwrap_or(ZtocKind::Common).keys().layer_digest;
+            if let Some(layer) = blob.annotations.get(key)
                 && layer.parse::<Digest>().is_err()
             {
                 return Err(DocumentError::Unexpected(format!(
-                    "annotation {LAYER_DIGEST} of {} is not a digest: {}",
+                    "annotation {key} of {} is not a digest: {}",
                     blob.digest,
                     crate::text::excerpt(layer)
                 )));
@@ -214,13 +295,15 @@ impl IndexManifest {
 
     /// The zTOCs, in the order of the image's layers. Prefetch artifacts and descriptors without a layer are left out.
     pub fn ztocs(&self) -> impl Iterator<Item = ZtocRef<'_>> {
-        self.blobs.iter().filter(|blob| blob.media_type == ZTOC).filter_map(|descriptor| {
+        self.blobs.iter().filter_map(|descriptor| {
+            let keys = ZtocKind::from_media_type(&descriptor.media_type)?.keys();
             let annotation = |key: &str| descriptor.annotations.get(key).map(String::as_str);
             Some(ZtocRef {
                 descriptor,
-                layer: annotation(LAYER_DIGEST)?,
-                span_size: annotation(SPAN_SIZE).and_then(|text| text.parse().ok()),
-                disable_xattrs: annotation(DISABLE_XATTRS).is_some_and(parse_go_bool),
+                layer: annotation(keys.layer_digest)?,
+                layer_media_type: annotation(keys.layer_media_type),
+                span_size: annotation(keys.span_size).and_then(|text| text.parse().ok()),
+                disable_xattrs: annotation(keys.disable_xattrs).is_some_and(parse_go_bool),
             })
         })
     }
@@ -295,6 +378,30 @@ mod tests {
             manifest.blobs[1].annotations.insert(DISABLE_XATTRS.into(), text.into());
             assert_eq!(manifest.ztocs().next().unwrap().disable_xattrs, expected, "{text}");
         }
+    }
+
+    /// The reference maps by its annotation, or by its media type and its annotation: it must find neither.
+    #[test]
+    fn ztocs_of_zstd_layers_are_found_here_and_passed_over_by_the_reference() {
+        let mut manifest = sample(IndexVersion::V1);
+        let layer = Descriptor::new("application/vnd.oci.image.layer.v1.tar+zstd", Digest::of(b"zstd"), 1);
+        let ztoc = ZtocKind::Zstd.descriptor(Digest::of(b"z"), 7, &layer, 4096, true);
+        assert!(ztoc.media_type != ZTOC && ztoc.annotations.keys().all(|key| !key.contains("amazon")));
+        manifest.blobs.insert(0, ztoc);
+        let manifest = IndexManifest::parse(&manifest.encode()).unwrap();
+        let found = manifest.ztoc_of(&Digest::of(b"zstd")).unwrap();
+        assert_eq!((found.descriptor.size, found.span_size, found.disable_xattrs), (7, Some(4096), true));
+        assert!(manifest.ztoc_of(&Digest::of(b"layer")).is_some());
+        assert_eq!(manifest.ztocs().count(), 2);
+        let hostile = String::from_utf8(manifest.encode().to_vec()).unwrap();
+        let hostile = hostile.replacen(
+            r#"soci.ztoc.image-layer-digest":"sha256:"#,
+            r#"soci.ztoc.image-layer-digest":"x"#,
+            1,
+        );
+        assert!(
+            IndexManifest::parse(hostile.as_bytes()).unwrap_err().to_string().contains("is not a digest")
+        );
     }
 
     #[test]

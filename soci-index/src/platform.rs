@@ -15,6 +15,9 @@ pub struct Platform {
     variant: String,
     /// Version of the operating system; in practice Windows only.
     os_version: String,
+    /// The variant that containerd's library would write into a descriptor, where it is not the canonical one. It depends
+    /// on how the platform was written: `linux/arm64/v8` keeps its variant, `linux/arm` gets none.
+    written_variant: Option<&'static str>,
 }
 
 /// A platform that is not `os/arch[/variant]`.
@@ -38,19 +41,19 @@ impl Platform {
     /// some, unlike the canonical form.
     pub fn host_descriptor() -> registry::Platform {
         let host = Self::host();
-        let variant = if host.architecture == "arm64" { Some("v8".to_owned()) } else { None };
-        registry::Platform { variant, ..host.to_descriptor() }
+        let written_variant = (host.architecture == "arm64").then_some("v8");
+        Self { written_variant, ..host }.to_descriptor()
     }
 
     /// The platform as descriptors have it.
     pub fn to_descriptor(&self) -> registry::Platform {
-        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         registry::Platform {
             architecture: self.architecture.clone(),
             os: self.os.clone(),
             os_version: given(&self.os_version),
             os_features: Vec::new(),
-            variant: given(&self.variant),
+            variant: given(self.written_variant.unwrap_or(&self.variant)),
         }
     }
 
@@ -72,7 +75,13 @@ impl Platform {
             ("arm", "8") => ("arm", "v8"),
             other => other,
         };
-        Self { os, architecture: architecture.into(), variant: variant.into(), os_version: String::new() }
+        Self {
+            os,
+            architecture: architecture.into(),
+            variant: variant.into(),
+            os_version: String::new(),
+            written_variant: None,
+        }
     }
 
     /// Whether both are the same platform. A version of the operating system counts only when both name one.
@@ -137,7 +146,13 @@ impl FromStr for Platform {
             [os, architecture, variant] => (os, architecture, variant),
             _ => return Err(error()),
         };
-        Ok(Self::new(os, architecture, variant))
+        let platform = Self::new(os, architecture, variant);
+        let written_variant = match (platform.architecture.as_str(), platform.variant.as_str(), parts.len()) {
+            ("arm64", "", 3) => Some("v8"),
+            ("arm", "v7", 1 | 2) => Some(""),
+            _ => None,
+        };
+        Ok(Self { written_variant, ..platform })
     }
 }
 
@@ -197,6 +212,24 @@ mod tests {
             ("linux/riscv64", "linux/riscv64"),
         ] {
             assert_eq!(parse(given).to_string(), expected, "{given}");
+        }
+    }
+
+    #[test]
+    fn descriptors_say_what_containerds_library_would() {
+        for (given, variant) in [
+            ("linux/amd64", None),
+            ("linux/arm64", None),
+            ("linux/arm64/v8", Some("v8")),
+            ("linux/aarch64/8", Some("v8")),
+            ("linux/arm64/v9", Some("v9")),
+            ("linux/arm", None),
+            ("arm", None),
+            ("linux/arm/v7", Some("v7")),
+            ("linux/arm/6", Some("v6")),
+            ("linux/armel", Some("v6")),
+        ] {
+            assert_eq!(parse(given).to_descriptor().variant.as_deref(), variant, "{given}");
         }
     }
 

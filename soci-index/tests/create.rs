@@ -83,10 +83,10 @@ fn each_layer_is_read_once() {
 fn small_and_unsupported_layers_are_skipped_with_the_references_words() {
     let soci = Soci::new();
     let (gzip, plain) = (layer(1, Compression::GZIP), layer(2, Compression::None));
-    let zstd = "application/vnd.oci.image.layer.v1.tar+zstd";
+    let other = "application/vnd.oci.image.layer.v1.tar+gzip+encrypted";
     ImageBuilder::new()
         .layer(gzip.clone())
-        .layer_as(plain.clone(), zstd)
+        .layer_as(plain.clone(), other)
         .layer(layer(3, Compression::None))
         .build()
         .write_layout(soci.dir().join("layout"), "v1");
@@ -96,11 +96,11 @@ fn small_and_unsupported_layers_are_skipped_with_the_references_words() {
         "ztoc skipped - layer {} (application/vnd.oci.image.layer.v1.tar+gzip) size {} is less than min-layer-size {min}",
         gzip.digest, gzip.size
     );
-    let zstd_line = format!(
-        "ztoc skipped - layer {} ({zstd}) is compressed in an unsupported format. expect: [tar, gzip, unknown] but got \"zstd\"",
+    let other_line = format!(
+        "ztoc skipped - layer {} ({other}) is compressed in an unsupported format. expect: [tar, gzip, unknown] but got \"\"",
         plain.digest
     );
-    for line in [gzip_line, zstd_line] {
+    for line in [gzip_line, other_line] {
         assert!(stdout.lines().any(|found| found == line), "no line {line:?} in\n{stdout}");
     }
     let stderr = soci.err(&["create", "--platform=linux/amd64", "oci:layout"]);

@@ -7,6 +7,7 @@ use crate::inflate::{Framing, Inflate, State, Stop};
 use crate::spans::{Compression, Mark, WINDOW_SIZE};
 use crate::tar::TarWalker;
 use crate::zinfo::{GzipZinfoWriter, write_tar_zinfo};
+use crate::zstd_source::ZstdSource;
 use crate::{BuildError, Sha256Digest, write};
 
 /// The span size that the reference uses by default, in uncompressed bytes: 4 MiB.
@@ -20,7 +21,7 @@ const MAX_SPAN_SIZE: u64 = 1 << 40;
 
 /// Room for output between two copies of the window to the front of the buffer, in bytes. Inflating is
 /// 8 % faster with 256 KiB than with 32 KiB and no faster with more, which would leave the cache.
-const OUTPUT_SIZE: usize = 256 * 1024;
+pub(crate) const OUTPUT_SIZE: usize = 256 * 1024;
 
 /// What a zTOC is built with.
 #[derive(Debug, Clone)]
@@ -28,8 +29,11 @@ pub struct BuildOptions {
     /// How the layer is compressed.
     pub compression: Compression,
     /// Least uncompressed distance between checkpoints, in bytes. Smaller spans mean less data per read and
-    /// 32 KiB more zTOC each.
+    /// 32 KiB more zTOC each; of Zstandard layers some 100 bytes.
     pub span_size: u64,
+    /// Whether a Zstandard layer that is a single frame, and larger than a span, is indexed: as one span. To fetch that for
+    /// each read is no better than to fetch the layer at once, so it is for layers that are at hand.
+    pub accept_single_frame: bool,
     /// Name of the building tool, stored in the zTOC.
     pub build_tool_identifier: String,
 }
@@ -38,7 +42,12 @@ impl BuildOptions {
     /// The reference's defaults.
     #[must_use]
     pub fn new(compression: Compression) -> Self {
-        Self { compression, span_size: DEFAULT_SPAN_SIZE, build_tool_identifier: DEFAULT_BUILD_TOOL.into() }
+        Self {
+            compression,
+            span_size: DEFAULT_SPAN_SIZE,
+            accept_single_frame: false,
+            build_tool_identifier: DEFAULT_BUILD_TOOL.into(),
+        }
     }
 }
 
@@ -63,7 +72,8 @@ pub struct Built {
 
 /// Builds a zTOC from the chunks of a layer.
 ///
-/// Memory: the table of contents, 32 KiB a checkpoint, and a few chunks. Hashing runs on a thread of its own.
+/// Memory: the table of contents, 32 KiB a checkpoint of gzip, the window of a Zstandard frame (8 MiB at most by default,
+/// 128 MiB at the very most), and a few chunks. Hashing runs on a thread of its own.
 pub struct Builder {
     options: BuildOptions,
     hasher: Hasher,
@@ -74,6 +84,7 @@ pub struct Builder {
 
 enum Source {
     Gzip(Box<GzipSource>),
+    Zstd(Box<ZstdSource>),
     Tar,
 }
 
@@ -88,6 +99,7 @@ impl Builder {
         }
         let source = match options.compression {
             Compression::Gzip => Source::Gzip(Box::new(GzipSource::new(options.span_size)?)),
+            Compression::Zstd => Source::Zstd(Box::new(ZstdSource::new(options.span_size)?)),
             Compression::Uncompressed => Source::Tar,
         };
         Ok(Self { options, hasher: Hasher::spawn()?, walker: TarWalker::new(), source, blob_size: 0 })
@@ -105,6 +117,7 @@ impl Builder {
         self.blob_size += chunk.len() as u64;
         let cuts = match &mut self.source {
             Source::Gzip(gzip) => gzip.push(start, &chunk, &mut self.walker)?,
+            Source::Zstd(zstd) => return zstd.push(start, chunk, &mut self.walker, &self.hasher),
             Source::Tar => {
                 self.walker.push(&chunk)?;
                 let size = self.options.span_size;
@@ -124,6 +137,7 @@ impl Builder {
         const SPAN: u64 = 192;
         let (zinfo, spans) = match &self.source {
             Source::Gzip(gzip) => (gzip.zinfo.size(), gzip.zinfo.count()),
+            Source::Zstd(zstd) => (0, zstd.spans()),
             Source::Tar => (0, self.blob_size.div_ceil(self.options.span_size)),
         };
         // The parts, the zTOC, and as much again: a buffer that grows has room to spare, and entries are many small pieces.
@@ -138,6 +152,7 @@ impl Builder {
         let compression = self.options.compression;
         let zinfo = match self.source {
             Source::Gzip(gzip) => gzip.finish(self.blob_size)?,
+            Source::Zstd(zstd) => zstd.finish(self.blob_size, self.options.accept_single_frame)?,
             Source::Tar => write_tar_zinfo(self.options.span_size, self.blob_size),
         };
         let (entries, archive_size) = self.walker.finish()?;
@@ -218,7 +233,8 @@ impl GzipSource {
                 self.buffer.copy_within(self.filled - WINDOW_SIZE.., 0);
                 self.filled = WINDOW_SIZE;
             }
-            let corrupt = |reason| BuildError::Corrupt { offset: start + used as u64, reason };
+            let compression = Compression::Gzip;
+            let corrupt = |reason| BuildError::Corrupt { compression, offset: start + used as u64, reason };
             let (room, stop) = self.room();
             let output = &mut self.buffer[self.filled..self.filled + room];
             let step = self.inflate.step(&chunk[used..], output, stop).map_err(corrupt)?;
@@ -269,7 +285,7 @@ impl GzipSource {
 
     fn finish(self, size: u64) -> Result<Vec<u8>, BuildError> {
         if !self.between_members {
-            return Err(BuildError::TruncatedStream { size });
+            return Err(BuildError::TruncatedStream { compression: Compression::Gzip, size });
         }
         Ok(self.zinfo.finish())
     }

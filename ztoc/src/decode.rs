@@ -1,5 +1,6 @@
 //! Decoding spans: from compressed bytes, beginning at a checkpoint, to bytes of the archive.
 
+use crate::frames::Frames;
 use crate::inflate::{Framing, Inflate, State, Stop};
 use crate::{Checkpoint, Compression, Error};
 
@@ -31,6 +32,7 @@ enum Mode {
         inflate: Inflate,
         left: u8,
     },
+    Zstd(Frames),
     /// After an error: nothing more comes.
     Failed,
 }
@@ -39,7 +41,7 @@ impl SpanDecoder {
     /// A decoder for the `length` bytes of the archive that follow `checkpoint`.
     ///
     /// # Errors
-    /// If the checkpoint is refused by the inflater.
+    /// If the checkpoint is refused by the inflater, or there is no memory for a decoder.
     pub fn new(checkpoint: &Checkpoint<'_>, length: u64) -> Result<Self, Error> {
         let state = match checkpoint.compression {
             Compression::Uncompressed => Mode::Plain,
@@ -53,6 +55,7 @@ impl SpanDecoder {
                     bits => Mode::Prime { inflate, bits },
                 }
             }
+            Compression::Zstd => Mode::Zstd(Frames::new()?),
         };
         Ok(Self { state, missing: length })
     }
@@ -118,6 +121,12 @@ impl SpanDecoder {
                 };
                 let moved = step.consumed > 0 || step.produced > 0 || step.state == State::End;
                 (next, step.produced, !moved)
+            }
+            Mode::Zstd(mut frames) => {
+                let step = frames.step(input, output)?;
+                *input = &input[step.consumed..];
+                let moved = step.consumed > 0 || step.produced > 0;
+                (Mode::Zstd(frames), step.produced, !moved)
             }
             Mode::Trailer { mut inflate, left } => {
                 let skipped = input.len().min(left.into());

@@ -1,5 +1,7 @@
 //! Errors of building and of reading a zTOC.
 
+use crate::Compression;
+
 /// Why a layer cannot be indexed.
 ///
 /// All but [`BuildError::Internal`] speak of the layer, not of the machine: the same layer fails in
@@ -7,18 +9,40 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The compressed stream is not valid gzip or zlib, or its checksum is wrong.
-    #[error("the gzip stream is corrupt at byte {offset}: {reason}")]
+    /// The compressed stream is not valid (gzip or zlib, Zstandard), or its checksum is wrong.
+    #[error("the {compression} stream is corrupt at byte {offset}: {reason}")]
     Corrupt {
+        /// What the stream should be.
+        compression: Compression,
         /// Offset in the compressed layer, in bytes.
         offset: u64,
         /// What the decoder found.
         reason: &'static str,
     },
-    /// The compressed stream ends before the end of its last member.
-    #[error("the gzip stream is truncated: it ends after {size} bytes, within a member")]
+    /// The compressed stream ends before the end of its last member or frame, or has none.
+    #[error("the {compression} stream is truncated: it ends after {size} bytes, within a {}",
+        if *compression == Compression::Zstd { "frame" } else { "member" })]
     TruncatedStream {
+        /// What the stream should be.
+        compression: Compression,
         /// Size of the compressed layer, in bytes.
+        size: u64,
+    },
+    /// A Zstandard frame needs a dictionary, or a window of more than 128 MiB.
+    #[error("unsupported zstd frame at byte {offset}: {reason}")]
+    UnsupportedFrame {
+        /// Offset in the compressed layer near which the frame begins, in bytes.
+        offset: u64,
+        /// What it needs.
+        reason: &'static str,
+    },
+    /// The layer is a single Zstandard frame, so that reading from it means decompressing all that is before.
+    #[error(
+        "it is a single zstd frame of {size} uncompressed bytes and can only be read from its start; compress it in \
+         many frames (as zstd:chunked does, or pzstd) to have it read lazily"
+    )]
+    SingleFrame {
+        /// Size of the uncompressed stream, in bytes.
         size: u64,
     },
     /// The archive ends within an entry.

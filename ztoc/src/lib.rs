@@ -6,7 +6,7 @@
 //! * the **TOC**: every tar entry with its metadata and the place of its data in the uncompressed tar
 //!   ([`EntryRef`]);
 //! * **checkpoints**: places in the compressed stream where inflating can begin, each with the 32 KiB
-//!   window it needs ([`Checkpoint`]);
+//!   window it needs ([`Checkpoint`]), or, in a Zstandard layer, starts of frames;
 //! * **span digests**: the SHA-256 of the compressed bytes between neighbouring checkpoints. Such a
 //!   run of bytes is called a *span* ([`Spans`]).
 //!
@@ -14,7 +14,8 @@
 //! them ([`SpanDecoder`], [`Ztoc::extract`]).
 //!
 //! The format is the one that awslabs/soci-snapshotter writes (zTOC version 0.9, FlatBuffers), and for
-//! the same layer, span size and tool identifier [`Builder`] produces the same bytes.
+//! the same layer, span size and tool identifier [`Builder`] produces the same bytes. zTOCs of Zstandard
+//! layers are an extension of this project.
 //!
 //! This crate does no I/O: everything works on byte slices and chunks.
 //!
@@ -36,6 +37,7 @@ mod decode;
 mod entry;
 mod error;
 mod flat;
+mod frames;
 mod hash;
 mod inflate;
 mod read;
@@ -45,6 +47,7 @@ mod time;
 mod verify;
 mod write;
 mod zinfo;
+mod zstd_source;
 
 pub use build::{BuildOptions, Builder, Built, DEFAULT_BUILD_TOOL, DEFAULT_SPAN_SIZE};
 pub use decode::SpanDecoder;

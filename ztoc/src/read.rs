@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::entry::{EntryKind, EntryRef, PaxRecords};
 use crate::flat::Table;
 use crate::spans::{Compression, Spans};
-use crate::write::{GZIP, UNCOMPRESSED};
+use crate::write::{GZIP, UNCOMPRESSED, ZSTD};
 use crate::zinfo::Zinfo;
 use crate::{Checkpoint, Error, Sha256Digest, SpanDecoder, verify};
 
@@ -60,6 +60,7 @@ impl Ztoc {
             UNCOMPRESSED => {
                 (Compression::Uncompressed, Zinfo::parse_tar(zinfo_blob, compressed_size, digests.len())?)
             }
+            ZSTD => (Compression::Zstd, Zinfo::parse_zstd(zinfo_blob)?),
             _ => return Err(Error::Malformed("unknown compression algorithm")),
         };
         let spans = Spans {

@@ -1,6 +1,7 @@
 //! Span geometry: which bytes of the layer hold which bytes of the archive.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::Range;
 
 use crate::{Error, Sha256Digest};
@@ -15,6 +16,31 @@ pub enum Compression {
     Gzip,
     /// A bare tar archive.
     Uncompressed,
+    /// Zstandard, of many frames.
+    Zstd,
+}
+
+impl Compression {
+    /// How a layer is compressed that begins with these bytes, of which the first four count. What is neither gzip nor
+    /// Zstandard (a data frame or a skippable one, which pzstd writes first) is taken for a tar archive, as containerd does.
+    #[must_use]
+    pub fn sniff(first: &[u8]) -> Self {
+        match first {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::Uncompressed,
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Gzip => "gzip",
+            Self::Uncompressed => "uncompressed",
+            Self::Zstd => "zstd",
+        })
+    }
 }
 
 /// The start of a span: a checkpoint without its window.
@@ -111,7 +137,7 @@ impl Spans {
     }
 
     /// The span size that was asked for when building, in uncompressed bytes. Spans of gzip layers are larger
-    /// by up to a deflate block.
+    /// by up to a deflate block, those of Zstandard layers by up to a frame.
     #[must_use]
     pub fn span_size(&self) -> u64 {
         self.span_size

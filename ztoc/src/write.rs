@@ -75,11 +75,14 @@ pub(crate) fn serialise(contents: &Contents<'_>) -> Result<Bytes, BuildError> {
 /// Value of `compression_algorithm`; gzip is the schema's default and therefore never stored.
 pub(crate) const GZIP: i8 = 1;
 pub(crate) const UNCOMPRESSED: i8 = 2;
+/// Of this project: the reference knows no such layers.
+pub(crate) const ZSTD: i8 = 3;
 
 fn algorithm(compression: Compression) -> i8 {
     match compression {
         Compression::Gzip => GZIP,
         Compression::Uncompressed => UNCOMPRESSED,
+        Compression::Zstd => ZSTD,
     }
 }
 

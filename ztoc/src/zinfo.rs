@@ -5,6 +5,9 @@
 //! checkpoint 0, which is then at `in` 10, `out` 0; only the length tells the two apart.
 //!
 //! For uncompressed layers: a FlatBuffer `TarZinfo` {version int32 = 2, span_size int64, size int64}.
+//!
+//! For Zstandard (a format of this project, little-endian too): version int32 = 1, `N` int32, `span_size` int64, then `N`
+//! checkpoints of 16 bytes: `in` int64, `out` int64.
 
 use std::ops::Range;
 
@@ -15,6 +18,9 @@ use crate::spans::{Mark, WINDOW_SIZE};
 const HEADER_SIZE: usize = 12;
 const CHECKPOINT_SIZE: usize = 17 + WINDOW_SIZE;
 const TAR_ZINFO_VERSION: i32 = 2;
+const ZSTD_ZINFO_VERSION: i32 = 1;
+const ZSTD_HEADER_SIZE: usize = 16;
+const ZSTD_CHECKPOINT_SIZE: usize = 16;
 /// Size of a gzip header without optional fields, which the legacy format assumes.
 const LEGACY_FIRST_INPUT: u64 = 10;
 
@@ -71,6 +77,19 @@ pub(crate) fn write_tar_zinfo(span_size: u64, size: u64) -> Vec<u8> {
     builder.finished_data().to_vec()
 }
 
+/// The zinfo of a Zstandard layer.
+pub(crate) fn write_zstd_zinfo(span_size: u64, marks: &[Mark]) -> Vec<u8> {
+    let mut blob = Vec::with_capacity(ZSTD_HEADER_SIZE + marks.len() * ZSTD_CHECKPOINT_SIZE);
+    blob.extend_from_slice(&ZSTD_ZINFO_VERSION.to_le_bytes());
+    blob.extend_from_slice(&u32::try_from(marks.len()).unwrap_or(u32::MAX).to_le_bytes());
+    blob.extend_from_slice(&span_size.to_le_bytes());
+    for mark in marks {
+        blob.extend_from_slice(&mark.input.to_le_bytes());
+        blob.extend_from_slice(&mark.output.to_le_bytes());
+    }
+    blob
+}
+
 /// What a zinfo blob holds: where the spans begin, and where in the blob their windows are.
 #[derive(Debug)]
 pub(crate) struct Zinfo {
@@ -82,7 +101,7 @@ pub(crate) struct Zinfo {
 
 #[derive(Debug, Clone, Copy)]
 enum Windows {
-    /// Uncompressed layers need none.
+    /// Uncompressed layers and Zstandard frames need none.
     None,
     /// `skipped` checkpoints at the front (0 or 1) have no stored window.
     Stored { skipped: usize },
@@ -143,6 +162,35 @@ impl Zinfo {
         let marks = (0..span_count as u64)
             .map(|span| Mark { input: span * span_size, output: span * span_size, bits: 0 })
             .collect();
+        Ok(Self { span_size, marks, windows: Windows::None })
+    }
+
+    pub(crate) fn parse_zstd(blob: &[u8]) -> Result<Self, Error> {
+        let (header, checkpoints) = blob
+            .split_first_chunk::<ZSTD_HEADER_SIZE>()
+            .ok_or(Error::Checkpoints("the zinfo is too short"))?;
+        let word =
+            |at: usize| i32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        if word(0) != ZSTD_ZINFO_VERSION {
+            return Err(Error::Checkpoints("unknown version of the zstd zinfo"));
+        }
+        let span_size = number(&header[8..])?;
+        if span_size == 0 {
+            return Err(Error::Checkpoints("the span size is 0"));
+        }
+        let count = usize::try_from(word(4)).unwrap_or(0);
+        if count == 0 {
+            return Err(Error::Checkpoints("a zstd zinfo has at least one checkpoint"));
+        }
+        if count.checked_mul(ZSTD_CHECKPOINT_SIZE) != Some(checkpoints.len()) {
+            return Err(Error::Checkpoints("the zinfo's length contradicts its number of checkpoints"));
+        }
+        let marks = checkpoints
+            .chunks_exact(ZSTD_CHECKPOINT_SIZE)
+            .map(|checkpoint| {
+                Ok(Mark { input: number(checkpoint)?, output: number(&checkpoint[8..])?, bits: 0 })
+            })
+            .collect::<Result<_, Error>>()?;
         Ok(Self { span_size, marks, windows: Windows::None })
     }
 

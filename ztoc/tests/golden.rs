@@ -38,7 +38,7 @@ fn archive(name: &str, layer: &[u8]) -> Vec<u8> {
         Compression::Gzip => {
             flate2::read::MultiGzDecoder::new(layer).read_to_end(&mut archive).unwrap();
         }
-        Compression::Uncompressed => archive = layer.to_vec(),
+        Compression::Uncompressed | Compression::Zstd => archive = layer.to_vec(),
     }
     archive
 }

@@ -55,6 +55,18 @@ impl Crafted {
         }
     }
 
+    fn zstd(checkpoints: &[(i64, i64)]) -> Self {
+        let mut zinfo = 1i32.to_le_bytes().to_vec();
+        zinfo.extend((checkpoints.len() as i32).to_le_bytes());
+        zinfo.extend(4096i64.to_le_bytes());
+        for (input, output) in checkpoints {
+            zinfo.extend(input.to_le_bytes());
+            zinfo.extend(output.to_le_bytes());
+        }
+        let gzip = vec![FIRST; checkpoints.len()];
+        Self { algorithm: 3, zinfo, ..Self::gzip(&gzip) }
+    }
+
     fn tar(version: i32, span_size: i64, size: i64, spans: usize) -> Self {
         let mut b = FlatBufferBuilder::new();
         let table = b.start_table();
@@ -253,6 +265,45 @@ fn checkpoints_that_do_not_ascend_are_refused() {
     assert!(crafted.parse().is_err());
     let crafted = Crafted { algorithm: 7, ..Crafted::gzip(&[FIRST]) };
     assert!(crafted.parse().is_err());
+}
+
+#[test]
+fn a_hostile_zstd_zinfo_is_refused() {
+    let good = Crafted::zstd(&[(0, 0), (500, 5000)]);
+    let ztoc = good.parse().unwrap();
+    assert_eq!(ztoc.spans().compressed(1), 500..10_000);
+    assert_eq!((ztoc.spans().uncompressed(1), ztoc.checkpoint(1).bits), (5000..100_000, 0));
+    for (at, bytes, why) in [
+        (0, 2i32.to_le_bytes(), "a version to come"),
+        (0, 0i32.to_le_bytes(), "version 0"),
+        (4, 1i32.to_le_bytes(), "too few"),
+        (4, 3i32.to_le_bytes(), "too many"),
+        (4, (2i32 | 1 << 28).to_le_bytes(), "a count that overflows 32 bits"),
+        (4, i32::MIN.to_le_bytes(), "a negative count"),
+        (8, 0i32.to_le_bytes(), "span size 0"),
+        (12, i32::MIN.to_le_bytes(), "a negative span size"),
+        (36, i32::MIN.to_le_bytes(), "a negative input"),
+        (44, i32::MIN.to_le_bytes(), "a negative output"),
+        (32, 0i32.to_le_bytes(), "no input between"),
+        (32, 10_000i32.to_le_bytes(), "outside the layer"),
+    ] {
+        let mut crafted = good.clone();
+        crafted.zinfo[at..at + 4].copy_from_slice(&bytes);
+        if at == 4 {
+            let count = i32::from_le_bytes(bytes).clamp(0, 10);
+            crafted.max_span_id = count - 1;
+            crafted.digests.resize(count as usize, String::new());
+        }
+        assert!(matches!(crafted.parse(), Err(Error::Checkpoints(_))), "{why}");
+    }
+    for length in [0, 15, 16, 47, 49] {
+        let mut crafted = good.clone();
+        crafted.zinfo.resize(length, 0);
+        assert!(crafted.parse().is_err(), "{length}");
+    }
+    assert!(Crafted::zstd(&[]).parse().is_err());
+    assert!(Crafted { algorithm: 1, ..good.clone() }.parse().is_err());
+    assert!(Crafted { algorithm: 3, ..Crafted::gzip(&[FIRST]) }.parse().is_err());
 }
 
 #[test]

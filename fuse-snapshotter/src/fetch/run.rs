@@ -70,7 +70,7 @@ impl LazyLayer {
                 let wanted = spans.compressed(duty.span);
                 let (from, to) = (wanted.start.max(position), wanted.end.min(end));
                 if from < to {
-                    sink.push(&chunk[(from - position) as usize..(to - position) as usize])?;
+                    sink.push(&chunk[(from - position) as usize..(to - position) as usize]).await?;
                 }
                 if end < wanted.end {
                     break;
@@ -123,7 +123,7 @@ impl LazyLayer {
         while let Some(chunk) = body.next().await {
             let chunk: Bytes = chunk?;
             count(&self.counters.fetched_bytes, chunk.len() as u64);
-            sink.push(&chunk)?;
+            sink.push(&chunk).await?;
         }
         match sink.finish() {
             Ok(verified) => self.accept(verified).map(Ok),

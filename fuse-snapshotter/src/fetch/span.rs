@@ -14,6 +14,10 @@ use crate::cache::{LayerCache, SpanWriter};
 /// Room for inflated bytes, in bytes.
 const OUTPUT: usize = 64 * 1024;
 
+/// Inflated bytes after which others get their turn. A few bytes of input may stand for gigabytes, of Zstandard most of
+/// all.
+const TURN: usize = 4 << 20;
+
 /// A span with the right digest, not visible yet.
 pub(super) struct Verified {
     /// What was seen of tar headers.
@@ -77,8 +81,9 @@ impl<'t> SpanSink<'t> {
     }
 
     /// Takes the next compressed bytes.
-    pub(super) fn push(&mut self, mut input: &[u8]) -> Result<(), FetchError> {
+    pub(super) async fn push(&mut self, mut input: &[u8]) -> Result<(), FetchError> {
         self.hasher.update(input);
+        let mut turn = 0;
         // What cannot be inflated has a wrong digest, too: that is what is reported then.
         while self.failed.is_none() && !self.decoder.is_complete() {
             let mut output = std::mem::take(&mut self.output);
@@ -91,8 +96,14 @@ impl<'t> SpanSink<'t> {
                 }
             };
             self.output = output;
-            if result? == 0 {
+            let made = result?;
+            if made == 0 {
                 break;
+            }
+            turn += made;
+            if turn >= TURN {
+                turn = 0;
+                tokio::task::yield_now().await;
             }
         }
         Ok(())

@@ -10,3 +10,4 @@ mod headers;
 mod limits;
 mod network;
 mod rig;
+mod zstd;

@@ -73,7 +73,8 @@ pub(crate) async fn index(
     let compression = match LayerFormat::from_media_type(&layer.media_type) {
         Some(LayerFormat::Gzip) => Compression::Gzip,
         Some(LayerFormat::Tar) => Compression::Uncompressed,
-        _ => return Err(format!("layers of type {} cannot be served from a copy", layer.media_type)),
+        Some(LayerFormat::Zstd) => Compression::Zstd,
+        None => return Err(format!("layers of type {} cannot be served from a copy", layer.media_type)),
     };
     let text = |error: std::io::Error| format!("cannot keep the layer: {error}");
     // An image may have the same layer twice.
@@ -110,7 +111,9 @@ fn build(
     mut queue: tokio::sync::mpsc::Receiver<Bytes>,
     compression: Compression,
 ) -> Result<Built, ztoc::BuildError> {
-    let mut builder = Builder::new(BuildOptions::new(compression))?;
+    // The copy is at hand: a frame that can only be read from its start costs no network.
+    let mut builder =
+        Builder::new(BuildOptions { accept_single_frame: true, ..BuildOptions::new(compression) })?;
     while let Some(chunk) = queue.blocking_recv() {
         builder.push(chunk)?;
     }

@@ -25,12 +25,10 @@ impl LayerFormat {
     /// nor Zstandard is taken for a tar archive, as containerd does.
     #[must_use]
     pub fn sniff(first: &[u8]) -> Self {
-        match first {
-            [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
-            // A skippable frame: zstd:chunked and pzstd put some first.
-            [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
-            _ => Self::Tar,
+        match ztoc::Compression::sniff(first) {
+            ztoc::Compression::Gzip => Self::Gzip,
+            ztoc::Compression::Zstd => Self::Zstd,
+            ztoc::Compression::Uncompressed => Self::Tar,
         }
     }
 

@@ -8,6 +8,7 @@ mod faults;
 mod lifecycle;
 mod merged;
 mod program;
+mod zstd;
 
 use testdata::need::{Need, available};
 

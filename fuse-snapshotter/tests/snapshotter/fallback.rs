@@ -12,16 +12,21 @@ use crate::node::{Node, Pull};
 
 /// A shell, a layer with large files, and a small layer that changes some of them.
 pub(crate) fn image() -> Image {
+    image_of([Compression::GZIP; 3])
+}
+
+/// The same, with its layers compressed like this.
+pub(crate) fn image_of([first, second, third]: [Compression; 3]) -> Image {
     let mut shell = HostFiles::new();
     shell.binary("/bin/sh").binary("/bin/sleep").binary("/usr/bin/sha256sum").binary("/bin/cat");
-    let mut large = LayerBuilder::new(Compression::GZIP);
+    let mut large = LayerBuilder::new(second);
     large.add(Entry::dir("data"));
     for number in 0..8 {
         large.add(Entry::made(format!("data/{number}"), Texture::Random, number, 1 << 20));
     }
-    let mut small = LayerBuilder::new(Compression::GZIP);
+    let mut small = LayerBuilder::new(third);
     small.add(Entry::dir("data")).add(Entry::whiteout("data/3")).add(Entry::file("data/4", "changed\n"));
-    let image = ImageBuilder::new().layer(shell.layer(Compression::GZIP));
+    let image = ImageBuilder::new().layer(shell.layer(first));
     image.layer(large.finish()).layer(small.finish()).cmd(&["/bin/sh", "-c", COMMAND]).build()
 }
 

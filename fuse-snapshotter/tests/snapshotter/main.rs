@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
 
 mod container;
+mod converted;
 mod cri;
 mod daemon;
 mod fallback;
@@ -17,6 +18,7 @@ mod snapshots;
 mod storm;
 mod view;
 mod workloads;
+mod zstd;
 
 use testdata::need::{Need, available};
 

@@ -7,7 +7,7 @@ use registry::Digest;
 use ztoc::{BuildError, Builder, Built, Compression};
 
 use super::{BuildOptions, layer_record};
-use crate::manifest::MAX_ZTOC_SIZE;
+use crate::manifest::{MAX_ZTOC_SIZE, ZtocKind};
 use crate::store::{Store, StoreError};
 
 /// Bytes read at a time.
@@ -22,25 +22,24 @@ pub enum FileError {
     /// It cannot be indexed.
     #[error("the layer cannot be indexed: {0}")]
     Build(#[from] BuildError),
-    /// It is compressed in a way that cannot be indexed.
-    #[error("the layer cannot be indexed: it is compressed with zstd")]
-    Zstd,
     /// Nobody would accept the result.
     #[error("its zTOC would have more than {MAX_ZTOC_SIZE} bytes; a larger --span-size makes it smaller")]
     TooLarge,
 }
 
 /// Builds the zTOC of a layer that is read from its first byte to its last, in one pass. How it is compressed is told from
-/// its first bytes: gzip, or an uncompressed tar.
+/// its first bytes: gzip, Zstandard, or an uncompressed tar.
+/// Also gives what it was.
 ///
 /// # Errors
 /// When it cannot be read or indexed; see [`FileError`].
-pub fn build_file(layer: &mut dyn Read, options: &BuildOptions) -> Result<Built, FileError> {
+pub fn build_file(layer: &mut dyn Read, options: &BuildOptions) -> Result<(Built, Compression), FileError> {
     let mut chunk = read_chunk(layer)?;
+    let compression = Compression::sniff(&chunk);
     let mut builder = Builder::new(ztoc::BuildOptions {
         span_size: options.span_size,
         build_tool_identifier: options.tool.clone(),
-        ..ztoc::BuildOptions::new(sniff(&chunk)?)
+        ..ztoc::BuildOptions::new(compression)
     })?;
     while !chunk.is_empty() {
         builder.push(chunk)?;
@@ -53,30 +52,27 @@ pub fn build_file(layer: &mut dyn Read, options: &BuildOptions) -> Result<Built,
     if built.bytes.len() as u64 > MAX_ZTOC_SIZE {
         return Err(FileError::TooLarge);
     }
-    Ok(built)
+    Ok((built, compression))
 }
 
 /// Stores a zTOC that was built here with these options, so that commands and later builds find it.
 ///
 /// # Errors
 /// When the store cannot be written.
-pub async fn store_ztoc(store: &Store, built: &Built, options: &BuildOptions) -> Result<Digest, StoreError> {
+pub async fn store_ztoc(
+    store: &Store,
+    built: &Built,
+    compression: Compression,
+    options: &BuildOptions,
+) -> Result<Digest, StoreError> {
     let _lease = store.lease().await?;
     let digest = store.put(built.bytes.clone()).await?;
     let layer = Digest::from_sha256(&built.blob_digest.0);
     let mut record = layer_record(options, digest.clone(), built.bytes.len() as u64, layer);
+    ZtocKind::of(compression).media_type().clone_into(&mut record.media_type);
     record.stamp();
     store.record(vec![record]).await?;
     Ok(digest)
-}
-
-fn sniff(first: &[u8]) -> Result<Compression, FileError> {
-    match first {
-        [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
-        // A frame of data, or one to be skipped, as zstd:chunked layers may begin with.
-        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Err(FileError::Zstd),
-        _ => Ok(Compression::Uncompressed),
-    }
 }
 
 /// The next bytes; none at the end. A pipe gives few at a time, which are gathered.

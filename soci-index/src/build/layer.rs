@@ -73,8 +73,8 @@ impl Format {
 /// How building a zTOC ended.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// The zTOC, and the memory that it stands in.
-    Built(Built, Reservation),
+    /// The zTOC, how the layer is compressed, and the memory that the zTOC stands in.
+    Built(Built, Compression, Reservation),
     /// Other layers leave too little memory; it needed so many bytes when it gave up.
     Crowded(u64),
     /// The layer cannot be indexed, for this reason.
@@ -121,11 +121,11 @@ pub(crate) async fn build(
     let mut stream = gather(source.open_blob(layer, Check::ByCaller).await?);
     // The first chunk shows whether a layer of unknown format is compressed after all.
     let mut next = stream.try_next().await?;
-    let sniffed = next.as_ref().is_some_and(|chunk| chunk.starts_with(&[0x1f, 0x8b]));
     let compression = match format {
         Format::Gzip => Compression::Gzip,
-        Format::Unknown if sniffed => Compression::Gzip,
-        _ => Compression::Uncompressed,
+        Format::Zstd => Compression::Zstd,
+        Format::Unknown => Compression::sniff(next.as_deref().unwrap_or_default()),
+        Format::Uncompressed | Format::Other => Compression::Uncompressed,
     };
     let mut builder_options = ztoc::BuildOptions::new(compression);
     builder_options.span_size = options.span_size;
@@ -171,7 +171,7 @@ pub(crate) async fn build(
     match result {
         Ok((built, memory)) => {
             check(source, layer, &built, size)?;
-            Ok(Outcome::Built(built, memory))
+            Ok(Outcome::Built(built, compression, memory))
         }
         Err(Stopped::Crowded(crowded)) => Ok(Outcome::Crowded(crowded.needed)),
         Err(Stopped::Build(BuildError::Internal(reason))) => Err(BuildLayerError::Internal(reason.into())),
@@ -183,6 +183,7 @@ pub(crate) async fn build(
                 error,
                 BuildError::UnsupportedEntry { .. }
                     | BuildError::Sparse { .. }
+                    | BuildError::SingleFrame { .. }
                     | BuildError::TocTooLarge { .. }
             ) {
                 if !source.always_checks() {

@@ -21,7 +21,7 @@ pub use prefetch::MAX_PREFETCH_FILES;
 pub use progress::{LayerEvent, Progress, Silent, Skipped};
 
 use crate::image::{self, PlatformChoice, PlatformImage};
-use crate::manifest::{IndexManifest, IndexVersion, MAX_ZTOC_SIZE, PREFETCH, ZTOC};
+use crate::manifest::{IndexManifest, IndexVersion, MAX_ZTOC_SIZE, PREFETCH, ZtocKind};
 use crate::oci::IMAGE_MANIFEST;
 use crate::platform::Platform;
 use crate::source::{ImageSource, SourceError};
@@ -254,6 +254,7 @@ async fn reusable(store: &Store, options: &BuildOptions) -> Result<Vec<Record>, 
 /// A layer's zTOC, in the store.
 #[derive(Debug, Clone)]
 struct LayerZtoc {
+    kind: ZtocKind,
     digest: Digest,
     size: u64,
     has_xattrs: bool,
@@ -308,7 +309,7 @@ impl Indexer {
             match self.built.get(&LayerKey::of(layer)) {
                 Some(Ok(ztoc)) => {
                     indexed.push((layer, ztoc));
-                    ztocs.push(IndexManifest::ztoc_descriptor(
+                    ztocs.push(ztoc.kind.descriptor(
                         ztoc.digest.clone(),
                         ztoc.size,
                         layer,
@@ -387,8 +388,8 @@ impl Indexer {
             return Some(Skipped::TooSmall(min));
         }
         match format {
-            Format::Gzip | Format::Uncompressed | Format::Unknown => None,
-            Format::Zstd | Format::Other => Some(Skipped::Unsupported(format.name().to_owned())),
+            Format::Gzip | Format::Uncompressed | Format::Unknown | Format::Zstd => None,
+            Format::Other => Some(Skipped::Unsupported(format.name().to_owned())),
         }
     }
 }
@@ -411,12 +412,12 @@ impl Shared {
             }
         }
         let mut estimate = layer::estimate(layer, format, &self.options);
-        let (built, memory) = loop {
+        let (built, compression, memory) = loop {
             let memory = self.memory.reserve(estimate).await;
             self.progress.layer(layer, LayerEvent::Started);
             let advanced = |bytes| self.progress.layer(layer, LayerEvent::Advanced(bytes));
             match layer::build(&*self.source, layer, format, &self.options, memory, advanced).await {
-                Ok(Outcome::Built(built, memory)) => break (built, memory),
+                Ok(Outcome::Built(built, compression, memory)) => break (built, compression, memory),
                 Ok(Outcome::Refused(error)) => {
                     let reason = crate::text::excerpt(&error.to_string());
                     self.progress.layer(layer, LayerEvent::Failed(&reason));
@@ -440,9 +441,11 @@ impl Shared {
             self.progress.layer(layer, LayerEvent::Failed(&reason));
             return Ok(Err(Some(reason)));
         }
-        let ztoc =
-            LayerZtoc { digest: self.store.put(built.bytes).await?, size, has_xattrs: built.has_xattrs };
+        let kind = ZtocKind::of(compression);
+        let digest = self.store.put(built.bytes).await?;
+        let ztoc = LayerZtoc { kind, digest, size, has_xattrs: built.has_xattrs };
         let mut record = layer_record(&self.options, ztoc.digest.clone(), size, layer.digest.clone());
+        kind.media_type().clone_into(&mut record.media_type);
         record.stamp();
         self.store.record(vec![record]).await?;
         drop(memory);
@@ -452,6 +455,7 @@ impl Shared {
 
     /// The zTOC of a record, if its blob is there and intact.
     async fn reuse(&self, record: &Record) -> Result<Option<LayerZtoc>, StoreError> {
+        let Some(kind) = ZtocKind::from_media_type(&record.media_type) else { return Ok(None) };
         if record.size > MAX_ZTOC_SIZE || !self.store.adopt(&record.digest, record.size).await? {
             return Ok(None);
         }
@@ -462,7 +466,7 @@ impl Shared {
             ztoc.entries()
                 .any(|entry| entry.name.ends_with(b".wh..wh..opq") || entry.xattrs().next().is_some())
         };
-        Ok(Some(LayerZtoc { digest: record.digest.clone(), size: record.size, has_xattrs }))
+        Ok(Some(LayerZtoc { kind, digest: record.digest.clone(), size: record.size, has_xattrs }))
     }
 }
 
@@ -477,7 +481,7 @@ fn layer_record(options: &BuildOptions, digest: Digest, size: u64, oci_digest: D
         image_digest: None,
         image_ref: String::new(),
         platform: String::new(),
-        media_type: ZTOC.to_owned(),
+        media_type: ZtocKind::Common.media_type().to_owned(),
         artifact_type: String::new(),
         tool: options.tool.clone(),
         created_at: 0,

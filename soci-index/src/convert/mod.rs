@@ -12,7 +12,7 @@ mod documents;
 mod rewrite;
 mod source;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -95,8 +95,12 @@ pub async fn convert(
     let root = source.root().await?;
     let documents = Arc::new(Documents::read(&*source, root.clone()).await?);
     let source = Arc::new(ReadSource { inner: source, documents: Arc::clone(&documents) });
-    let images = image::select(&*source, &root, choice).await?;
-    let platforms = descriptor_platforms(&*source, &root, choice, &images).await?;
+    let mut images = image::select(&*source, &root, choice).await?;
+    if *choice == PlatformChoice::All {
+        // Who asks for all platforms means those that are there.
+        images.retain(|image| documents.get(&image.descriptor.digest).is_some());
+    }
+    let platforms = Platforms::read(&*source, &root, choice, &images).await?;
 
     // Until the records are there, nothing else protects the zTOCs from `soci index rm`.
     let _lease = store.lease().await?;
@@ -114,11 +118,11 @@ pub async fn convert(
         .iter()
         .map(|index| Binding {
             image: index.image.digest.clone(),
-            platform: platforms.get(&index.image.digest).cloned().unwrap_or_default(),
+            platform: platforms.of(index),
             index: index.manifest.clone(),
         })
         .collect();
-    let only = created.first().and_then(|index| platforms.get(&index.image.digest)).cloned();
+    let only = created.first().map(|index| platforms.of(index));
     let missing = if partial { Missing::Keep } else { Missing::Drop };
     let rewritten = rewrite(&documents, &bindings, missing, only);
     let converted = describe(destination.name(), &documents, &rewritten, created)?;
@@ -132,32 +136,47 @@ pub async fn convert(
     Ok(converted)
 }
 
-/// What the descriptors of SOCI indexes are to say about platforms, by the digest of the image manifest. It is the
-/// platform in the form in which it was asked for, since the reference has it so.
-async fn descriptor_platforms(
-    source: &dyn ImageSource,
-    root: &Descriptor,
-    choice: &PlatformChoice,
-    images: &[PlatformImage],
-) -> Result<HashMap<Digest, registry::Platform>, SourceError> {
-    let mut platforms = HashMap::new();
-    for image in images {
-        let listed =
-            image.descriptor.platform.as_ref().filter(|platform| !Platform::from(*platform).is_empty());
-        let platform = match (choice, listed) {
-            (PlatformChoice::These(_), _) => image.platform.to_descriptor(),
-            (PlatformChoice::Host, _) if oci::is_index(root) => Platform::host_descriptor(),
-            (_, Some(listed)) => listed.clone(),
-            (_, None) => {
-                let config = source.image_manifest(&image.descriptor).await?.config;
-                let platform = source.image_config(&config).await?.platform;
-                let normal = Platform::from(&platform).to_descriptor();
-                registry::Platform { os_features: platform.os_features, ..normal }
-            }
-        };
-        platforms.insert(image.descriptor.digest.clone(), platform);
+/// What the descriptors of SOCI indexes are to say about platforms. It is the platform in the form in which it was asked
+/// for, since the reference has it so.
+struct Platforms(Vec<(PlatformImage, registry::Platform)>);
+
+impl Platforms {
+    async fn read(
+        source: &dyn ImageSource,
+        root: &Descriptor,
+        choice: &PlatformChoice,
+        images: &[PlatformImage],
+    ) -> Result<Self, SourceError> {
+        let mut platforms = Vec::new();
+        for image in images {
+            let listed =
+                image.descriptor.platform.as_ref().filter(|platform| !Platform::from(*platform).is_empty());
+            let wanted = match choice {
+                PlatformChoice::These(wanted) => wanted.iter().find(|wanted| wanted.matches(&image.platform)),
+                _ => None,
+            };
+            let platform = match (choice, wanted, listed) {
+                (_, Some(wanted), _) => wanted.to_descriptor(),
+                (PlatformChoice::Host, ..) if oci::is_index(root) => Platform::host_descriptor(),
+                (.., Some(listed)) => listed.clone(),
+                (.., None) => {
+                    let config = source.image_manifest(&image.descriptor).await?.config;
+                    let platform = source.image_config(&config).await?.platform;
+                    let normal = Platform::from(&platform).to_descriptor();
+                    registry::Platform { os_features: platform.os_features, ..normal }
+                }
+            };
+            platforms.push((image.clone(), platform));
+        }
+        Ok(Self(platforms))
     }
-    Ok(platforms)
+
+    fn of(&self, index: &CreatedIndex) -> registry::Platform {
+        let same =
+            |image: &PlatformImage| image.descriptor == index.image && image.platform == index.platform;
+        let found = self.0.iter().find(|(image, _)| same(image));
+        found.map_or_else(|| index.platform.to_descriptor(), |(_, platform)| platform.clone())
+    }
 }
 
 fn describe(

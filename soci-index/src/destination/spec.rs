@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use registry::Reference;
 
 use super::{DestinationError, Listing};
-use crate::source::{Selector, SourceSpec};
+use crate::source::{OTHER_TRANSPORTS, Selector, SourceError, SourceSpec};
 
 /// A parsed image destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,19 +44,30 @@ impl DestinationSpec {
             SourceSpec::Archive(..) => Place::Archive,
             SourceSpec::Containerd(_) => Place::Containerd,
         };
+        let of_source = |text: &str| {
+            text.parse::<SourceSpec>().map_err(|refused| match refused {
+                SourceError::Spec { reason, .. } => error(reason),
+                other => error(other.to_string()),
+            })
+        };
+        if let Some((transport, _)) = text.split_once(':')
+            && OTHER_TRANSPORTS.contains(&transport)
+        {
+            return Err(error(format!(
+                "the transport {transport}: is not supported; write oci:DIR:TAG, and copy that with skopeo"
+            )));
+        }
         let transport = ["docker://", "oci:", "oci-archive:", "containerd:"]
             .into_iter()
             .any(|transport| text.starts_with(transport));
         let spec = match (transport, place) {
-            (true, _) => text.parse::<SourceSpec>().map_err(|reason| error(reason.to_string()))?,
-            (false, Place::Registry | Place::Containerd) => {
-                match text.parse::<SourceSpec>().map_err(|reason| error(reason.to_string()))? {
-                    SourceSpec::Registry(reference) if place == Place::Containerd => {
-                        SourceSpec::Containerd(reference.to_string())
-                    }
-                    spec => spec,
+            (true, _) => of_source(text)?,
+            (false, Place::Registry | Place::Containerd) => match of_source(text)? {
+                SourceSpec::Registry(reference) if place == Place::Containerd => {
+                    SourceSpec::Containerd(reference.to_string())
                 }
-            }
+                spec => spec,
+            },
             (false, Place::Layout(path)) => SourceSpec::Layout(path.clone(), Selector::Name(text.to_owned())),
             (false, Place::Archive) => {
                 return Err(error(format!(

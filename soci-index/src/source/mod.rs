@@ -25,6 +25,7 @@ pub(crate) use file::FileSlice;
 pub use layout::LayoutSource;
 pub(crate) use layout::REF_NAME;
 pub use remote::RegistrySource;
+pub(crate) use spec::OTHER_TRANSPORTS;
 pub use spec::{Selector, SourceSpec};
 pub use standalone::StandaloneSource;
 

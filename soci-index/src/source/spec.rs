@@ -33,7 +33,7 @@ pub enum Selector {
 }
 
 /// Transports of skopeo that hold images without an OCI layout's digests, or that need a service.
-const OTHER_TRANSPORTS: [&str; 7] =
+pub(crate) const OTHER_TRANSPORTS: [&str; 7] =
     ["containers-storage", "dir", "docker-archive", "docker-daemon", "ostree", "sif", "tarball"];
 
 /// More bytes than a reference may have.

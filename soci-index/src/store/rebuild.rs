@@ -17,9 +17,7 @@ use registry::{Descriptor, Digest};
 
 use super::{ArtifactKind, Inner, Lease, Record, Store, StoreError, blocking};
 use crate::containerd::{Containerd, ContainerdError};
-use crate::manifest::{
-    IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, INDEX_V2, IndexManifest, IndexVersion, LAYER_DIGEST, PREFETCH, ZTOC,
-};
+use crate::manifest::{IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, INDEX_V2, IndexManifest, IndexVersion};
 use crate::oci::{
     IMAGE_MANIFEST, ImageConfig, ImageIndex, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE,
 };
@@ -225,23 +223,24 @@ fn record(seen: &Seen, index: &IndexManifest, kind: ArtifactKind, oci_digest: Di
 
 /// The records of an index's zTOCs and prefetch artifacts, as far as these are there.
 fn artifact_records(seen: &Seen, index: &IndexManifest, there: &HashSet<Digest>) -> Vec<Record> {
-    let of = |blob: &Descriptor| {
-        let kind = match blob.media_type.as_str() {
-            ZTOC => ArtifactKind::Layer,
-            PREFETCH => ArtifactKind::Prefetch,
-            _ => return None,
-        };
-        let layer = blob.annotations.get(LAYER_DIGEST)?.parse().ok()?;
+    let of = |kind, blob: &Descriptor, layer: &str, span_size: Option<u64>| {
         let seen = Seen { digest: blob.digest.clone(), size: blob.size, created: seen.created };
-        let mut record = record(&seen, index, kind, layer);
-        record.media_type.clone_from(&blob.media_type);
-        record.artifact_type = String::new();
-        if let Some(ztoc) = index.ztocs().find(|ztoc| ztoc.descriptor == blob) {
-            record.span_size = ztoc.span_size.unwrap_or_default();
-        }
-        Some(record)
+        Some(Record {
+            media_type: blob.media_type.clone(),
+            artifact_type: String::new(),
+            span_size: span_size.unwrap_or_default(),
+            ..record(&seen, index, kind, layer.parse().ok()?)
+        })
     };
-    index.blobs.iter().filter(|blob| there.contains(&blob.digest)).filter_map(of).collect()
+    let ztocs =
+        index.ztocs().filter_map(|ztoc| of(ArtifactKind::Layer, ztoc.descriptor, ztoc.layer, ztoc.span_size));
+    // A prefetch artifact speaks of the spans of its layer's zTOC.
+    let prefetches = index.prefetches().filter_map(|prefetch| {
+        let ztoc = index.ztocs().find(|ztoc| ztoc.layer == prefetch.layer);
+        let span_size = ztoc.and_then(|ztoc| ztoc.span_size);
+        of(ArtifactKind::Prefetch, prefetch.descriptor, prefetch.layer, span_size)
+    });
+    ztocs.chain(prefetches).filter(|record| there.contains(&record.digest)).collect()
 }
 
 /// Whether a blob can be a manifest, by its size.

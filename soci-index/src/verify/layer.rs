@@ -12,7 +12,7 @@ use super::compare::differences;
 use super::{LayerReport, Verdict, spans};
 use crate::build::layer::{self, Format, Outcome};
 use crate::build::{BuildOptions, LayerEvent, MemoryBudget, Progress};
-use crate::manifest::{IndexManifest, LAYER_MEDIA_TYPE, MAX_ZTOC_SIZE, ZtocRef};
+use crate::manifest::{IndexManifest, MAX_ZTOC_SIZE, ZtocRef};
 use crate::source::{Check, ImageSource};
 use crate::store::Store;
 
@@ -151,7 +151,7 @@ impl Context {
             let advanced = |bytes| self.progress.layer(layer, LayerEvent::Advanced(bytes));
             let outcome = layer::build(&*self.source, layer, format, &options, memory, advanced).await;
             let (built, mut memory) = match outcome.map_err(|error| error.to_string())? {
-                Outcome::Built(built, memory) => (built, memory),
+                Outcome::Built(built, _, memory) => (built, memory),
                 Outcome::Refused(error) => {
                     return Err(format!("the layer itself cannot be indexed: {error}"));
                 }
@@ -186,9 +186,8 @@ impl Context {
 /// What is wrong with the zTOC's annotations in the index.
 fn annotations(layer: &Descriptor, ztoc: &ZtocRef<'_>, claims: &Claims) -> Vec<String> {
     let mut problems = Vec::new();
-    let media_type = ztoc.descriptor.annotations.get(LAYER_MEDIA_TYPE);
-    if media_type != Some(&layer.media_type) {
-        let shown = media_type.map_or_else(|| "none".to_owned(), |text| crate::text::excerpt(text));
+    if ztoc.layer_media_type != Some(&layer.media_type) {
+        let shown = ztoc.layer_media_type.map_or_else(|| "none".to_owned(), crate::text::excerpt);
         problems.push(format!("the index gives another media type of the layer: {shown}"));
     }
     if ztoc.span_size != Some(claims.span_size) {

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use crate::build::{DEFAULT_MEMORY, MemoryBudget, Progress};
 use crate::discover::{DiscoverError, FoundIndex};
 use crate::image::PlatformImage;
-use crate::manifest::{IndexManifest, IndexVersion, LAYER_DIGEST, PREFETCH};
+use crate::manifest::{IndexManifest, IndexVersion, PREFETCH};
 use crate::oci::ImageManifest;
 use crate::prefetch::MAX_PREFETCH_SIZE;
 use crate::source::{ImageSource, SourceError};
@@ -218,17 +218,16 @@ fn of_manifest(found: &FoundIndex, image: &ImageManifest, descriptor: &Descripto
 fn strangers(index: &IndexManifest, image: &ImageManifest) -> Vec<String> {
     let mut seen = std::collections::HashSet::new();
     let mut problems = Vec::new();
+    let ztocs = index.ztocs().map(|ztoc| (ztoc.descriptor, ztoc.layer));
+    let prefetches = index.prefetches().map(|prefetch| (prefetch.descriptor, prefetch.layer));
+    let named: Vec<(&Descriptor, &str)> = ztocs.chain(prefetches).collect();
     for blob in &index.blobs {
-        let layer = blob.annotations.get(LAYER_DIGEST);
-        let times = image
-            .layers
-            .iter()
-            .filter(|known| Some(known.digest.as_str()) == layer.map(String::as_str))
-            .count();
+        let layer = named.iter().find(|(descriptor, _)| *descriptor == blob).map(|(_, layer)| *layer);
+        let times = image.layers.iter().filter(|known| Some(known.digest.as_str()) == layer).count();
         if times == 0 {
             let media_type = crate::text::excerpt(&blob.media_type);
             problems.push(format!("{} ({media_type}) belongs to no layer of this image", blob.digest));
-        } else if !seen.insert((&blob.media_type, layer)) && times == 1 {
+        } else if !seen.insert((blob.media_type == PREFETCH, layer)) && times == 1 {
             problems.push(format!("{} is for a layer that another one is for already", blob.digest));
         }
     }

@@ -46,8 +46,10 @@ impl MediaTypes {
     pub fn layer(self, compression: Compression) -> &'static str {
         match (self, compression) {
             (Self::Oci, Compression::None) => "application/vnd.oci.image.layer.v1.tar",
+            (Self::Oci, Compression::Zstd { .. }) => "application/vnd.oci.image.layer.v1.tar+zstd",
             (Self::Oci, _) => "application/vnd.oci.image.layer.v1.tar+gzip",
             (Self::Docker, Compression::None) => "application/vnd.docker.image.rootfs.diff.tar",
+            (Self::Docker, Compression::Zstd { .. }) => "application/vnd.docker.image.rootfs.diff.tar.zstd",
             (Self::Docker, _) => "application/vnd.docker.image.rootfs.diff.tar.gzip",
         }
     }

@@ -181,6 +181,7 @@ impl LayerBuilder {
     /// # Panics
     /// If the entry does not fit its format, or cannot be written.
     pub fn add(&mut self, entry: Entry) -> &mut Self {
+        self.tar.out.0.as_mut().expect("compressor").entry().expect("layer");
         tar::write_entry(&mut self.tar, &entry)
             .unwrap_or_else(|e| panic!("{}: {e}", String::from_utf8_lossy(&entry.path)));
         if let Some(entries) = &mut self.entries {

@@ -20,6 +20,7 @@ mod compress;
 mod content;
 mod entry;
 pub mod fixtures;
+mod frames;
 pub mod host;
 mod layer;
 mod parts;
@@ -30,7 +31,7 @@ mod tar;
 mod tests;
 
 pub use self::assemble::{Image, ImageBuilder, ImageIndex, IndexBuilder, MediaTypes};
-pub use self::compress::Compression;
+pub use self::compress::{Compression, ZstdForm};
 pub use self::content::{Content, Texture};
 pub use self::entry::{Entry, Format, Kind, MTIME};
 pub use self::layer::{BlobData, End, Layer, LayerBuilder};

@@ -16,6 +16,7 @@ fn unpack(layer: &Layer) -> Vec<u8> {
     let mut tar = Vec::new();
     match layer.compression {
         Compression::None => tar.extend_from_slice(&layer.bytes()),
+        Compression::Zstd { .. } => tar = zstd::decode_all(&layer.bytes()[..]).unwrap(),
         _ => drop(MultiGzDecoder::new(&layer.bytes()[..]).read_to_end(&mut tar).unwrap()),
     }
     assert_eq!((sha256(&tar), tar.len() as u64), (layer.diff_id.clone(), layer.uncompressed_size));
@@ -225,6 +226,39 @@ fn compression_and_ends() {
     assert_eq!(build(Compression::None, End::Padded(10240)).size % 10240, 0);
     // This digest is written down so that a change of the generator is noticed: it would change every fixture.
     assert_eq!(plain.digest, "sha256:df664dcb5c34318c30572cf2c124c083aa36b851db72cfcb49e9a4068e5a6f57");
+}
+
+#[test]
+fn zstd_frames_and_what_is_beside_them() {
+    let build = |compression| {
+        let mut builder = LayerBuilder::new(compression);
+        builder.add(Entry::made("text", Texture::Text, 1, 300_000));
+        builder.add(Entry::file("small", "small"));
+        builder.add(Entry::made("random", Texture::Random, 2, 50_000));
+        builder.finish()
+    };
+    let plain = build(Compression::None);
+    for (compression, expected, skippable) in [
+        (Compression::ZSTD_FRAME, 1, 0),
+        (Compression::ZSTD, 6, 0),
+        (Compression::ZSTD_SEEKABLE, 6, 1),
+        (Compression::ZSTD_CHUNKED, 7, 2),
+    ] {
+        let layer = build(compression);
+        unpack(&layer);
+        assert_eq!(layer.diff_id, plain.diff_id);
+        assert_eq!(layer.digest, build(compression).digest, "{compression:?} is deterministic");
+        let bytes = layer.bytes();
+        let (mut at, mut frames, mut skipped) = (0, 0, 0);
+        while at < bytes.len() {
+            *(if bytes[at] == 0x28 { &mut frames } else { &mut skipped }) += 1;
+            at += zstd::zstd_safe::find_frame_compressed_size(&bytes[at..]).unwrap();
+        }
+        assert_eq!((frames, skipped), (expected, skippable), "{compression:?}");
+    }
+    let seekable = build(Compression::ZSTD_SEEKABLE).bytes();
+    assert!(seekable.ends_with(&[6, 0, 0, 0, 0, 0xb1, 0xea, 0x92, 0x8f]));
+    assert!(build(Compression::ZSTD_CHUNKED).bytes().ends_with(b"GNUlInUx"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Small caches, small spans, small files, and what lies at boundaries.
 
-use testdata::image::{Compression, End, Entry, LayerBuilder, Texture};
+use testdata::image::{Compression, End, Entry, LayerBuilder, Texture, ZstdForm};
 
 use super::rig::{Image, Rig, Trouble, entry, usual, within};
 use crate::fetch::LayerTable;
@@ -65,7 +65,8 @@ fn boundaries() -> Vec<Entry> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn spans_of_any_size_and_files_at_any_place_are_right() {
     for span_size in [1, 2, 100, 511, 512, 513, 1000, 1024, 4095, 4096, 4097, 5000, 8192, 10_240, 1 << 20] {
-        for compression in [Compression::None, Compression::GZIP, Compression::STORED] {
+        let chunked = Compression::Zstd { level: 1, frame: 3000, form: ZstdForm::Chunked };
+        for compression in [Compression::None, Compression::GZIP, Compression::STORED, chunked] {
             for chunk in [1 << 16, 999] {
                 // Spans of a byte take their time.
                 let files = boundaries().into_iter().take(if span_size < 100 { 7 } else { usize::MAX });

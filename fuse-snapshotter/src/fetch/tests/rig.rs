@@ -175,16 +175,17 @@ pub(super) struct Image {
 
 impl Image {
     pub(super) fn of_blob(blob: Bytes, span_size: u64) -> Self {
-        let gzip = blob.starts_with(&[0x1f, 0x8b]);
-        let compression = if gzip { ztoc::Compression::Gzip } else { ztoc::Compression::Uncompressed };
+        let compression = ztoc::Compression::sniff(&blob);
         let options = BuildOptions { span_size, ..BuildOptions::new(compression) };
         let mut builder = Builder::new(options).unwrap();
         builder.push(blob.clone()).unwrap();
         let mut archive = Vec::new();
-        if gzip {
-            flate2::read::MultiGzDecoder::new(&blob[..]).read_to_end(&mut archive).unwrap();
-        } else {
-            archive = blob.to_vec();
+        match compression {
+            ztoc::Compression::Gzip => {
+                let _ = flate2::read::MultiGzDecoder::new(&blob[..]).read_to_end(&mut archive).unwrap();
+            }
+            ztoc::Compression::Zstd => archive = zstd::decode_all(&blob[..]).unwrap(),
+            ztoc::Compression::Uncompressed => archive = blob.to_vec(),
         }
         let ztoc = Ztoc::parse(builder.finish().unwrap().bytes).unwrap();
         Self { blob, archive: Arc::new(archive), ztoc }
@@ -306,6 +307,11 @@ pub(super) async fn until(mut condition: impl FnMut() -> bool) {
 
 /// A layer with a big file between small ones.
 pub(super) fn usual(span_size: u64) -> Image {
+    usual_as(Compression::GZIP, span_size)
+}
+
+/// The same, compressed in this way.
+pub(super) fn usual_as(compression: Compression, span_size: u64) -> Image {
     use testdata::image::Texture;
     let small = (0..40).map(|i| Entry::made(format!("etc/f{i:02}"), Texture::Text, i, 200 + i * 331));
     let big = [
@@ -313,7 +319,7 @@ pub(super) fn usual(span_size: u64) -> Image {
         Entry::symlink("usr/lib/link", "big"),
         Entry::made("usr/lib/last", Texture::Random, 8, 500_000),
     ];
-    Image::new(Compression::GZIP, span_size, small.chain(big))
+    Image::new(compression, span_size, small.chain(big))
 }
 
 /// Index of the entry with this name.

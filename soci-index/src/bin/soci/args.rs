@@ -452,7 +452,7 @@ impl FromStr for ZtocArg {
 
 /// Build the zTOC of a layer that is a file, without an image
 ///
-/// The layer is a tar archive, uncompressed or compressed with gzip, which its first bytes tell. Without --output the zTOC
+/// The layer is a tar archive, uncompressed or compressed with gzip or Zstandard, which its first bytes tell. Without --output the zTOC
 /// goes to the artifact store. Prints the digest of the zTOC.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\

@@ -4,6 +4,8 @@ use std::io;
 
 use soci_index::build::CreateError;
 use soci_index::containerd::ContainerdError;
+use soci_index::convert::ConvertError;
+use soci_index::destination::DestinationError;
 use soci_index::pull::PullError;
 use soci_index::push::PushError;
 use soci_index::source::SourceError;
@@ -14,12 +16,14 @@ use tonic::Code;
 pub(crate) fn hint(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
         if let Some(error) = cause.downcast_ref::<CreateError>() {
+            return create(error);
+        }
+        if let Some(error) = cause.downcast_ref::<ConvertError>() {
             return match error {
-                CreateError::Empty => Some(
-                    "layers below --min-layer-size (10 MiB by default) are left out; `--min-layer-size 0` indexes all",
-                ),
-                CreateError::Source(error) => source(error),
-                CreateError::Store(error) => store(error),
+                ConvertError::Create(error) => create(error),
+                ConvertError::Source(error) => source(error),
+                ConvertError::Store(error) => store(error),
+                ConvertError::Destination(error) => destination(error),
                 _ => None,
             };
         }
@@ -45,6 +49,26 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<&'static str> {
             .and_then(source)
             .or_else(|| cause.downcast_ref::<StoreError>().and_then(store))
     })
+}
+
+fn create(error: &CreateError) -> Option<&'static str> {
+    match error {
+        CreateError::Empty => Some(
+            "layers below --min-layer-size (10 MiB by default) are left out; `--min-layer-size 0` indexes all",
+        ),
+        CreateError::Source(error) => source(error),
+        CreateError::Store(error) => store(error),
+        _ => None,
+    }
+}
+
+fn destination(error: &DestinationError) -> Option<&'static str> {
+    match error {
+        DestinationError::Source(error) => source(error),
+        DestinationError::Store(error) => store(error),
+        DestinationError::Containerd(error) => containerd(error),
+        _ => None,
+    }
 }
 
 fn containerd(error: &ContainerdError) -> Option<&'static str> {

@@ -17,7 +17,7 @@ use soci_index::manifest::{MAX_ZTOC_SIZE, ZTOC};
 use soci_index::registry_args::RegistryArgs;
 use soci_index::source::ImageSource;
 use soci_index::store::{ArtifactKind, Record, Store};
-use ztoc::{Built, Ztoc};
+use ztoc::Ztoc;
 
 use crate::app::{App, names_image};
 use crate::args::{GetFileArgs, ImageArg, ZtocArg, ZtocBuildArgs, ZtocInfoArgs, ZtocListArgs};
@@ -127,7 +127,7 @@ fn finish(file: BufWriter<File>, path: &Path) -> anyhow::Result<()> {
 pub(crate) async fn build(app: &App, args: ZtocBuildArgs) -> anyhow::Result<()> {
     let options = BuildOptions { span_size: args.span_size, ..BuildOptions::default() };
     let (layer, build_options) = (args.layer.clone(), options.clone());
-    let built = tokio::task::spawn_blocking(move || -> anyhow::Result<Built> {
+    let built = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
         let shown = layer.display().to_string();
         let mut layer: Box<dyn Read> = if layer == Path::new("-") {
             Box::new(std::io::stdin().lock())
@@ -136,7 +136,7 @@ pub(crate) async fn build(app: &App, args: ZtocBuildArgs) -> anyhow::Result<()> 
         };
         build_file(&mut *layer, &build_options).context(shown)
     });
-    let built = built.await??;
+    let (built, compression) = built.await??;
     let digest = match &args.output {
         Some(path) => {
             let mut file = create(path)?;
@@ -144,7 +144,7 @@ pub(crate) async fn build(app: &App, args: ZtocBuildArgs) -> anyhow::Result<()> 
             finish(file, path)?;
             Digest::from_sha256(&built.digest.0)
         }
-        None => store_ztoc(&app.store()?, &built, &options).await?,
+        None => store_ztoc(&app.store()?, &built, compression, &options).await?,
     };
     if !args.json {
         app.output.line(digest)?;
