@@ -241,7 +241,7 @@ fn best(candidates: Vec<FoundIndex>) -> Option<FoundIndex> {
 }
 
 impl FoundIndex {
-    fn parse(
+    pub(crate) fn parse(
         digest: Digest,
         bytes: Bytes,
         image: &Descriptor,

@@ -149,7 +149,7 @@ fn decode(
 }
 
 /// The path in one form: no `/` or `./` in front or behind, `..` resolved within the layer.
-fn clean(name: &[u8]) -> Vec<u8> {
+pub(crate) fn clean(name: &[u8]) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     for part in name.split(|&byte| byte == b'/') {
         match part {

@@ -193,6 +193,8 @@ pub struct ZtocRef<'a> {
     pub descriptor: &'a Descriptor,
     /// Digest of the layer that it describes, checked to be a digest.
     pub layer: &'a str,
+    /// Media type of the layer, if the annotation is there.
+    pub layer_media_type: Option<&'a str>,
     /// Span size in bytes, if the annotation is there and a number.
     pub span_size: Option<u64>,
     /// Whether the builder found that the layer has no extended attributes.
@@ -299,6 +301,7 @@ impl IndexManifest {
             Some(ZtocRef {
                 descriptor,
                 layer: annotation(keys.layer_digest)?,
+                layer_media_type: annotation(keys.layer_media_type),
                 span_size: annotation(keys.span_size).and_then(|text| text.parse().ok()),
                 disable_xattrs: annotation(keys.disable_xattrs).is_some_and(parse_go_bool),
             })

@@ -85,6 +85,11 @@ impl TarWalker {
         &self.entries
     }
 
+    /// Bytes that the entries need in memory or in a zTOC, roughly.
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight
+    }
+
     /// Walks over the next bytes of the archive.
     ///
     /// # Errors

@@ -48,6 +48,16 @@ impl GzipZinfoWriter {
         self.marks.push(mark);
     }
 
+    /// Bytes so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.blob.len() as u64
+    }
+
+    /// Checkpoints so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.marks.len() as u64
+    }
+
     pub(crate) fn finish(mut self) -> Vec<u8> {
         let count = u32::try_from(self.marks.len()).unwrap_or(u32::MAX);
         self.blob[..4].copy_from_slice(&count.to_le_bytes());

@@ -90,6 +90,11 @@ impl ZstdSource {
         }
     }
 
+    /// Spans so far.
+    pub(crate) fn spans(&self) -> u64 {
+        self.marks.len() as u64
+    }
+
     fn is_due(&self) -> bool {
         self.marks.last().is_none_or(|latest| self.output - latest.output >= self.span_size)
     }

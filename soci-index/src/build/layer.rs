@@ -6,6 +6,8 @@ use registry::{ByteStream, Descriptor, Digest};
 use ztoc::{BuildError, Builder, Built, Compression};
 
 use super::BuildOptions;
+use super::budget::{Crowded, OVERHEAD, Reservation};
+use crate::manifest::MAX_ZTOC_SIZE;
 use crate::source::{Check, ImageSource, SourceError};
 
 /// Chunks waiting for the builder: enough to even out a jittery network, and the whole of what a layer holds in memory
@@ -14,9 +16,12 @@ const QUEUE: usize = 4;
 /// Pieces from a network are gathered to this size, so that the builder is not woken for every packet.
 const CHUNK: usize = 256 << 10;
 
+/// What a builder needs at most for a zTOC that is not too large: the parts, and the whole that is made of them.
+const MAX_MEMORY: u64 = 3 * MAX_ZTOC_SIZE;
+
 /// What a media type says about a layer, by the reference's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     Gzip,
     Uncompressed,
     /// Docker's `….tar`, which some tools give to compressed layers.
@@ -28,7 +33,7 @@ pub(super) enum Format {
 
 impl Format {
     /// The format of a layer with this media type; `None` if it is not a layer's. The rules are containerd's.
-    pub(super) fn of(media_type: &str) -> Option<Self> {
+    pub(crate) fn of(media_type: &str) -> Option<Self> {
         const DOCKER: &str = "application/vnd.docker.image.rootfs.";
         let (base, suffixes) = match media_type.split_once('+') {
             Some((base, suffixes)) => (base, suffixes.split('+').collect()),
@@ -54,7 +59,7 @@ impl Format {
     }
 
     /// The name in the reference's messages.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gzip => "gzip",
             Self::Uncompressed => "uncompressed",
@@ -67,21 +72,50 @@ impl Format {
 
 /// How building a zTOC ended.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    Built(Built, Compression),
+pub(crate) enum Outcome {
+    /// The zTOC, how the layer is compressed, and the memory that the zTOC stands in.
+    Built(Built, Compression, Reservation),
+    /// Other layers leave too little memory; it needed so many bytes when it gave up.
+    Crowded(u64),
     /// The layer cannot be indexed, for this reason.
     Refused(BuildError),
 }
 
-/// Streams a layer through a builder.
+/// Why a builder stopped.
+#[derive(Debug)]
+enum Stopped {
+    Build(BuildError),
+    Crowded(Crowded),
+}
+
+impl From<BuildError> for Stopped {
+    fn from(error: BuildError) -> Self {
+        Self::Build(error)
+    }
+}
+
+/// How many bytes of memory a layer will need, by experience: layers are two to four times as large uncompressed, and
+/// have a file in every 30 KiB or so.
+pub(crate) fn estimate(layer: &Descriptor, format: Format, options: &BuildOptions) -> u64 {
+    const USUAL_RATIO: u64 = 3;
+    let (uncompressed, checkpoint) = match format {
+        Format::Uncompressed => (layer.size, 0),
+        _ => (layer.size.saturating_mul(USUAL_RATIO), 3 * ztoc::WINDOW_SIZE as u64),
+    };
+    let checkpoints = (uncompressed / options.span_size.max(1)).saturating_add(1).saturating_mul(checkpoint);
+    OVERHEAD.saturating_add(uncompressed / 32).saturating_add(checkpoints)
+}
+
+/// Streams a layer through a builder, which reserves more of `memory` as it needs it.
 ///
 /// An error is the source's; what is wrong with the layer itself is [`Outcome::Refused`]. To tell the two apart, a layer
 /// that the builder finds damaged is compared with its digest before it gets the blame.
-pub(super) async fn build(
+pub(crate) async fn build(
     source: &dyn ImageSource,
     layer: &Descriptor,
     format: Format,
     options: &BuildOptions,
+    mut memory: Reservation,
     advanced: impl Fn(u64) + Send,
 ) -> Result<Outcome, BuildLayerError> {
     let mut stream = gather(source.open_blob(layer, Check::ByCaller).await?);
@@ -98,12 +132,19 @@ pub(super) async fn build(
     builder_options.build_tool_identifier.clone_from(&options.tool);
 
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
-    let builder = tokio::task::spawn_blocking(move || {
+    let builder = tokio::task::spawn_blocking(move || -> Result<_, Stopped> {
         let mut builder = Builder::new(builder_options)?;
         while let Some(chunk) = receiver.blocking_recv() {
             builder.push(chunk)?;
+            let needed = builder.memory();
+            if needed > MAX_MEMORY {
+                return Err(BuildError::TocTooLarge { limit: MAX_ZTOC_SIZE }.into());
+            }
+            memory.grow_blocking(OVERHEAD + needed).map_err(Stopped::Crowded)?;
         }
-        builder.finish()
+        let built = builder.finish()?;
+        memory.shrink(built.bytes.len() as u64);
+        Ok((built, memory))
     });
     let mut size = 0;
     let mut failed = None;
@@ -128,13 +169,16 @@ pub(super) async fn build(
         return Err(SourceError::from(error).into());
     }
     match result {
-        Ok(built) => {
+        Ok((built, memory)) => {
             check(source, layer, &built, size)?;
-            Ok(Outcome::Built(built, compression))
+            Ok(Outcome::Built(built, compression, memory))
         }
-        Err(BuildError::Internal(reason)) => Err(BuildLayerError::Internal(reason.into())),
-        Err(error @ BuildError::SpanSize(_)) => Err(BuildLayerError::Internal(error.to_string())),
-        Err(error) => {
+        Err(Stopped::Crowded(crowded)) => Ok(Outcome::Crowded(crowded.needed)),
+        Err(Stopped::Build(BuildError::Internal(reason))) => Err(BuildLayerError::Internal(reason.into())),
+        Err(Stopped::Build(error @ BuildError::SpanSize(_))) => {
+            Err(BuildLayerError::Internal(error.to_string()))
+        }
+        Err(Stopped::Build(error)) => {
             if !matches!(
                 error,
                 BuildError::UnsupportedEntry { .. }
@@ -154,7 +198,7 @@ pub(super) async fn build(
 
 /// Why a layer's zTOC could not be built, other than through the layer's own fault.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BuildLayerError {
+pub(crate) enum BuildLayerError {
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error("{0}")]

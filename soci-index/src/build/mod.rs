@@ -1,6 +1,9 @@
 //! Building SOCI indexes: a zTOC for each layer that gets one, and an index manifest per platform.
 
-mod layer;
+mod budget;
+mod file;
+pub(crate) mod layer;
+mod prefetch;
 mod progress;
 
 use std::collections::HashMap;
@@ -12,6 +15,9 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use ztoc::Ztoc;
 
+pub(crate) use budget::MemoryBudget;
+pub use file::{FileError, build_file, store_ztoc};
+pub use prefetch::MAX_PREFETCH_FILES;
 pub use progress::{LayerEvent, Progress, Silent, Skipped};
 
 use crate::image::{self, PlatformChoice, PlatformImage};
@@ -28,6 +34,10 @@ pub const DEFAULT_MIN_LAYER_SIZE: u64 = 10 << 20;
 /// More layers than this at a time gain nothing: the network or the disk is the limit by then.
 const MAX_PARALLEL_LAYERS: usize = 8;
 
+/// What the layers in work may hold together by default, in bytes. A layer of 1 GiB needs about 150 MiB at the default span
+/// size, so that this is no limit for most images, and a bound for all.
+pub const DEFAULT_MEMORY: u64 = 512 << 20;
+
 /// What an index is built with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BuildOptions {
@@ -39,10 +49,15 @@ pub struct BuildOptions {
     pub force: bool,
     /// Mark layers without extended attributes, so that the snapshotter answers for them itself.
     pub optimize_xattrs: bool,
+    /// Files to prefetch, as paths in the image. The spans that hold them go into a prefetch artifact per layer; what is not
+    /// found is reported and left out.
+    pub prefetch_files: Vec<String>,
     /// Build tool identifier, part of every zTOC and so of every digest.
     pub tool: String,
-    /// Layers that are built at the same time. Each takes one core and, beside its zTOC, a few MiB.
+    /// Layers that are built at the same time, if their memory allows. Each takes one core.
     pub parallel_layers: usize,
+    /// Bytes that the layers in work may hold together. A single layer that needs more gets it, with no other beside it.
+    pub memory: u64,
 }
 
 impl Default for BuildOptions {
@@ -53,8 +68,10 @@ impl Default for BuildOptions {
             min_layer_size: DEFAULT_MIN_LAYER_SIZE,
             force: false,
             optimize_xattrs: false,
+            prefetch_files: Vec::new(),
             tool: ztoc::DEFAULT_BUILD_TOOL.to_owned(),
             parallel_layers: cores.min(MAX_PARALLEL_LAYERS),
+            memory: DEFAULT_MEMORY,
         }
     }
 }
@@ -178,6 +195,12 @@ impl Work {
                 options.span_size
             )));
         }
+        if options.prefetch_files.len() > MAX_PREFETCH_FILES {
+            return Err(CreateError::Options(format!(
+                "{} files to prefetch, more than the {MAX_PREFETCH_FILES} allowed",
+                options.prefetch_files.len()
+            )));
+        }
         let mut indexer = Indexer {
             version,
             known: if options.force { Vec::new() } else { reusable(store, options).await? },
@@ -188,6 +211,7 @@ impl Work {
                 options: options.clone(),
                 progress,
                 permits: Semaphore::new(options.parallel_layers.max(1)),
+                memory: MemoryBudget::new(options.memory),
             }),
         };
         let mut created = Vec::new();
@@ -219,6 +243,8 @@ async fn reusable(store: &Store, options: &BuildOptions) -> Result<Vec<Record>, 
     let mut records = store.records().await?;
     records.retain(|record| {
         record.kind == ArtifactKind::Layer
+            // Who built it decides whether its content can be relied on.
+            && !record.found
             && record.span_size == options.span_size
             && record.tool == options.tool
     });
@@ -265,6 +291,7 @@ struct Shared {
     options: BuildOptions,
     progress: Arc<dyn Progress>,
     permits: Semaphore,
+    memory: Arc<MemoryBudget>,
 }
 
 impl Indexer {
@@ -277,21 +304,28 @@ impl Indexer {
         let options = &self.shared.options;
         let mut ztocs = Vec::new();
         let mut failed = Vec::new();
-        for layer in &layers {
+        let mut indexed = Vec::new();
+        for &layer in &layers {
             match self.built.get(&LayerKey::of(layer)) {
-                Some(Ok(ztoc)) => ztocs.push(ztoc.kind.descriptor(
-                    ztoc.digest.clone(),
-                    ztoc.size,
-                    layer,
-                    options.span_size,
-                    options.optimize_xattrs && !ztoc.has_xattrs,
-                )),
+                Some(Ok(ztoc)) => {
+                    indexed.push((layer, ztoc));
+                    ztocs.push(ztoc.kind.descriptor(
+                        ztoc.digest.clone(),
+                        ztoc.size,
+                        layer,
+                        options.span_size,
+                        options.optimize_xattrs && !ztoc.has_xattrs,
+                    ));
+                }
                 Some(Err(Some(reason))) => failed.push((layer.digest.clone(), reason.clone())),
                 Some(Err(None)) | None => {}
             }
         }
         if ztocs.is_empty() {
             return Err(CreateError::Empty);
+        }
+        if !options.prefetch_files.is_empty() {
+            ztocs.extend(self.shared.prefetch_artifacts(&image.platform, &indexed).await?);
         }
         let index = IndexManifest::new(self.version, ztocs, Some(&image.descriptor), &options.tool);
         let descriptor = self.shared.store.put_index(&index).await?;
@@ -371,24 +405,34 @@ impl Shared {
             return Err(CreateError::Internal("the layer budget is closed".into()));
         };
         for record in known {
+            let _memory = self.memory.reserve(record.size.min(MAX_ZTOC_SIZE)).await;
             if let Some(ztoc) = self.reuse(&record).await? {
                 self.progress.layer(layer, LayerEvent::Reused(&ztoc.digest));
                 return Ok(Ok(ztoc));
             }
         }
-        self.progress.layer(layer, LayerEvent::Started);
-        let advanced = |bytes| self.progress.layer(layer, LayerEvent::Advanced(bytes));
-        let outcome = layer::build(&*self.source, layer, format, &self.options, advanced).await;
-        let (built, compression) = match outcome {
-            Ok(Outcome::Built(built, compression)) => (built, compression),
-            Ok(Outcome::Refused(error)) => {
-                let reason = crate::text::excerpt(&error.to_string());
-                self.progress.layer(layer, LayerEvent::Failed(&reason));
-                return Ok(Err(Some(reason)));
-            }
-            Err(BuildLayerError::Source(error)) => return Err(error.into()),
-            Err(BuildLayerError::Internal(reason)) => {
-                return Err(CreateError::Internal(format!("layer {}: {reason}", layer.digest)));
+        let mut estimate = layer::estimate(layer, format, &self.options);
+        let (built, compression, memory) = loop {
+            let memory = self.memory.reserve(estimate).await;
+            self.progress.layer(layer, LayerEvent::Started);
+            let advanced = |bytes| self.progress.layer(layer, LayerEvent::Advanced(bytes));
+            match layer::build(&*self.source, layer, format, &self.options, memory, advanced).await {
+                Ok(Outcome::Built(built, compression, memory)) => break (built, compression, memory),
+                Ok(Outcome::Refused(error)) => {
+                    let reason = crate::text::excerpt(&error.to_string());
+                    self.progress.layer(layer, LayerEvent::Failed(&reason));
+                    return Ok(Err(Some(reason)));
+                }
+                Ok(Outcome::Crowded(needed)) => {
+                    tracing::debug!(layer = %layer.digest, needed, "too little memory beside other layers; starting again");
+                    self.progress.layer(layer, LayerEvent::Postponed);
+                    // Twice as much, so that it does not come to this for every further step.
+                    estimate = needed.saturating_mul(2);
+                }
+                Err(BuildLayerError::Source(error)) => return Err(error.into()),
+                Err(BuildLayerError::Internal(reason)) => {
+                    return Err(CreateError::Internal(format!("layer {}: {reason}", layer.digest)));
+                }
             }
         };
         let size = built.bytes.len() as u64;
@@ -404,6 +448,7 @@ impl Shared {
         kind.media_type().clone_into(&mut record.media_type);
         record.stamp();
         self.store.record(vec![record]).await?;
+        drop(memory);
         self.progress.layer(layer, LayerEvent::Built(&ztoc.digest));
         Ok(Ok(ztoc))
     }
@@ -441,6 +486,7 @@ fn layer_record(options: &BuildOptions, digest: Digest, size: u64, oci_digest: D
         tool: options.tool.clone(),
         created_at: 0,
         created_at_ns: 0,
+        found: false,
     }
 }
 

@@ -15,6 +15,16 @@ pub trait Progress: Send + Sync {
     fn platform_skipped(&self, platform: &Platform, reason: &str) {
         let _ = (platform, reason);
     }
+
+    /// A prefetch artifact of a layer was stored.
+    fn prefetch_built(&self, layer: &Descriptor, artifact: &Digest) {
+        let _ = (layer, artifact);
+    }
+
+    /// A file to prefetch is not, or not wholly, in the artifacts of this platform's image.
+    fn prefetch_skipped(&self, platform: &Platform, file: &str, reason: &str) {
+        let _ = (platform, file, reason);
+    }
 }
 
 /// Tells nobody.
@@ -32,6 +42,8 @@ pub enum LayerEvent<'a> {
     Started,
     /// This many more bytes, compressed, have been read.
     Advanced(u64),
+    /// It needs more memory than other layers leave, and will be started again: what was read of it was for nothing.
+    Postponed,
     /// It gets no zTOC by the rules.
     Skipped(Skipped),
     /// The store had its zTOC already.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -22,6 +23,18 @@ pub struct ContentInfo {
     pub size: u64,
     /// Labels.
     pub labels: Labels,
+    /// When it was stored, if containerd says so.
+    pub created: Option<SystemTime>,
+}
+
+impl From<api::Info> for ContentInfo {
+    fn from(info: api::Info) -> Self {
+        Self {
+            size: u64::try_from(info.size).unwrap_or_default(),
+            labels: info.labels,
+            created: info.created_at.and_then(|time| SystemTime::try_from(time).ok()),
+        }
+    }
 }
 
 impl Containerd {
@@ -38,10 +51,28 @@ impl Containerd {
     pub async fn content_info(&self, digest: &Digest) -> Result<Option<ContentInfo>, ContainerdError> {
         let request = self.request(api::InfoRequest { digest: digest.to_string() });
         let answer = call("look up content", Some(PATIENCE), self.content().info(request)).await;
-        Ok(found(answer)?.and_then(|answer| answer.info).map(|info| ContentInfo {
-            size: u64::try_from(info.size).unwrap_or_default(),
-            labels: info.labels,
-        }))
+        Ok(found(answer)?.and_then(|answer| answer.info).map(ContentInfo::from))
+    }
+
+    /// All blobs of the namespace; those whose name is no digest are left out.
+    ///
+    /// # Errors
+    /// When containerd refuses, stops in the middle, or does not answer.
+    pub async fn contents(&self) -> Result<Vec<(Digest, ContentInfo)>, ContainerdError> {
+        const OPERATION: &str = "list content";
+        let request = self.request(api::ListContentRequest { filters: Vec::new() });
+        let mut answers = call(OPERATION, Some(PATIENCE), self.content().list(request)).await?;
+        let mut contents = Vec::new();
+        loop {
+            let next = tokio::time::timeout(PATIENCE, answers.message()).await;
+            let next =
+                next.map_err(|_| ContainerdError::Silent { operation: OPERATION.into(), limit: PATIENCE })?;
+            let Some(answer) = next.map_err(|status| ContainerdError::refused(OPERATION, &status))? else {
+                return Ok(contents);
+            };
+            let known = |info: api::Info| Some((info.digest.parse().ok()?, ContentInfo::from(info)));
+            contents.extend(answer.info.into_iter().filter_map(known));
+        }
     }
 
     /// Sets labels of a blob; an empty value removes one. Others stay.

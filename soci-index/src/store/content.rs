@@ -44,6 +44,11 @@ impl Content {
         Ok(content)
     }
 
+    /// The directory of all blobs with the one algorithm that is in use.
+    pub(super) fn directory(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
+
     /// The file that holds, or would hold, a blob.
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.root.join("blobs").join(digest.algorithm()).join(digest.hex())

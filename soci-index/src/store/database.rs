@@ -2,7 +2,7 @@
 //!
 //! One table, `artifacts_v1`. The key is the artifact's digest, a NUL, and what tells several records of one artifact
 //! apart: the image's name for an index (two tags may have one index), the layer's digest for a zTOC (layers that differ
-//! only in their gzip header have one zTOC). The value is the record as JSON.
+//! only in their gzip header have one zTOC) or a prefetch artifact (many layers have span 0 in theirs). The value is the record as JSON.
 //!
 //! redb locks its file for as long as it is open, so it is opened for each transaction and closed right after it.
 
@@ -32,6 +32,9 @@ pub enum ArtifactKind {
     /// The zTOC of a layer.
     #[serde(rename = "soci_layer")]
     Layer,
+    /// A prefetch artifact of a layer.
+    #[serde(rename = "soci_prefetch")]
+    Prefetch,
 }
 
 /// What is known about one artifact. Field names are those of the reference's database where it has them.
@@ -46,7 +49,7 @@ pub struct Record {
     pub size: u64,
     /// Span size in bytes.
     pub span_size: u64,
-    /// What it describes: the image manifest of an index, the layer of a zTOC.
+    /// What it describes: the image manifest of an index, the layer of a zTOC or a prefetch artifact.
     pub oci_digest: Digest,
     /// Digest that the image's name stood for, maybe an image index. Indexes only.
     #[serde(default)]
@@ -69,13 +72,19 @@ pub struct Record {
     /// Nanoseconds within that second: indexes made in the same second have an order too.
     #[serde(default)]
     pub created_at_ns: u32,
+    /// Whether it was found in a content store and not built here. Nobody knows where that came from, so that it is never
+    /// used again for another index.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
 }
 
 impl Record {
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         match self.kind {
             ArtifactKind::Index => format!("{}\0{}", self.digest, self.image_ref),
-            ArtifactKind::Layer => format!("{}\0{}", self.digest, self.oci_digest),
+            ArtifactKind::Layer | ArtifactKind::Prefetch => {
+                format!("{}\0{}", self.digest, self.oci_digest)
+            }
         }
     }
 }

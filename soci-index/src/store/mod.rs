@@ -19,6 +19,7 @@ mod content;
 mod create;
 mod database;
 mod lock;
+mod rebuild;
 mod remote;
 
 use std::io;
@@ -32,6 +33,7 @@ pub use content::Content;
 pub use create::create_database;
 pub use database::{ArtifactKind, Record};
 pub use lock::Lease;
+pub use rebuild::Rebuilt;
 use remote::Remote;
 
 use crate::containerd::{Containerd, ContainerdError, Endpoint};

@@ -16,6 +16,7 @@ fn record(digest: &Digest, kind: ArtifactKind, oci: &Digest, image_ref: &str) ->
         tool: "t".into(),
         created_at: 1,
         created_at_ns: 0,
+        found: false,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod build;
 mod convert;
+mod verify;
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -21,6 +22,7 @@ use soci_index::source::{SourceError, SourceSpec};
 
 pub(crate) use build::BuildArgs;
 pub(crate) use convert::{ConvertArgs, Format};
+pub(crate) use verify::VerifyArgs;
 
 use crate::table::parse_go_duration;
 
@@ -60,6 +62,9 @@ Examples:
   Pull an image into containerd, lazily where it has an index, and run it:
     soci pull registry.example.com/app:v1
     ctr run --snapshotter soci registry.example.com/app:v1 app
+
+  Check an index against its image, to the byte:
+    soci verify registry.example.com/app:v1
 
   See what there is:
     soci index list
@@ -131,6 +136,7 @@ pub(crate) enum Command {
     Create(CreateArgs),
     Convert(Box<ConvertArgs>),
     Push(PushArgs),
+    Verify(VerifyArgs),
     Pull(PullArgs),
     /// List, show and remove SOCI indexes
     Index {
@@ -141,6 +147,17 @@ pub(crate) enum Command {
     Ztoc {
         #[command(subcommand)]
         command: ZtocCommand,
+    },
+    /// Make the list of indexes, zTOCs and prefetch artifacts agree with the content stores
+    ///
+    /// Forgets what is not in the artifact store (or containerd's) any more, and finds indexes that are there and not
+    /// listed: after `ctr image pull` of an image with an index, or when the list was lost. Nothing is deleted.
+    #[command(name = "rebuild-db")]
+    RebuildDb,
+    /// List and show prefetch artifacts
+    Prefetch {
+        #[command(subcommand)]
+        command: PrefetchCommand,
     },
     Completion(CompletionArgs),
     Man(ManArgs),
@@ -229,6 +246,7 @@ Examples:
   soci create --namespace k8s.io containerd:registry.example.com/app:v1
   soci create --push --all-platforms registry.example.com/app:v1
   soci create --min-layer-size 0 --span-size 1048576 oci:./app:v1
+  soci create --prefetch-file /usr/bin/app,/etc/app.conf registry.example.com/app:v1
   skopeo copy docker-archive:app.tar oci:./app:v1 && soci create oci:./app:v1
   soci create oci-archive:app.tar --push-to registry.example.com/app"
 )]
@@ -385,6 +403,7 @@ pub(crate) enum ZtocCommand {
     /// List the zTOCs in the store
     #[command(visible_alias = "ls")]
     List(ZtocListArgs),
+    Build(ZtocBuildArgs),
     /// Print what a zTOC says, as JSON
     Info(ZtocInfoArgs),
     GetFile(Box<GetFileArgs>),
@@ -408,22 +427,71 @@ pub(crate) struct ZtocListArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ZtocInfoArgs {
-    /// Digest of the zTOC
-    pub(crate) digest: Digest,
+    /// Digest of a zTOC in the store (sha256:…), or a file with one
+    #[arg(value_name = "DIGEST|FILE")]
+    pub(crate) ztoc: ZtocArg,
+}
+
+/// A zTOC as the user names it.
+#[derive(Debug, Clone)]
+pub(crate) enum ZtocArg {
+    /// One in the store.
+    Stored(Digest),
+    /// A file.
+    File(PathBuf),
+}
+
+impl FromStr for ZtocArg {
+    type Err = String;
+
+    /// What begins like a digest is one, and an error if it is malformed: a file of such a name is `./sha256:…`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("sha256:") {
+            return text.parse().map(Self::Stored).map_err(|error| format!("{error}"));
+        }
+        Ok(Self::File(text.into()))
+    }
+}
+
+/// Build the zTOC of a layer that is a file, without an image
+///
+/// The layer is a tar archive, uncompressed or compressed with gzip or Zstandard, which its first bytes tell. Without --output the zTOC
+/// goes to the artifact store. Prints the digest of the zTOC.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  soci ztoc build layer.tar.gz
+  soci ztoc build --span-size 1048576 --output layer.ztoc layer.tar.gz
+  tar -c usr | gzip | soci ztoc build -o usr.ztoc -")]
+pub(crate) struct ZtocBuildArgs {
+    /// The layer; - is standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) layer: PathBuf,
+    /// Uncompressed bytes between checkpoints
+    #[arg(long, value_name = "BYTES", default_value = "4194304", value_parser = clap::value_parser!(u64).range(1..=i64::MAX as u64))]
+    pub(crate) span_size: u64,
+    /// Write the zTOC to this file (mode 0644) instead of the store
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Read one file of a layer, fetching only the spans it lies in
 ///
-/// The layer's bytes come from the image that the zTOC was built for, or from --image; links
-/// within the layer are followed.
+/// The layer's bytes come from the image that the zTOC was built for, from --image, or from a
+/// file with --layer; links within the layer are followed.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   soci ztoc get-file sha256:… etc/os-release
-  soci ztoc get-file -o python3 --image registry.example.com/app:v1 sha256:… usr/bin/python3.13")]
+  soci ztoc get-file -o python3 --image registry.example.com/app:v1 sha256:… usr/bin/python3.13
+  soci ztoc get-file --layer layer.tar.gz layer.ztoc etc/os-release")]
 pub(crate) struct GetFileArgs {
-    /// Digest of the zTOC
-    pub(crate) digest: Digest,
+    /// Digest of a zTOC in the store (sha256:…), or a file with one
+    #[arg(value_name = "DIGEST|FILE")]
+    pub(crate) ztoc: ZtocArg,
     /// Name of the file in the layer
     pub(crate) file: String,
     /// Write to this file (mode 0644) instead of standard output
@@ -432,6 +500,34 @@ pub(crate) struct GetFileArgs {
     /// Read the layer from this image [default: the image given to `soci create`]
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<ImageArg>,
+    /// Read the layer from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "image")]
+    pub(crate) layer: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PrefetchCommand {
+    /// List the prefetch artifacts in the store
+    #[command(visible_alias = "ls")]
+    List(PrefetchListArgs),
+    /// Show which spans a prefetch artifact names
+    Info(PrefetchInfoArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrefetchListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PrefetchInfoArgs {
+    /// Digest of the prefetch artifact
+    pub(crate) digest: Digest,
+    /// Print the artifact's JSON as well
+    #[arg(long)]
+    pub(crate) json: bool,
 }

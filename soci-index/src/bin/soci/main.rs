@@ -6,6 +6,8 @@ mod app;
 mod args;
 mod commands;
 mod hints;
+#[cfg(target_env = "gnu")]
+mod memory;
 mod output;
 mod progress;
 mod table;
@@ -14,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use app::App;
-use args::{Cli, Command, IndexCommand, ZtocCommand};
+use args::{Cli, Command, IndexCommand, PrefetchCommand, ZtocCommand};
 use clap::{CommandFactory, Parser};
 use output::Output;
 use soci_index::manual::{self, Section};
@@ -25,6 +27,8 @@ use soci_index::manual::{self, Section};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    #[cfg(target_env = "gnu")]
+    memory::give_back();
     let cli = Cli::parse();
     init_logging(cli.globals.debug);
     let output = Arc::new(Output::default());
@@ -57,6 +61,7 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
         Command::Create(args) => commands::create::run(&app, args).await,
         Command::Convert(args) => commands::convert::run(&app, *args).await,
         Command::Push(args) => commands::push::run(&app, args).await,
+        Command::Verify(args) => commands::verify::run(&app, args).await,
         Command::Pull(args) => commands::pull::run(&app, args).await,
         Command::Index { command } => match command {
             IndexCommand::List(args) => commands::index::list(&app, args).await,
@@ -65,8 +70,14 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
         },
         Command::Ztoc { command } => match command {
             ZtocCommand::List(args) => commands::ztoc::list(&app, args).await,
+            ZtocCommand::Build(args) => commands::ztoc::build(&app, args).await,
             ZtocCommand::Info(args) => commands::ztoc::info(&app, args).await,
             ZtocCommand::GetFile(args) => commands::ztoc::get_file(&app, *args).await,
+        },
+        Command::RebuildDb => commands::rebuild::run(&app).await,
+        Command::Prefetch { command } => match command {
+            PrefetchCommand::List(args) => commands::prefetch::list(&app, args).await,
+            PrefetchCommand::Info(args) => commands::prefetch::info(&app, args).await,
         },
         Command::Completion(args) => {
             Ok(output.raw(&manual::completion("soci", Cli::command(), args.shell))?)

@@ -41,6 +41,15 @@ impl Bars {
         open.insert(layer.digest.clone(), bar);
     }
 
+    /// Shows what happens to a layer that is being read.
+    fn show(&self, layer: &Descriptor, event: &LayerEvent<'_>) {
+        match event {
+            LayerEvent::Started => self.start(layer),
+            LayerEvent::Advanced(bytes) => self.with(layer, |bar| bar.inc(*bytes)),
+            _ => self.with(layer, ProgressBar::finish_and_clear),
+        }
+    }
+
     fn with(&self, layer: &Descriptor, act: impl FnOnce(&ProgressBar)) {
         if let Ok(open) = self.open.lock()
             && let Some(bar) = open.get(&layer.digest)
@@ -74,14 +83,10 @@ impl BuildView {
 
 impl Progress for BuildView {
     fn layer(&self, layer: &Descriptor, event: LayerEvent<'_>) {
-        match &event {
-            LayerEvent::Started => self.bars.start(layer),
-            LayerEvent::Advanced(bytes) => self.bars.with(layer, |bar| bar.inc(*bytes)),
-            _ => self.bars.with(layer, ProgressBar::finish_and_clear),
-        }
+        self.bars.show(layer, &event);
         let digest = &layer.digest;
         match event {
-            LayerEvent::Started | LayerEvent::Advanced(_) => {}
+            LayerEvent::Started | LayerEvent::Advanced(_) | LayerEvent::Postponed => {}
             LayerEvent::Skipped(skipped) => self.line(skipped.message(layer)),
             LayerEvent::Reused(ztoc) => {
                 self.line(format_args!("layer {digest} -> ztoc {ztoc} (already exists)"))
@@ -95,6 +100,30 @@ impl Progress for BuildView {
 
     fn platform_skipped(&self, platform: &Platform, reason: &str) {
         self.output.warn(format_args!("platform {platform} gets no index: {reason}"));
+    }
+
+    fn prefetch_built(&self, layer: &Descriptor, artifact: &Digest) {
+        self.line(format_args!("Created prefetch artifact for layer {}: {artifact}", layer.digest));
+    }
+
+    fn prefetch_skipped(&self, platform: &Platform, file: &str, reason: &str) {
+        let file = soci_index::text::excerpt(file);
+        self.output.warn(format_args!("prefetch file {file} of {platform}: {reason}"));
+    }
+}
+
+/// Shows how far layers are, and says nothing.
+pub(crate) struct BarsOnly(Bars);
+
+impl BarsOnly {
+    pub(crate) fn new(output: &Output) -> Self {
+        Self(Bars::new(output))
+    }
+}
+
+impl Progress for BarsOnly {
+    fn layer(&self, layer: &Descriptor, event: LayerEvent<'_>) {
+        self.0.show(layer, &event);
     }
 }
 

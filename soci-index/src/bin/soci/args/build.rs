@@ -1,7 +1,15 @@
 //! Flags about how an index is built, the same for every command that builds some.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use soci_index::build::BuildOptions;
+use soci_index::build::{BuildOptions, DEFAULT_MEMORY};
+
+/// Largest list of files to prefetch, in bytes: half a million paths of usual length.
+const MAX_LIST_SIZE: u64 = 64 << 20;
 
 /// Values of `--optimizations`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -26,6 +34,15 @@ pub(crate) struct BuildArgs {
     /// Build zTOCs again that the store has already
     #[arg(long, short)]
     pub(crate) force: bool,
+    /// Memory that the layers in work may take together; one that needs more than all of it is built alone
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MEMORY)]
+    pub(crate) max_memory: u64,
+    /// File to prefetch when the image is mounted, as a path in the image; repeated or divided by commas
+    #[arg(long, value_name = "PATH", value_delimiter = ',')]
+    pub(crate) prefetch_file: Vec<String>,
+    /// File with the paths of more files to prefetch, as a JSON array of strings
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prefetch_files_json: Option<PathBuf>,
 }
 
 impl BuildArgs {
@@ -34,12 +51,32 @@ impl BuildArgs {
     /// # Errors
     /// When a file that a flag names cannot be read.
     pub(crate) fn options(&self) -> anyhow::Result<BuildOptions> {
+        let mut prefetch_files = self.prefetch_file.clone();
+        if let Some(path) = &self.prefetch_files_json {
+            prefetch_files.extend(read_list(path)?);
+        }
         Ok(BuildOptions {
             span_size: self.span_size,
             min_layer_size: self.min_layer_size,
             force: self.force,
             optimize_xattrs: self.optimizations.contains(&Optimization::Xattr),
+            prefetch_files,
+            memory: self.max_memory,
             ..BuildOptions::default()
         })
     }
+}
+
+/// Reads a JSON array of strings.
+fn read_list(path: &Path) -> anyhow::Result<Vec<String>> {
+    let shown = path.display();
+    let mut json = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_LIST_SIZE + 1).read_to_end(&mut json));
+    read.with_context(|| format!("cannot read the files to prefetch from {shown}"))?;
+    if json.len() as u64 > MAX_LIST_SIZE {
+        bail!("{shown} has more than {MAX_LIST_SIZE} bytes: too long for a list of files to prefetch");
+    }
+    serde_json::from_slice(&json).with_context(|| {
+        format!("{shown} has to be a JSON array of strings, such as [\"/bin/app\",\"/etc/app.conf\"]")
+    })
 }

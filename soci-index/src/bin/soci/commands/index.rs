@@ -64,12 +64,12 @@ fn version(record: &Record) -> String {
         .unwrap_or_default()
 }
 
-fn created(record: &Record) -> Option<SystemTime> {
+pub(super) fn created(record: &Record) -> Option<SystemTime> {
     let seconds = u64::try_from(record.created_at).ok().filter(|&seconds| seconds > 0)?;
     UNIX_EPOCH.checked_add(Duration::new(seconds, record.created_at_ns.min(999_999_999)))
 }
 
-fn age(record: &Record) -> String {
+pub(super) fn age(record: &Record) -> String {
     match created(record) {
         Some(created) => format!("{} ago", go_duration(created.elapsed().unwrap_or_default())),
         None => "n/a".to_owned(),
@@ -99,6 +99,9 @@ pub(crate) async fn info(app: &App, args: IndexInfoArgs) -> anyhow::Result<()> {
         bail!(
             "the provided digest is of ztoc not SOCI index. Use \"soci ztoc info\" command to get detailed info of ztoc"
         );
+    }
+    if records.iter().any(|record| record.digest == args.digest && record.kind == ArtifactKind::Prefetch) {
+        bail!("the provided digest is of a prefetch artifact. Use \"soci prefetch info\"");
     }
     // Parsed to make sure that it is one; printed as it is.
     store.index(&args.digest).await?;

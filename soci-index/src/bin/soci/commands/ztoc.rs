@@ -1,14 +1,16 @@
-//! `soci ztoc list|info|get-file`.
+//! `soci ztoc list|build|info|get-file`.
 
 use std::collections::BTreeSet;
-use std::fs::OpenOptions;
-use std::io::{BufWriter, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use registry::{BlobReader, Descriptor, Digest};
+use registry::{BlobReader, Descriptor, Digest, FileBlob};
 use serde_json::json;
+use soci_index::build::{BuildOptions, build_file, store_ztoc};
 use soci_index::canonical_json::{self, Encoder};
 use soci_index::extract;
 use soci_index::manifest::{MAX_ZTOC_SIZE, ZTOC};
@@ -18,7 +20,7 @@ use soci_index::store::{ArtifactKind, Record, Store};
 use ztoc::Ztoc;
 
 use crate::app::{App, names_image};
-use crate::args::{GetFileArgs, ImageArg, ZtocInfoArgs, ZtocListArgs};
+use crate::args::{GetFileArgs, ImageArg, ZtocArg, ZtocBuildArgs, ZtocInfoArgs, ZtocListArgs};
 use crate::output::Output;
 use crate::table::Table;
 
@@ -90,13 +92,85 @@ async fn load(store: &Store, records: &[Record], digest: &Digest) -> anyhow::Res
     if records.iter().any(|record| record.digest == *digest && record.kind == ArtifactKind::Index) {
         bail!("the provided digest belongs to a SOCI index. Use \"soci index info\" to get detailed info");
     }
+    if records.iter().any(|record| record.digest == *digest && record.kind == ArtifactKind::Prefetch) {
+        bail!("the provided digest belongs to a prefetch artifact. Use \"soci prefetch info\" to see it");
+    }
     let bytes = store.get(digest, MAX_ZTOC_SIZE).await?;
     Ztoc::parse(bytes).with_context(|| format!("{digest}"))
 }
 
+/// Reads a zTOC from a file.
+fn load_file(path: &Path) -> anyhow::Result<Ztoc> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_ZTOC_SIZE + 1).read_to_end(&mut bytes));
+    read.with_context(|| format!("cannot read the zTOC {}", path.display()))?;
+    if bytes.len() as u64 > MAX_ZTOC_SIZE {
+        bail!("{} has more than {MAX_ZTOC_SIZE} bytes: too large for a zTOC", path.display());
+    }
+    Ztoc::parse(bytes.into()).with_context(|| path.display().to_string())
+}
+
+/// A file that everybody may read.
+fn create(path: &Path) -> anyhow::Result<BufWriter<File>> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path);
+    Ok(BufWriter::new(file.with_context(|| format!("cannot write {}", path.display()))?))
+}
+
+/// Ends a file. Some file systems report a full disk only now.
+fn finish(file: BufWriter<File>, path: &Path) -> anyhow::Result<()> {
+    let file = file.into_inner().map_err(std::io::IntoInnerError::into_error);
+    // A pipe or a terminal has nothing to sync.
+    let sync = |file: File| if file.metadata()?.is_file() { file.sync_all() } else { Ok(()) };
+    file.and_then(sync).with_context(|| format!("cannot write {}", path.display()))
+}
+
+pub(crate) async fn build(app: &App, args: ZtocBuildArgs) -> anyhow::Result<()> {
+    let options = BuildOptions { span_size: args.span_size, ..BuildOptions::default() };
+    let (layer, build_options) = (args.layer.clone(), options.clone());
+    let built = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let shown = layer.display().to_string();
+        let mut layer: Box<dyn Read> = if layer == Path::new("-") {
+            Box::new(std::io::stdin().lock())
+        } else {
+            Box::new(File::open(&layer).with_context(|| format!("cannot read the layer {shown}"))?)
+        };
+        build_file(&mut *layer, &build_options).context(shown)
+    });
+    let (built, compression) = built.await??;
+    let digest = match &args.output {
+        Some(path) => {
+            let mut file = create(path)?;
+            file.write_all(&built.bytes).with_context(|| format!("cannot write {}", path.display()))?;
+            finish(file, path)?;
+            Digest::from_sha256(&built.digest.0)
+        }
+        None => store_ztoc(&app.store()?, &built, compression, &options).await?,
+    };
+    if !args.json {
+        app.output.line(digest)?;
+        return Ok(());
+    }
+    let result = json!({
+        "digest": digest,
+        "size": built.bytes.len(),
+        "layer_digest": Digest::from_sha256(&built.blob_digest.0),
+        "layer_size": built.blob_size,
+        "span_size": args.span_size,
+        "num_spans": built.spans,
+        "num_files": built.entries,
+    });
+    app.output.line(serde_json::to_string_pretty(&result)?)?;
+    Ok(())
+}
+
 pub(crate) async fn info(app: &App, args: ZtocInfoArgs) -> anyhow::Result<()> {
-    let store = app.store()?;
-    let ztoc = load(&store, &store.records().await?, &args.digest).await?;
+    let ztoc = match &args.ztoc {
+        ZtocArg::Stored(digest) => {
+            let store = app.store()?;
+            load(&store, &store.records().await?, digest).await?
+        }
+        ZtocArg::File(path) => load_file(path)?,
+    };
     let spans = ztoc.spans();
     // The reference takes the end as inclusive here.
     let range = |entry: &ztoc::EntryRef<'_>| {
@@ -134,52 +208,61 @@ pub(crate) async fn info(app: &App, args: ZtocInfoArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn get_file(app: &App, args: GetFileArgs) -> anyhow::Result<()> {
-    let store = app.store()?;
-    let records = store.records().await?;
-    let ztoc = load(&store, &records, &args.digest).await?;
+    // A zTOC file with a layer file needs no store.
+    let (ztoc, places) = match &args.ztoc {
+        ZtocArg::File(path) => (load_file(path)?, None),
+        ZtocArg::Stored(digest) => {
+            let store = app.store()?;
+            let records = store.records().await?;
+            (load(&store, &records, digest).await?, Some((digest, store, records)))
+        }
+    };
     let range = extract::find_file(&ztoc, args.file.as_bytes())?;
-    let mut places = places(&store, &records, &args.digest).await;
-    if let Some(image) = args.image {
+    if let Some(path) = &args.layer {
+        // The digest is for messages; each span has one of its own, which is checked.
+        let layer = FileBlob::open(path, Digest::of(ztoc.bytes()))?;
+        return copy(app, &ztoc, range, &layer, args.output.as_deref()).await;
+    }
+    let Some((digest, store, records)) = places else {
+        bail!("a zTOC does not say which layer it is for; give the layer's file with --layer");
+    };
+    let mut places = self::places(&store, &records, digest).await;
+    if let Some(image) = &args.image {
         // The layer may be in another image than those it was found in.
         let layers: BTreeSet<Digest> = records
             .iter()
-            .filter(|record| record.kind == ArtifactKind::Layer && record.digest == args.digest)
+            .filter(|record| record.kind == ArtifactKind::Layer && record.digest == *digest)
             .map(|record| record.oci_digest.clone())
             .chain(places.into_iter().map(|(_, layer)| layer))
             .collect();
         places = layers.into_iter().map(|layer| (image.clone(), layer)).collect();
     }
-    let mut failed = anyhow::anyhow!(
-        "the store does not know which image {} belongs to; give it with --image",
-        args.digest
-    );
+    let mut failed =
+        anyhow::anyhow!("the store does not know which image {digest} belongs to; give it with --image");
     for (image, layer) in places {
         let descriptor = Descriptor::new(ZTOC, layer, ztoc.compressed_size());
-        let opened = open(app, &args.registry, &image, &descriptor).await;
-        match opened {
-            Ok(reader) => {
-                return match &args.output {
-                    Some(path) => {
-                        let file =
-                            OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path);
-                        let file = file.with_context(|| format!("cannot write {}", path.display()))?;
-                        let mut file = BufWriter::new(file);
-                        extract::copy(&ztoc, range, &*reader, &mut file).await?;
-                        let file = file.into_inner().map_err(std::io::IntoInnerError::into_error);
-                        // Some file systems report a full disk only now.
-                        file.and_then(|file| file.sync_all())
-                            .with_context(|| format!("cannot write {}", path.display()))
-                    }
-                    None => {
-                        extract::copy(&ztoc, range, &*reader, &mut Stdout(&app.output)).await?;
-                        Ok(())
-                    }
-                };
-            }
+        match open(app, &args.registry, &image, &descriptor).await {
+            Ok(reader) => return copy(app, &ztoc, range, &*reader, args.output.as_deref()).await,
             Err(error) => failed = error.context(format!("cannot read the layer from {}", image.spec)),
         }
     }
     Err(failed)
+}
+
+/// Writes a part of the uncompressed layer to a file, or to standard output.
+async fn copy(
+    app: &App,
+    ztoc: &Ztoc,
+    range: std::ops::Range<u64>,
+    layer: &dyn BlobReader,
+    output: Option<&Path>,
+) -> anyhow::Result<()> {
+    let Some(path) = output else {
+        return Ok(extract::copy(ztoc, range, layer, &mut Stdout(&app.output)).await?);
+    };
+    let mut file = create(path)?;
+    extract::copy(ztoc, range, layer, &mut file).await?;
+    finish(file, path)
 }
 
 /// Opens a layer of an image: in containerd, if that has it, or where the image's name says.

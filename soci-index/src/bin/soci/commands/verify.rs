@@ -1,0 +1,142 @@
+//! `soci verify`.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+use serde_json::json;
+use soci_index::image::{self, PlatformImage};
+use soci_index::source::{ImageSource, RegistrySource, SourceSpec};
+use soci_index::verify::{self, Origin, Report, Subject, Verdict, VerifyError, VerifyOptions};
+
+use crate::app::{App, client, interruptible};
+use crate::args::VerifyArgs;
+use crate::progress::BarsOnly;
+
+pub(crate) async fn run(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
+    interruptible(all(app, args)).await
+}
+
+async fn all(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
+    let source: Arc<dyn ImageSource> = match app.in_containerd(&args.image, args.quiet || args.json).await? {
+        Some((_, source)) => Arc::new(source),
+        None => app.image(args.image.spec.clone(), &args.registry).await?,
+    };
+    // The index of an image in containerd lies beside the image in its registry.
+    let registry = match &args.image.spec {
+        SourceSpec::Registry(reference) => {
+            Some((client(&args.registry, reference.registry())?, reference.repository().clone()))
+        }
+        _ => None,
+    };
+    let artifacts: Arc<dyn ImageSource> = match (&registry, &args.image.spec) {
+        (Some((client, _)), SourceSpec::Registry(reference)) => {
+            Arc::new(RegistrySource::new(client.clone(), reference.clone()))
+        }
+        _ => Arc::clone(&source),
+    };
+    let store = app.store()?;
+    let root = source.root().await?;
+    let images = image::select(&*source, &root, &args.platforms.choice()).await?;
+    let options =
+        VerifyOptions { index: args.index.clone(), memory: args.max_memory, ..VerifyOptions::default() };
+    let progress = Arc::new(BarsOnly::new(&app.output));
+    let mut failed = 0;
+    let mut results = Vec::new();
+    for image in &images {
+        let subject = Subject {
+            source: &source,
+            artifacts: &artifacts,
+            root: &root,
+            image,
+            registry: registry.as_ref().map(|(client, repository)| (client, repository)),
+            store: &store,
+        };
+        match verify::verify(subject, &options, progress.clone()).await {
+            Ok(report) => {
+                failed += usize::from(!report.is_ok());
+                if args.json {
+                    results.push(as_json(image, &report));
+                } else {
+                    print(app, image, &report, args.quiet)?;
+                }
+            }
+            Err(error @ (VerifyError::NoIndex(_) | VerifyError::NoSuchIndex(_))) if images.len() > 1 => {
+                failed += 1;
+                if args.json {
+                    let platform = image.platform.to_string();
+                    results.push(json!({"platform": platform, "ok": false, "problems": [error.to_string()]}));
+                } else {
+                    app.output.line(format_args!("{}: {error}", image.platform))?;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if args.json {
+        app.output.line(serde_json::to_string_pretty(&results)?)?;
+    }
+    if failed > 0 {
+        bail!("{failed} of {} platforms failed the check", images.len());
+    }
+    Ok(())
+}
+
+fn print(app: &App, image: &PlatformImage, report: &Report, quiet: bool) -> anyhow::Result<()> {
+    let head = format!(
+        "soci index {} ({}{}) for {}",
+        report.index,
+        report.version,
+        if report.origin == Origin::Store { ", from the artifact store" } else { "" },
+        image.platform
+    );
+    if !quiet || !report.is_ok() {
+        app.output.line(&head)?;
+    }
+    for problem in &report.problems {
+        app.output.line(format_args!("  WRONG: {problem}"))?;
+    }
+    for layer in &report.layers {
+        let digest = &layer.layer.digest;
+        let ztoc = layer.ztoc.as_ref().map(|ztoc| format!(" -> ztoc {ztoc}")).unwrap_or_default();
+        match &layer.verdict {
+            Verdict::Wrong(problems) => {
+                for problem in problems {
+                    app.output.line(format_args!("  layer {digest}{ztoc} WRONG: {problem}"))?;
+                }
+            }
+            _ if quiet => {}
+            Verdict::Identical => app.output.line(format_args!("  layer {digest}{ztoc} ok"))?,
+            Verdict::Equivalent => app.output.line(format_args!(
+                "  layer {digest}{ztoc} ok: not the bytes that this program writes, but the same meaning"
+            ))?,
+            Verdict::NoZtoc => app.output.line(format_args!("  layer {digest} has no ztoc"))?,
+        }
+    }
+    Ok(())
+}
+
+fn as_json(image: &PlatformImage, report: &Report) -> serde_json::Value {
+    let layers: Vec<serde_json::Value> = report
+        .layers
+        .iter()
+        .map(|layer| {
+            let (result, problems) = match &layer.verdict {
+                Verdict::Identical => ("identical", &[][..]),
+                Verdict::Equivalent => ("equivalent", &[][..]),
+                Verdict::NoZtoc => ("no ztoc", &[][..]),
+                Verdict::Wrong(problems) => ("wrong", problems.as_slice()),
+            };
+            json!({"layer": layer.layer.digest, "ztoc": layer.ztoc, "result": result, "problems": problems})
+        })
+        .collect();
+    json!({
+        "platform": image.platform.to_string(),
+        "image": report.image.digest,
+        "index": report.index,
+        "version": report.version.to_string(),
+        "origin": if report.origin == Origin::Store { "store" } else { "image" },
+        "ok": report.is_ok(),
+        "problems": report.problems,
+        "layers": layers,
+    })
+}

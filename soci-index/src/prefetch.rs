@@ -1,0 +1,289 @@
+//! Prefetch artifacts: which spans of a layer are worth fetching before anybody reads them.
+//!
+//! ```json
+//! {"version":"1.0","prefetch_spans":[{"start_span":10,"end_span":15},{"start_span":50,"end_span":55}]}
+//! ```
+//!
+//! Ranges include both ends and speak of the spans of the layer's zTOC in the same index. An index names one artifact per
+//! layer at most, after its zTOCs, with the layer's digest as the only annotation.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use registry::{Descriptor, Digest};
+use serde::Deserialize;
+
+use crate::canonical_json::Encoder;
+use crate::manifest::{IndexManifest, LAYER_DIGEST, PREFETCH};
+use crate::oci::DocumentError;
+
+/// The version that is written, and the only one there is.
+pub const VERSION: &str = "1.0";
+
+/// Largest artifact that is accepted, in bytes: some 100,000 ranges, more than the largest zTOC can have with a gap between
+/// any two.
+pub const MAX_PREFETCH_SIZE: u64 = 4 << 20;
+
+const WHAT: &str = "prefetch artifact";
+
+/// Spans `start` to `end`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SpanRange {
+    /// First span.
+    pub start: u32,
+    /// Last span, not before `start`.
+    pub end: u32,
+    /// Reserved by the format for an order, lower first; 0 if there is none. Nobody uses it yet.
+    pub priority: i64,
+}
+
+impl SpanRange {
+    /// A range without a priority.
+    pub fn new(start: u32, end: u32) -> Self {
+        Self { start, end: end.max(start), priority: 0 }
+    }
+
+    /// How many spans it has.
+    pub fn count(self) -> u64 {
+        u64::from(self.end) - u64::from(self.start) + 1
+    }
+}
+
+/// A prefetch artifact that is well-formed: there is a range, and each has its ends in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrefetchArtifact {
+    ranges: Vec<SpanRange>,
+}
+
+#[derive(Deserialize)]
+struct Document {
+    version: String,
+    prefetch_spans: Option<Vec<RawRange>>,
+}
+
+#[derive(Deserialize)]
+struct RawRange {
+    start_span: i64,
+    end_span: i64,
+    #[serde(default)]
+    priority: i64,
+}
+
+impl PrefetchArtifact {
+    /// The artifact for these ranges: sorted, and joined where they overlap or touch. `None` if there are none.
+    pub fn new(mut ranges: Vec<SpanRange>) -> Option<Self> {
+        ranges.sort();
+        let mut merged: Vec<SpanRange> = Vec::new();
+        for range in ranges {
+            match merged.last_mut() {
+                Some(last) if u64::from(range.start) <= u64::from(last.end) + 1 => {
+                    last.end = last.end.max(range.end);
+                }
+                _ => merged.push(range),
+            }
+        }
+        (!merged.is_empty()).then_some(Self { ranges: merged })
+    }
+
+    /// Reads an artifact. It may come from anybody: whether the spans exist is for [`Self::check`] or [`Self::within`].
+    ///
+    /// # Errors
+    /// When it is larger than [`MAX_PREFETCH_SIZE`], not JSON, of another version, empty, or a range is negative, back to
+    /// front or beyond the largest span number (2^31 - 1).
+    pub fn parse(json: &[u8]) -> Result<Self, DocumentError> {
+        let size = json.len() as u64;
+        if size > MAX_PREFETCH_SIZE {
+            return Err(DocumentError::TooLarge { what: WHAT, size, limit: MAX_PREFETCH_SIZE });
+        }
+        let document: Document =
+            serde_json::from_slice(json).map_err(|source| DocumentError::Malformed { what: WHAT, source })?;
+        if document.version != VERSION {
+            let version = crate::text::excerpt(&document.version);
+            return Err(DocumentError::Unexpected(format!(
+                "unsupported prefetch artifact version: {version} (expected {VERSION})"
+            )));
+        }
+        let ranges: Result<Vec<SpanRange>, DocumentError> =
+            document.prefetch_spans.unwrap_or_default().iter().map(RawRange::check).collect();
+        match ranges? {
+            ranges if ranges.is_empty() => {
+                Err(DocumentError::Unexpected("prefetch artifact is empty".into()))
+            }
+            ranges => Ok(Self { ranges }),
+        }
+    }
+
+    /// The bytes that the reference writes for the same ranges.
+    pub fn encode(&self) -> Bytes {
+        let mut json = Encoder::new();
+        json.object(|json| {
+            json.key("version").string(VERSION);
+            json.key("prefetch_spans").array(|json| {
+                for range in &self.ranges {
+                    json.object(|json| {
+                        json.key("start_span").integer(range.start);
+                        json.key("end_span").integer(range.end);
+                        if range.priority != 0 {
+                            json.key("priority").integer(range.priority);
+                        }
+                    });
+                }
+            });
+        });
+        json.into_bytes().into()
+    }
+
+    /// The ranges as they stand in the artifact.
+    pub fn ranges(&self) -> &[SpanRange] {
+        &self.ranges
+    }
+
+    /// Spans in all ranges; those in several count each time, as in the reference's tables.
+    pub fn total_spans(&self) -> u64 {
+        self.ranges.iter().map(|range| range.count()).fold(0, u64::saturating_add)
+    }
+
+    /// Checks that every span exists in a layer of `spans` spans.
+    ///
+    /// # Errors
+    /// When one does not.
+    pub fn check(&self, spans: usize) -> Result<(), DocumentError> {
+        match self.ranges.iter().find(|range| range.end as usize >= spans) {
+            Some(range) => Err(DocumentError::Unexpected(format!(
+                "the prefetch artifact names spans {} to {} of a layer that has {spans}",
+                range.start, range.end
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The spans that exist in a layer of `spans` spans, in order, each once: what a reader may fetch, whatever the
+    /// artifact says. The ranges exclude their end.
+    pub fn within(&self, spans: usize) -> Vec<Range<usize>> {
+        let merged = Self::new(self.ranges.clone()).map(|merged| merged.ranges).unwrap_or_default();
+        merged
+            .iter()
+            .map(|range| range.start as usize..(range.end as usize).saturating_add(1).min(spans))
+            .filter(|range| !range.is_empty())
+            .collect()
+    }
+}
+
+impl RawRange {
+    fn check(&self) -> Result<SpanRange, DocumentError> {
+        // Span numbers are 32-bit integers in zTOCs.
+        let span = |number: i64| u32::try_from(number).ok().filter(|&span| i32::try_from(span).is_ok());
+        match (span(self.start_span), span(self.end_span)) {
+            (Some(start), Some(end)) if start <= end => Ok(SpanRange { start, end, priority: self.priority }),
+            _ => Err(DocumentError::Unexpected(format!(
+                "prefetch artifact: {} to {} is no range of spans",
+                self.start_span, self.end_span
+            ))),
+        }
+    }
+}
+
+/// A prefetch artifact named by an index manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrefetchRef<'a> {
+    /// Descriptor of the artifact.
+    pub descriptor: &'a Descriptor,
+    /// Digest of the layer that it speaks of, checked to be a digest.
+    pub layer: &'a str,
+}
+
+impl IndexManifest {
+    /// Descriptor of a layer's prefetch artifact, with the annotation of an index manifest.
+    pub fn prefetch_descriptor(artifact: Digest, size: u64, layer: &Digest) -> Descriptor {
+        let mut descriptor = Descriptor::new(PREFETCH, artifact, size);
+        descriptor.annotations.insert(LAYER_DIGEST.to_owned(), layer.to_string());
+        descriptor
+    }
+
+    /// The prefetch artifacts that say which layer they belong to, in the manifest's order.
+    pub fn prefetches(&self) -> impl Iterator<Item = PrefetchRef<'_>> {
+        self.blobs.iter().filter(|blob| blob.media_type == PREFETCH).filter_map(|descriptor| {
+            let layer = descriptor.annotations.get(LAYER_DIGEST)?;
+            Some(PrefetchRef { descriptor, layer })
+        })
+    }
+
+    /// The prefetch artifact of a layer. Of several, the first counts.
+    pub fn prefetch_of(&self, layer: &Digest) -> Option<PrefetchRef<'_>> {
+        let layer = layer.to_string();
+        self.prefetches().find(|prefetch| prefetch.layer == layer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(pairs: &[(u32, u32)]) -> Vec<SpanRange> {
+        pairs.iter().map(|&(start, end)| SpanRange::new(start, end)).collect()
+    }
+
+    /// Bytes and digest that the reference writes.
+    #[test]
+    fn golden_artifact_of_the_reference() {
+        let artifact = PrefetchArtifact::new(ranges(&[(50, 55), (10, 15)])).unwrap();
+        let bytes = artifact.encode();
+        assert_eq!(bytes.len(), 100);
+        assert_eq!(
+            Digest::of(&bytes).to_string(),
+            "sha256:9d03bf3e869322acb8fc0e98c1355b7f788fd5cc49562c90ba07491cb345c772"
+        );
+        assert_eq!(PrefetchArtifact::parse(&bytes).unwrap(), artifact);
+        assert_eq!(artifact.total_spans(), 12);
+    }
+
+    #[test]
+    fn ranges_are_joined_where_they_overlap_or_touch() {
+        for (given, expected) in [
+            (&[(0, 0), (1, 1)][..], &[(0, 1)][..]),
+            (&[(0, 0), (2, 2)], &[(0, 0), (2, 2)]),
+            (&[(4, 9), (0, 5), (5, 6)], &[(0, 9)]),
+            (&[(0, 9), (3, 4), (11, 11)], &[(0, 9), (11, 11)]),
+            (&[(7, 7), (7, 7)], &[(7, 7)]),
+            (&[(0, u32::MAX), (5, 6)], &[(0, u32::MAX)]),
+        ] {
+            assert_eq!(PrefetchArtifact::new(ranges(given)).unwrap().ranges(), ranges(expected), "{given:?}");
+        }
+        assert_eq!(PrefetchArtifact::new(Vec::new()), None);
+    }
+
+    #[test]
+    fn hostile_artifacts_are_refused() {
+        for (json, message) in [
+            (r#"{"version":"1.1","prefetch_spans":[{"start_span":0,"end_span":0}]}"#, "unsupported"),
+            (r#"{"prefetch_spans":[{"start_span":0,"end_span":0}]}"#, "malformed"),
+            (r#"{"version":"1.0","prefetch_spans":[]}"#, "empty"),
+            (r#"{"version":"1.0","prefetch_spans":null}"#, "empty"),
+            (r#"{"version":"1.0"}"#, "empty"),
+            (r#"{"version":"1.0","prefetch_spans":[{"start_span":-1,"end_span":0}]}"#, "no range"),
+            (r#"{"version":"1.0","prefetch_spans":[{"start_span":3,"end_span":2}]}"#, "no range"),
+            (r#"{"version":"1.0","prefetch_spans":[{"start_span":0,"end_span":2147483648}]}"#, "no range"),
+            (r#"{"version":"1.0","prefetch_spans":[{"start_span":0,"end_span":1e30}]}"#, "malformed"),
+            (r#"{"version":"1.0","prefetch_spans":[null]}"#, "malformed"),
+            ("[]", "malformed"),
+            ("", "malformed"),
+        ] {
+            let error = PrefetchArtifact::parse(json.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(message), "{error} does not mention {message}");
+        }
+        let huge = vec![b' '; MAX_PREFETCH_SIZE as usize + 1];
+        assert!(PrefetchArtifact::parse(&huge).unwrap_err().to_string().contains("more than"));
+    }
+
+    #[test]
+    fn spans_that_do_not_exist_are_never_given_out() {
+        let json = r#"{"version":"1.0","prefetch_spans":[{"start_span":8,"end_span":2147483647,"priority":3},{"start_span":0,"end_span":1},{"start_span":1,"end_span":2}]}"#;
+        let artifact = PrefetchArtifact::parse(json.as_bytes()).unwrap();
+        assert_eq!(artifact.within(10), [0..3, 8..10]);
+        assert_eq!(artifact.within(8), vec![0..3; 1]);
+        assert!(artifact.within(0).is_empty());
+        assert!(artifact.check(10).is_err());
+        assert!(PrefetchArtifact::new(ranges(&[(0, 9)])).unwrap().check(10).is_ok());
+        assert_eq!(PrefetchArtifact::parse(&artifact.encode()).unwrap(), artifact);
+    }
+}
