@@ -9,7 +9,8 @@
 //! * keeps what it built in a local [`store`], and pushes it beside the image ([`push`]);
 //! * binds images and indexes into one, and writes them wherever images can be ([`convert`], [`destination`]);
 //! * finds the index of an image in its registry ([`discover`]), which is what a snapshotter starts with;
-//! * pulls images into containerd through a snapshotter ([`pull`]).
+//! * pulls images into containerd through a snapshotter ([`pull`]);
+//! * makes completions and man pages of command lines ([`manual`]).
 //!
 //! ```no_run
 //! use std::sync::Arc;

@@ -141,7 +141,7 @@ fn page(command: Command, section: Section) -> io::Result<(String, Vec<u8>)> {
     let mut text = format!(".TH \"{name}\" \"{section}\" \"\" \"soci {VERSION}\" \"SOCI\"\n").into_bytes();
     man.render_name_section(&mut text)?;
     man.render_synopsis_section(&mut text)?;
-    // These two have tables and commands in them, which the generator would fill like prose.
+    // These two parts have tables and commands in them, which the generator would fill like prose.
     let mut description = Roff::new();
     description.control("SH", ["DESCRIPTION"]);
     prose(&mut description, about.as_deref().unwrap_or_default());
