@@ -22,11 +22,11 @@ pub struct Document {
 #[derive(Debug, Clone)]
 pub enum DocumentKind {
     /// An image index or Docker's manifest list.
-    Index(ImageIndex),
+    Index(Box<ImageIndex>),
     /// An image manifest, or an artifact in the form of one, such as an attestation.
-    Image(ImageManifest),
+    Image(Box<ImageManifest>),
     /// A SOCI index, read as what it is and as the manifest it looks like.
-    Soci(IndexManifest, ImageManifest),
+    Soci(Box<IndexManifest>, Box<ImageManifest>),
     /// A document of another kind, with the blobs that it names.
     Other(Vec<Descriptor>),
 }
@@ -45,7 +45,8 @@ struct Children {
 impl DocumentKind {
     /// A SOCI index; `None` if the bytes are something else.
     pub(crate) fn soci(bytes: &[u8]) -> Option<Self> {
-        Some(Self::Soci(IndexManifest::parse(bytes).ok()?, ImageManifest::parse(bytes).ok()?))
+        let (index, manifest) = (IndexManifest::parse(bytes).ok()?, ImageManifest::parse(bytes).ok()?);
+        Some(Self::Soci(index.into(), manifest.into()))
     }
 }
 
@@ -58,11 +59,11 @@ impl Document {
     /// Parses what `descriptor` says that it is.
     pub(crate) fn parse(descriptor: &Descriptor, bytes: Bytes) -> Result<Self, DocumentError> {
         let kind = if oci::is_index(descriptor) {
-            DocumentKind::Index(ImageIndex::parse(&bytes)?)
+            DocumentKind::Index(ImageIndex::parse(&bytes)?.into())
         } else if oci::is_manifest(descriptor) {
             match DocumentKind::soci(&bytes) {
                 Some(soci) => soci,
-                None => DocumentKind::Image(ImageManifest::parse(&bytes)?),
+                None => DocumentKind::Image(ImageManifest::parse(&bytes)?.into()),
             }
         } else {
             let children: Children = oci::parse("manifest", &bytes, MAX_MANIFEST_SIZE)?;
@@ -77,11 +78,13 @@ impl Document {
 
     /// The blobs that the document names, without manifests.
     pub fn blobs(&self) -> Vec<&Descriptor> {
+        fn blobs(manifest: &ImageManifest) -> Vec<&Descriptor> {
+            [&manifest.config].into_iter().chain(&manifest.layers).collect()
+        }
         match &self.kind {
             DocumentKind::Index(_) => Vec::new(),
-            DocumentKind::Image(manifest) | DocumentKind::Soci(_, manifest) => {
-                [&manifest.config].into_iter().chain(&manifest.layers).collect()
-            }
+            DocumentKind::Image(manifest) => blobs(manifest),
+            DocumentKind::Soci(_, manifest) => blobs(manifest),
             DocumentKind::Other(blobs) => blobs.iter().collect(),
         }
     }

@@ -73,7 +73,7 @@ pub(super) fn rewrite(
         }
     }
     let Rewriter { made, renamed, .. } = rewriter;
-    let root = Document::new(IMAGE_INDEX, root.encode().into(), DocumentKind::Index(root));
+    let root = Document::new(IMAGE_INDEX, root.encode().into(), DocumentKind::Index(root.into()));
     let mut documents = Vec::new();
     collect(&root, &made, source, &mut HashSet::new(), &mut documents);
     Rewritten { documents, renamed }
@@ -190,7 +190,7 @@ impl Rewriter<'_> {
             document.descriptor.clone()
         } else {
             let json = Bytes::from(changed.encode());
-            self.make(Document::new(IMAGE_INDEX, json, DocumentKind::Index(changed)))
+            self.make(Document::new(IMAGE_INDEX, json, DocumentKind::Index(changed.into())))
         };
         self.nested.insert(document.descriptor.digest.clone(), new.clone());
         new

@@ -188,7 +188,7 @@ fn publish(path: &Path, bytes: &[u8]) -> Result<(), DestinationError> {
     let written = file.write_all(bytes).and_then(|()| file.as_file().sync_all());
     written.map_err(DestinationError::io(path))?;
     file.persist(path).map_err(|error| DestinationError::io(path)(error.error))?;
-    let directory = path.parent().map_or_else(|| Path::new("."), |parent| parent);
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(DestinationError::io(directory))
 }
 
