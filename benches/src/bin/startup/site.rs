@@ -22,15 +22,16 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest reading of a blob to see what the link carries.
 const PROBE: Duration = Duration::from_secs(3);
 
-/// Run in the new namespace: `$1` the interface, `$2` its address, `$3` the registry's configuration, `$4` its log.
+/// Run in the new namespace: `$1` the interface, `$2` its address, `$3` the registry's configuration, `$4` its log, `$5`
+/// the network.
 const INSIDE: &str = r#"
 echo ready
 read -r go
 ip link set lo up
 ip address add "$2/30" dev "$1"
 ip link set "$1" up
-# What most servers have; the namespace of this machine's programs may have something else.
-echo cubic > /proc/sys/net/ipv4/tcp_congestion_control
+# What most servers have, whatever this machine's default. By the route: a namespace may not choose its default freely.
+ip route replace "$5" dev "$1" src "$2" congctl cubic || echo "without cubic: the kernel's default is used" >&2
 exec docker-registry serve "$3" > "$4" 2>&1
 "#;
 
@@ -73,10 +74,12 @@ impl Site {
                  storage: {{filesystem: {{rootdirectory: {storage:?}}}}}\nhttp: {{addr: \"{there}:{PORT}\", secret: none}}\n"
             ),
         )?;
+        let network = format!("{}/30", Ipv4Addr::from(u32::from(here) & !3));
         let mut process = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "unshare", "--net", "sh", "-euc", INSIDE, "sh"])
             .args([&far, &there.to_string()])
             .args([&config, &log])
+            .arg(&network)
             .env("OTEL_TRACES_EXPORTER", "none")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -95,7 +98,6 @@ impl Site {
         ip(&["link", "set", &far, "netns", &namespace])?;
         ip(&["address", "add", &format!("{here}/30"), "dev", &near])?;
         ip(&["link", "set", &near, "up"])?;
-        let network = format!("{}/30", Ipv4Addr::from(u32::from(here) & !3));
         let route = ["route", "replace", &network, "dev", &near, "src", &here.to_string(), "congctl", "cubic"];
         // Little is sent in this direction: where cubic is not to be had, another will do.
         let _ = ip(&route);
