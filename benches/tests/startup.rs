@@ -28,7 +28,8 @@ fn leaves_nothing(process: u32, directory: &Path) {
     assert!(!interfaces.contains(&format!("soci{process:x}")), "{interfaces}");
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(&format!("/cd-{process}-")), "{mounts}");
-    let left: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| name == "out"), "{left:?}");
 }
 

@@ -47,7 +47,6 @@ impl Scope {
         }
         Self(all)
     }
-
 }
 
 impl fmt::Display for Scope {

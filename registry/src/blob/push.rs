@@ -122,7 +122,8 @@ impl Client {
                 && endpoint.owns(&url)
             {
                 let operation = "cancel an upload".to_owned();
-                let cancel = Request { url, ..Request::new(endpoint, Method::DELETE, repository, "", operation) };
+                let cancel =
+                    Request { url, ..Request::new(endpoint, Method::DELETE, repository, "", operation) };
                 let _ = self.transport().send(endpoint, &cancel, self.counters()).await;
             }
         }

@@ -29,8 +29,7 @@ pub(crate) fn draw(report: &Report) -> String {
         let groups: Vec<_> = report.results.iter().filter(|group| group.profile == link.profile).collect();
         y += 34.0;
         let rate = link.measured.megabits.map_or(String::new(), |rate| format!(", {rate:.0} Mbit/s"));
-        let title =
-            format!("link {} (measured: {:.1} ms{rate})", link.profile, link.measured.connect_ms);
+        let title = format!("link {} (measured: {:.1} ms{rate})", link.profile, link.measured.connect_ms);
         text(&mut body, 10.0, y, "start", 13.0, &title);
         y += 12.0;
         panel(&mut body, &mut y, &groups);
@@ -83,7 +82,11 @@ fn panel(body: &mut String, y: &mut f64, groups: &[&Group]) {
 /// Distance of ticks: 1, 2 or 5 times a power of ten, so that there are at most eight or so.
 fn step(longest: f64) -> f64 {
     let power = 10f64.powf((longest / 8.0).log10().floor());
-    [1.0, 2.0, 5.0].map(|factor| factor * power).into_iter().find(|step| longest / step <= 8.0).unwrap_or(10.0 * power)
+    [1.0, 2.0, 5.0]
+        .map(|factor| factor * power)
+        .into_iter()
+        .find(|step| longest / step <= 8.0)
+        .unwrap_or(10.0 * power)
 }
 
 // Writing to a string does not fail.
@@ -98,10 +101,8 @@ fn text(body: &mut String, x: f64, y: f64, anchor: &str, size: f64, words: &str)
 
 fn rect(body: &mut String, (x, y): (f64, f64), width: f64, style: &str) {
     let (width, height) = (width.max(0.0), BAR - 2.0);
-    let _ = writeln!(
-        body,
-        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" {style}/>"
-    );
+    let _ =
+        writeln!(body, "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" {style}/>");
 }
 
 fn line(body: &mut String, from: (f64, f64), to: (f64, f64), colour: &str, dashes: &str) {
@@ -119,7 +120,9 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_few() {
-        for (longest, expected) in [(0.1, 0.02), (1.0, 0.2), (3.9, 0.5), (8.0, 1.0), (14.6, 2.0), (60.0, 10.0)] {
+        for (longest, expected) in
+            [(0.1, 0.02), (1.0, 0.2), (3.9, 0.5), (8.0, 1.0), (14.6, 2.0), (60.0, 10.0)]
+        {
             assert!((step(longest) - expected).abs() < 1e-9, "{longest}: {}", step(longest));
         }
     }

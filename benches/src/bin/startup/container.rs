@@ -26,8 +26,7 @@ impl<'n> Container<'n> {
     /// Runs an image and waits until its output contains `ready`; returns when that was.
     pub(crate) fn run(node: &'n Node, reference: &str, ready: &str) -> anyhow::Result<(Self, Instant)> {
         let name = node.containerd.container_name();
-        let mut client =
-            node.run(reference, &name).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut client = node.run(reference, &name).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let lines = lines(&mut client);
         let container = Self { node, name, client };
         let end = Instant::now() + START;

@@ -133,7 +133,8 @@ impl Image {
         for layer in image.layers() {
             let of_layer = ztocs.iter().find(|ztoc| ztoc["annotations"][LAYER] == *layer.digest);
             let digest = of_layer.and_then(|ztoc| ztoc["digest"].as_str());
-            let ztoc = digest.map(|digest| anyhow::Ok(Ztoc::parse(Bytes::from(read(digest)?))?)).transpose()?;
+            let ztoc =
+                digest.map(|digest| anyhow::Ok(Ztoc::parse(Bytes::from(read(digest)?))?)).transpose()?;
             self.blobs.extend(digest.map(str::to_owned));
             self.blobs.push(layer.digest.clone());
             self.layers.push(Layer {
@@ -163,7 +164,8 @@ pub(crate) fn prepare(
             images.push(smoke(site, directory)?);
             continue;
         }
-        let making = |what: &str| progress(&format!("making {what} of Debian packages; kept in target/workloads"));
+        let making =
+            |what: &str| progress(&format!("making {what} of Debian packages; kept in target/workloads"));
         let workloads = Workloads::startup(&[name], &making)
             .context("the images cannot be made here: see the message above")?;
         let workload = workloads.named(name);

@@ -4,6 +4,7 @@
 //! A real registry behind a link with a delay and a rate, real containerd and runc, everything cold each time. See
 //! docs/benchmarks.md.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, clippy::single_range_in_vec_init))]
 
 mod chart;
 mod container;
@@ -127,7 +128,8 @@ fn main() -> anyhow::Result<()> {
     let report = run(&args, &variants)?;
     std::fs::create_dir_all(&args.out)?;
     let (json, table) = (serde_json::to_string_pretty(&report)?, report.table());
-    for (name, text) in [("results.json", &json), ("table.txt", &table), ("chart.svg", &chart::draw(&report))] {
+    for (name, text) in [("results.json", &json), ("table.txt", &table), ("chart.svg", &chart::draw(&report))]
+    {
         let path = args.out.join(name);
         std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
@@ -208,12 +210,7 @@ fn group(
     let floor = local.floor(profile, &pulls);
     let variants = variants.iter().zip(samples);
     let variants = variants.map(|(variant, samples)| VariantReport::new(variant.name(), &floor, samples));
-    Ok(Group {
-        image: image.name.clone(),
-        profile: profile.to_string(),
-        variants: variants.collect(),
-        floor,
-    })
+    Ok(Group { image: image.name.clone(), profile: profile.to_string(), variants: variants.collect(), floor })
 }
 
 fn describe(image: &Image, local: Local) -> ImageReport {
@@ -229,7 +226,10 @@ fn describe(image: &Image, local: Local) -> ImageReport {
 fn machine() -> Machine {
     let version = |program: &Path| {
         let output = Command::new(program).arg("--version").output();
-        output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        output.map_or_else(
+            |_| String::new(),
+            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        )
     };
     Machine {
         kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),

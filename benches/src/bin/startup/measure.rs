@@ -11,6 +11,7 @@ use crate::images::Image;
 use crate::interrupt;
 use crate::link::Profile;
 use crate::node::Node;
+use crate::requests::Request;
 use crate::site::Site;
 use crate::variant::Variant;
 
@@ -31,6 +32,8 @@ pub(crate) struct Sample {
     pub(crate) requests: usize,
     /// Those of them that were begun before the pull's end.
     pub(crate) pull_requests: usize,
+    /// The requests, in the order in which they began.
+    pub(crate) timeline: Vec<Event>,
     /// Packets that the link's queue had no room for.
     pub(crate) dropped: u64,
     /// Processor time of containerd, snapshotter, clients and container, in seconds.
@@ -39,6 +42,19 @@ pub(crate) struct Sample {
     pub(crate) containerd_memory: u64,
     /// The same of the snapshotter, if it is a process of its own.
     pub(crate) snapshotter_memory: u64,
+}
+
+/// A request, as the registry sees it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Event {
+    /// Since the start of the pull command, in seconds.
+    pub(crate) at: f64,
+    /// Until the last byte was handed to the registry's kernel, in seconds.
+    pub(crate) took: f64,
+    pub(crate) method: String,
+    pub(crate) path: String,
+    /// Of the body.
+    pub(crate) bytes: u64,
 }
 
 /// Starts an image once.
@@ -64,22 +80,33 @@ pub(crate) fn start(
     drop(container);
     drop(node);
     // A request stands in the log once it is answered.
-    let until = |end| clock.checked_add(end);
-    let requests = site.requests(mark)?;
-    let begun = |end| requests.iter().filter(|request| until(end).is_some_and(|end| request.began <= end)).count();
+    let mut timeline: Vec<_> =
+        site.requests(mark)?.into_iter().map(|request| event(request, clock)).collect();
+    timeline.retain(|event| event.at <= total.as_secs_f64());
+    timeline.sort_by(|one, other| one.at.total_cmp(&other.at));
     Ok(Sample {
         pull: pulled.as_secs_f64(),
         run: total.saturating_sub(pulled).as_secs_f64(),
         total: total.as_secs_f64(),
         bytes: after.down - before.down,
         bytes_sent: after.up - before.up,
-        requests: begun(total),
-        pull_requests: begun(pulled),
+        requests: timeline.len(),
+        pull_requests: timeline.iter().filter(|event| event.at <= pulled.as_secs_f64()).count(),
+        timeline,
         dropped: after.dropped - before.dropped,
         cpu,
         containerd_memory,
         snapshotter_memory,
     })
+}
+
+fn event(request: Request, start: SystemTime) -> Event {
+    let at = match request.began.duration_since(start) {
+        Ok(after) => after.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    };
+    let Request { took, bytes, method, path, .. } = request;
+    Event { at, took: took.as_secs_f64(), bytes, method, path }
 }
 
 /// A node that is new, on a machine that has nothing in memory; only the registry has.

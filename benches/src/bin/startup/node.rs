@@ -66,14 +66,34 @@ impl Node {
         if let Some(daemon) = &mut daemon {
             daemon.start(*variant == Variant::Eager, &containerd, group.as_ref())?;
         }
-        Ok(Self { containerd, daemon, peer, variant: variant.clone(), group })
+        let node = Self { containerd, daemon, peer, variant: variant.clone(), group };
+        node.wait_for_snapshotter()?;
+        Ok(node)
+    }
+
+    /// Waits until containerd reaches the snapshotter: it began to look before there was one, and after a failure waits a
+    /// second, which is no part of a start.
+    fn wait_for_snapshotter(&self) -> anyhow::Result<()> {
+        let probe = |arguments: &[&str]| {
+            let mut command = self.containerd_client("probe");
+            command.args(["snapshots", "--snapshotter", self.variant.snapshotter()]).args(arguments);
+            command.output()
+        };
+        // Something that containerd cannot answer by itself.
+        let reached = until(PATIENCE, || {
+            let reached = probe(&["prepare", "probe"])?.status.success();
+            probe(&["remove", "probe"])?;
+            Ok(reached.then_some(()))
+        })?;
+        reached.with_context(|| format!("containerd does not reach {}:\n{}", self.variant.name(), self.log()))
     }
 
     /// A command that is counted.
     fn command(&self, program: &Path) -> Command {
         let mut command =
             self.group.as_ref().map_or_else(|| Command::new(program), |group| group.command(program));
-        for name in ["CONTAINERD_ADDRESS", "CONTAINERD_NAMESPACE", "CONTAINERD_SNAPSHOTTER", "DOCKER_CONFIG"] {
+        for name in ["CONTAINERD_ADDRESS", "CONTAINERD_NAMESPACE", "CONTAINERD_SNAPSHOTTER", "DOCKER_CONFIG"]
+        {
             command.env_remove(name);
         }
         command.env("HOME", self.containerd.directory()).stdin(Stdio::null());
@@ -82,8 +102,12 @@ impl Node {
 
     /// `ctr` on this node's containerd.
     pub(crate) fn ctr(&self) -> Command {
+        self.containerd_client(NAMESPACE)
+    }
+
+    fn containerd_client(&self, namespace: &str) -> Command {
         let mut command = self.command(Path::new("ctr"));
-        command.args(["--address", &self.containerd.address(), "--namespace", NAMESPACE]);
+        command.args(["--address", &self.containerd.address(), "--namespace", namespace]);
         command
     }
 
@@ -151,7 +175,9 @@ impl Node {
 
     /// Mount points of the daemon's trees, with their device.
     pub(crate) fn trees(&self) -> Vec<(PathBuf, String)> {
-        self.daemon.as_ref().map_or_else(Vec::new, |daemon| mounts(daemon.home.path(), Some("fuse.rawBridge")))
+        self.daemon
+            .as_ref()
+            .map_or_else(Vec::new, |daemon| mounts(daemon.home.path(), Some("fuse.rawBridge")))
     }
 
     /// What to look at when something has failed.
@@ -268,7 +294,10 @@ pub(crate) fn wait(child: &mut Child, patience: Duration) -> anyhow::Result<Exit
 }
 
 /// Waits until there is something, for so long.
-fn until<T>(patience: Duration, mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<Option<T>> {
+fn until<T>(
+    patience: Duration,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<Option<T>> {
     let end = Instant::now() + patience;
     loop {
         interrupt::check()?;

@@ -17,14 +17,7 @@ pub(crate) fn resident(file: &File) -> io::Result<Vec<Range<u64>>> {
     let mut present = vec![0u8; length.div_ceil(page)];
     // SAFETY: a new mapping at a place of the kernel's choice, of a file that is open; it is never accessed.
     let address = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            length,
-            libc::PROT_READ,
-            libc::MAP_SHARED,
-            file.as_raw_fd(),
-            0,
-        )
+        libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
     };
     if address == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());

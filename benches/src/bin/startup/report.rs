@@ -117,8 +117,10 @@ impl Report {
         let mut text = String::new();
         // Writing to a string does not fail.
         for link in &self.links {
-            let rate =
-                link.measured.megabits.map_or("too little to tell".into(), |rate| format!("{rate:.0} Mbit/s"));
+            let rate = link
+                .measured
+                .megabits
+                .map_or("too little to tell".into(), |rate| format!("{rate:.0} Mbit/s"));
             let _ = writeln!(
                 text,
                 "link {}: measured {:.2} ms to connect, {rate}",
@@ -141,7 +143,18 @@ impl Report {
         let _ = writeln!(
             text,
             "\n{:<10}{:<14}{:<12}{:>8}{:>8}{:>8}{:>8}{:>9}{:>9}{:>6}{:>7}{:>8}",
-            "IMAGE", "LINK", "VARIANT", "PULL s", "RUN s", "p50 s", "p90 s", "x FLOOR", "MB", "REQ", "CPU s", "MEM MB"
+            "IMAGE",
+            "LINK",
+            "VARIANT",
+            "PULL s",
+            "RUN s",
+            "p50 s",
+            "p90 s",
+            "x FLOOR",
+            "MB",
+            "REQ",
+            "CPU s",
+            "MEM MB"
         );
         for group in &self.results {
             let (image, profile) = (&group.image, &group.profile);

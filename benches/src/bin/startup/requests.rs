@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) began: SystemTime,
+    pub(crate) took: Duration,
     /// Bytes of the body that was sent.
     pub(crate) bytes: u64,
     pub(crate) method: String,
@@ -23,6 +24,7 @@ pub(crate) fn parse(line: &str) -> Option<Request> {
     let took = duration(&text("http.response.duration")?)?;
     Some(Request {
         began: SystemTime::from(ended).checked_sub(took)?,
+        took,
         bytes: value["http.response.written"].as_u64().unwrap_or(0),
         method: text("http.request.method")?,
         path: text("http.request.uri")?,
@@ -69,7 +71,9 @@ mod tests {
 
     #[test]
     fn durations_of_go_are_understood() {
-        for (text, nanos) in [("1m2.5s", 62_500_000_000), ("3.2ms", 3_200_000), ("950µs", 950_000), ("7ns", 7)] {
+        for (text, nanos) in
+            [("1m2.5s", 62_500_000_000), ("3.2ms", 3_200_000), ("950µs", 950_000), ("7ns", 7)]
+        {
             assert_eq!(duration(text), Some(Duration::from_nanos(nanos)), "{text}");
         }
         for text in ["5", "s", "1.2.3s", "1 s", "1x"] {

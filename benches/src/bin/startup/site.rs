@@ -93,12 +93,16 @@ impl Site {
         let host = address.to_string();
         // From here on dropping it ends the process.
         let mut site = Self { link, process, host, address, storage, log };
-        ensure!(line == "ready\n", "cannot make a network namespace: are you root, and is that allowed here?");
+        ensure!(
+            line == "ready\n",
+            "cannot make a network namespace: are you root, and is that allowed here?"
+        );
         let namespace = site.process.id().to_string();
         ip(&["link", "set", &far, "netns", &namespace])?;
         ip(&["address", "add", &format!("{here}/30"), "dev", &near])?;
         ip(&["link", "set", &near, "up"])?;
-        let route = ["route", "replace", &network, "dev", &near, "src", &here.to_string(), "congctl", "cubic"];
+        let route =
+            ["route", "replace", &network, "dev", &near, "src", &here.to_string(), "congctl", "cubic"];
         // Little is sent in this direction: where cubic is not to be had, another will do.
         let _ = ip(&route);
         if let Some(mut input) = site.process.stdin.take() {
@@ -208,9 +212,9 @@ impl Site {
         }
         let end = received.last().map_or(Duration::ZERO, |(time, _)| *time);
         let begin = received.iter().find(|(time, _)| *time > end / 3);
-        let megabits = begin.filter(|_| profile.seconds(total) > 0.02).map(|(time, bytes)| {
-            (total - bytes) as f64 * 8.0 / 1e6 / (end - *time).as_secs_f64().max(1e-9)
-        });
+        let megabits = begin
+            .filter(|_| profile.seconds(total) > 0.02)
+            .map(|(time, bytes)| (total - bytes) as f64 * 8.0 / 1e6 / (end - *time).as_secs_f64().max(1e-9));
         self.link.set(None)?;
         Ok(Check { connect_ms: times[times.len() / 2].as_secs_f64() * 1000.0, megabits })
     }
@@ -231,10 +235,8 @@ fn addresses(id: u32) -> [Ipv4Addr; 2] {
 }
 
 fn ip(arguments: &[&str]) -> anyhow::Result<()> {
-    let output = Command::new("ip")
-        .args(arguments)
-        .output()
-        .context("cannot run ip (Debian package iproute2)")?;
+    let output =
+        Command::new("ip").args(arguments).output().context("cannot run ip (Debian package iproute2)")?;
     ensure!(
         output.status.success(),
         "ip {}: {}",

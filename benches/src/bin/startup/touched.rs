@@ -112,12 +112,11 @@ fn clean(name: &[u8]) -> &[u8] {
     name.strip_prefix(b"/").unwrap_or(name)
 }
 
+/// Told the path and the ranges that are in memory.
+type Found<'f> = dyn FnMut(&[u8], Vec<Range<u64>>) + 'f;
+
 /// Calls `found` with path and ranges of each regular file that is in memory at least in part.
-fn look(
-    tree: &Path,
-    directory: &Path,
-    found: &mut dyn FnMut(&[u8], Vec<Range<u64>>),
-) -> anyhow::Result<()> {
+fn look(tree: &Path, directory: &Path, found: &mut Found<'_>) -> anyhow::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let (path, kind) = (entry.path(), entry.file_type()?);

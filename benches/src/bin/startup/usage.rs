@@ -23,7 +23,8 @@ impl Group {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("soci-startup-{}-{number}", std::process::id());
         let second_version = Path::new(GROUPS).join("cgroup.controllers").exists();
-        let hierarchy = if second_version { PathBuf::from(GROUPS) } else { Path::new(GROUPS).join("cpuacct") };
+        let hierarchy =
+            if second_version { PathBuf::from(GROUPS) } else { Path::new(GROUPS).join("cpuacct") };
         let directory = hierarchy.join(&name);
         // Processes only in leaves, as the second version wants it.
         fs::create_dir_all(directory.join("node")).ok()?;

@@ -80,7 +80,8 @@ impl Peer {
             let (socket, pull) = rest.split_once(',')?;
             // It becomes a name in containerd's configuration.
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-            let fine = !name.is_empty() && name.chars().all(plain) && !socket.is_empty() && pull.contains("{ref}");
+            let fine =
+                !name.is_empty() && name.chars().all(plain) && !socket.is_empty() && pull.contains("{ref}");
             let taken = name == "soci" || VARIANTS.iter().any(|(known, _)| *known == name);
             (fine && !taken).then(|| Self {
                 name: name.into(),
@@ -121,7 +122,9 @@ mod tests {
         assert_eq!(peer.command("r/x:1", "/run/c", "default"), "pull -a /run/c r/x:1, slowly");
         assert_eq!(peer.reset.as_deref(), Some("systemctl restart other"));
         assert_eq!(Variant::select(&[], &[], &[]).unwrap().len(), 3);
-        for wrong in ["", "x", "x=/s", "x=/s,pull", "=/s,{ref}", "a.b=/s,{ref}", "soci=/s,{ref}", "lazy=/s,{ref}"] {
+        for wrong in
+            ["", "x", "x=/s", "x=/s,pull", "=/s,{ref}", "a.b=/s,{ref}", "soci=/s,{ref}", "lazy=/s,{ref}"]
+        {
             assert!(Variant::select(&[], &[wrong.into()], &[]).is_err(), "{wrong}");
         }
         assert!(Variant::select(&["fast".into()], &[], &[]).is_err());

@@ -61,13 +61,7 @@ impl Link {
     pub(crate) fn new(near: &str, far: &str) -> anyhow::Result<Self> {
         let open = |name: &str| Tun::new(name).with_context(|| format!("cannot make the TUN device {name}"));
         let (near, far) = (Arc::new(open(near)?), Arc::new(open(far)?));
-        let link = Self {
-            near,
-            far,
-            shape: Arc::default(),
-            up: Arc::default(),
-            down: Arc::default(),
-        };
+        let link = Self { near, far, shape: Arc::default(), up: Arc::default(), down: Arc::default() };
         carry(&link.near, &link.far, &link.shape, &link.up);
         carry(&link.far, &link.near, &link.shape, &link.down);
         Ok(link)

@@ -63,7 +63,9 @@ mod tests {
         let profile: Profile = "50ms/100mbit".parse().unwrap();
         assert_eq!((profile.rtt, profile.rate), (Duration::from_millis(50), 100_000_000));
         assert_eq!(profile.seconds(12_500_000), 1.0);
-        for text in ["", "10ms", "10/1gbit", "10ms/1", "-1ms/1gbit", "10ms/0gbit", "NaNms/1gbit", "1ms/infgbit"] {
+        for text in
+            ["", "10ms", "10/1gbit", "10ms/1", "-1ms/1gbit", "10ms/0gbit", "NaNms/1gbit", "1ms/infgbit"]
+        {
             assert!(text.parse::<Profile>().is_err(), "{text}");
         }
     }
