@@ -1,6 +1,6 @@
 # For people: the two commands a newcomer needs, and the ones a developer does. The logic is in cargo and scripts/.
 
-.PHONY: demo test check conformance bench figures build release clean
+.PHONY: demo test check conformance bench micro-bench figures build release clean
 
 ## demo: index, push and lazily mount an image, with nothing but this repository (needs root for the mount)
 demo:
@@ -34,8 +34,13 @@ figures:
 	cargo build --release -p soci-index -p fuse-snapshotter -p benches --bins
 	./target/release/figures
 
-## bench: criterion micro-benchmarks
+## bench: cold starts of containers over three links, lazily, eagerly and with overlayfs (needs root; see docs/benchmarks.md)
 bench:
+	cargo build --release -p soci-index -p fuse-snapshotter -p benches --bins
+	./target/release/startup
+
+## micro-bench: criterion micro-benchmarks
+micro-bench:
 	cargo bench -p benches
 
 clean:

@@ -16,6 +16,8 @@ pub enum Need {
     Fuse,
     /// `/dev/fuse` for every user, as udev sets it up, and `fusermount3`.
     FuseForUsers,
+    /// `/dev/net/tun`.
+    Tun,
 }
 
 impl Need {
@@ -29,6 +31,7 @@ impl Need {
                 std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
             }
             Self::Fuse => Path::new("/dev/fuse").exists(),
+            Self::Tun => Path::new("/dev/net/tun").exists(),
             Self::FuseForUsers => {
                 let mode =
                     std::fs::metadata("/dev/fuse").map_or(0, |m| std::os::unix::fs::MetadataExt::mode(&m));
@@ -42,6 +45,7 @@ impl Need {
             Self::Program(name, package) => format!("{name} is not installed (Debian package {package})"),
             Self::Root => "this needs root".to_owned(),
             Self::Fuse => "/dev/fuse is not there".to_owned(),
+            Self::Tun => "/dev/net/tun is not there".to_owned(),
             Self::FuseForUsers => {
                 "fusermount3 is not installed (Debian package fuse3), or /dev/fuse is not open to users (mode 0666)".to_owned()
             }

@@ -11,11 +11,12 @@ use serde_json::json;
 
 use super::pack::pack;
 use super::recipe::{OWN, RECIPES, Recipe, SHARED, SUITE, Step};
+use super::startup::STARTUP;
 use super::{LayerRecord, Record, Workloads, blob};
 use crate::digest::sha256;
 
 /// A base system as small as debootstrap makes it.
-const BASE: &str = r#"
+pub(super) const BASE: &str = r#"
 mirror=$1
 debootstrap --variant=minbase "$SUITE" layers/0/upper "$mirror" > debootstrap.log 2>&1 || { tail -20 debootstrap.log; exit 1; }
 cd layers/0/upper
@@ -71,7 +72,7 @@ pub(super) fn scratch(name: &str) -> Scratch {
     Scratch(directory)
 }
 
-fn cache() -> PathBuf {
+pub(super) fn cache() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     fs::create_dir_all(target.join("workloads")).unwrap();
@@ -90,7 +91,8 @@ pub(super) fn get() -> Workloads {
     if !directory.join("images.json").exists() {
         // What other recipes made, and builders that were killed, would only pile up.
         for entry in fs::read_dir(&cache).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
-            if !entry.file_name().to_string_lossy().starts_with("unpacked-") {
+            let name = entry.file_name();
+            if !["unpacked-", STARTUP].iter().any(|kept| name.to_string_lossy().starts_with(kept)) {
                 fs::remove_dir_all(entry.path()).unwrap();
             }
         }
@@ -176,7 +178,7 @@ fn image(recipe: &Recipe, directory: &Path, shared: &[PathBuf]) -> Record {
 }
 
 /// Does a step; its layer is in `layer/upper`.
-fn work(step: &Step, stack: &[PathBuf], layer: &Path, cache: &Path, recipe: Option<&Recipe>) {
+pub(super) fn work(step: &Step, stack: &[PathBuf], layer: &Path, cache: &Path, recipe: Option<&Recipe>) {
     for name in ["upper", "work", "merged"] {
         fs::create_dir_all(layer.join(name)).unwrap();
     }
@@ -207,7 +209,7 @@ fn work(step: &Step, stack: &[PathBuf], layer: &Path, cache: &Path, recipe: Opti
 }
 
 /// Packs an upper directory into the layout's blobs.
-fn blob_of(upper: &Path, directory: &Path) -> LayerRecord {
+pub(super) fn blob_of(upper: &Path, directory: &Path) -> LayerRecord {
     let layer = pack(upper, &upper.with_file_name("layer"));
     let layout = directory.join("layout");
     fs::rename(upper.with_file_name("layer"), blob(&layout, &layer.digest)).unwrap();
@@ -215,7 +217,7 @@ fn blob_of(upper: &Path, directory: &Path) -> LayerRecord {
 }
 
 /// Adds configurations, manifests and the layout's index.
-fn write_layout(layout: &Path, records: &[Record]) {
+pub(super) fn write_layout(layout: &Path, records: &[Record]) {
     let mut manifests = Vec::new();
     let mut written = BTreeSet::new();
     for record in records {
@@ -244,7 +246,7 @@ fn write_layout(layout: &Path, records: &[Record]) {
 }
 
 /// The mirror of Debian that this machine uses, if it is one.
-fn mirror() -> String {
+pub(super) fn mirror() -> String {
     const SOURCES: &str = "cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
         sed -n 's/^URIs: *//p; s/^deb \\(\\[[^]]*\\] \\)\\?\\(http[^ ]*\\) .*/\\2/p' | grep '/debian/*$' | head -1";
     let output = Command::new("sh").args(["-c", SOURCES]).output().unwrap();
@@ -252,7 +254,7 @@ fn mirror() -> String {
     if mirror.is_empty() { "http://deb.debian.org/debian".into() } else { mirror }
 }
 
-fn run(command: &mut Command, what: &str) {
+pub(super) fn run(command: &mut Command, what: &str) {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),

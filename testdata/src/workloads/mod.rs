@@ -5,6 +5,9 @@
 //! and capabilities, setuid programs, devices, pipes, foreign owners, odd and long names and times; see `recipe.rs`. Each
 //! has a program at `/entry` that prints a line when it is ready.
 //!
+//! The start-up benchmark has images of its own, as people make them: a base and one layer with everything else; see
+//! `startup.rs`.
+//!
 //! The layers are made as container builders make them: a shell works in an overlay, and what is in its upper directory
 //! afterwards is the layer. They are built once and kept in `target/workloads`, under the digest of the recipe, where later
 //! test runs find them; delete that directory to have them built again. The expected trees do not come from that overlay
@@ -13,6 +16,7 @@
 mod build;
 mod pack;
 mod recipe;
+mod startup;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -61,6 +65,16 @@ impl Workloads {
         available(NEEDS).then(build::get)
     }
 
+    /// The images of the start-up benchmark: those of `names`, of [`startup_names`], built one by one when they are first
+    /// asked for; `None` as for [`get`](Self::get). `progress` is told what takes long.
+    ///
+    /// # Panics
+    /// As [`get`](Self::get), and if there is no image of a name.
+    #[must_use]
+    pub fn startup(names: &[&str], progress: &dyn Fn(&str)) -> Option<Self> {
+        available(NEEDS).then(|| startup::get(names, progress))
+    }
+
     /// All images: `python`, `nodejs`, `postgresql`, `redis`, `nginx`.
     #[must_use]
     pub fn all(&self) -> &[Workload] {
@@ -89,6 +103,12 @@ impl Workloads {
     pub fn push(&self, registry: &DockerRegistry) -> Vec<(String, String)> {
         self.all.iter().map(|workload| (workload.name.clone(), workload.push(registry))).collect()
     }
+}
+
+/// The images that [`Workloads::startup`] can make.
+#[must_use]
+pub fn startup_names() -> Vec<&'static str> {
+    startup::RECIPES.iter().map(|recipe| recipe.name).collect()
 }
 
 impl Workload {
