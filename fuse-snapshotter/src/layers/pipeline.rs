@@ -250,6 +250,7 @@ fn inflate(ztoc: &Ztoc, run: Range<usize>, start: u64, input: &[u8]) -> io::Resu
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use registry::{Digest, FileBlob};
     use testdata::golden;
