@@ -32,7 +32,7 @@ pub enum DocumentKind {
 }
 
 /// What every manifest that ever was has of these: a configuration, layers, or an OCI artifact's blobs.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Children {
     #[serde(default)]
     config: Option<Descriptor>,
@@ -66,7 +66,8 @@ impl Document {
                 None => DocumentKind::Image(ImageManifest::parse(&bytes)?.into()),
             }
         } else {
-            let children: Children = oci::parse("manifest", &bytes, MAX_MANIFEST_SIZE)?;
+            // Of a kind that nobody knows here: it may be anything, and name anything.
+            let children: Children = oci::parse("manifest", &bytes, MAX_MANIFEST_SIZE).unwrap_or_default();
             let Children { config, layers, blobs } = children;
             DocumentKind::Other(config.into_iter().chain(layers).chain(blobs).collect())
         };

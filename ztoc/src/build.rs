@@ -129,19 +129,19 @@ impl Builder {
         self.hasher.push(chunk, cuts)
     }
 
-    /// Bytes of memory that the zTOC takes so far, in parts, with what it takes to put them together: an estimate from above.
-    /// Buffers and chunks come on top.
+    /// Bytes of memory that the zTOC takes so far, in parts, with what it takes to put them together, and a Zstandard
+    /// frame's window: an estimate from above. Buffers and chunks come on top.
     #[must_use]
     pub fn memory(&self) -> u64 {
         // What a span takes beside its checkpoint: its digest here, as text in the zTOC, and its place.
         const SPAN: u64 = 192;
-        let (zinfo, spans) = match &self.source {
-            Source::Gzip(gzip) => (gzip.zinfo.size(), gzip.zinfo.count()),
-            Source::Zstd(zstd) => (0, zstd.spans()),
-            Source::Tar => (0, self.blob_size.div_ceil(self.options.span_size)),
+        let (zinfo, spans, window) = match &self.source {
+            Source::Gzip(gzip) => (gzip.zinfo.size(), gzip.zinfo.count(), 0),
+            Source::Zstd(zstd) => (0, zstd.spans(), zstd.window()),
+            Source::Tar => (0, self.blob_size.div_ceil(self.options.span_size), 0),
         };
         // The parts, the zTOC, and as much again: a buffer that grows has room to spare, and entries are many small pieces.
-        3 * (zinfo + self.walker.weight()) + SPAN * spans
+        3 * (zinfo + self.walker.weight()) + SPAN * spans + window
     }
 
     /// Ends the layer and serialises the zTOC.

@@ -33,6 +33,8 @@ pub(crate) struct Frames {
     filled: usize,
     /// The decoder has given all output for the input that it took.
     drained: bool,
+    /// Largest window of a frame so far, in bytes.
+    window: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +91,8 @@ impl From<FrameError> for Error {
 enum Header {
     /// It cannot be read before it has this many bytes.
     Wanted(usize),
-    Data,
+    /// Followed by data that needs a window of this many bytes.
+    Data(u64),
     /// Followed by this many bytes that mean nothing here.
     Skippable(u32),
 }
@@ -99,7 +102,19 @@ impl Frames {
     pub(crate) fn new() -> Result<Self, FrameError> {
         let mut decoder = DCtx::try_create().ok_or(FrameError::Internal("no memory for the zstd decoder"))?;
         decoder.set_parameter(DParameter::WindowLogMax(MAX_WINDOW_LOG)).map_err(failure)?;
-        Ok(Self { decoder, state: State::Header, header: [0; MAX_HEADER], filled: 0, drained: true })
+        Ok(Self {
+            decoder,
+            state: State::Header,
+            header: [0; MAX_HEADER],
+            filled: 0,
+            drained: true,
+            window: 0,
+        })
+    }
+
+    /// Bytes of memory that the decoder may have set aside: it keeps its largest window.
+    pub(crate) fn memory(&self) -> u64 {
+        self.window
     }
 
     /// Whether all frames so far are complete.
@@ -161,7 +176,8 @@ impl Frames {
                     self.state = State::Skip(length);
                     None
                 }
-                Header::Data => {
+                Header::Data(window) => {
+                    self.window = self.window.max(window);
                     self.give_header()?;
                     self.state = State::Data;
                     Some(self.filled)
@@ -235,7 +251,7 @@ fn parse(bytes: &[u8]) -> Result<Header, FrameError> {
     if window > 1 << MAX_WINDOW_LOG {
         return Err(FrameError::Unsupported("its window is larger than 128 MiB"));
     }
-    Ok(Header::Data)
+    Ok(Header::Data(window))
 }
 
 #[cfg(test)]

@@ -99,6 +99,11 @@ impl ZstdSource {
         self.marks.last().is_none_or(|latest| self.output - latest.output >= self.span_size)
     }
 
+    /// Bytes that the decoder needs for its largest frame.
+    pub(crate) fn window(&self) -> u64 {
+        self.frames.memory()
+    }
+
     fn add(&mut self, input: u64, cuts: &mut Vec<Cut>) {
         self.marks.push(Mark { input, output: self.output, bits: 0 });
         cuts.push(Cut { end: input, start: input });

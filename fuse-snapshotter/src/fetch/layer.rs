@@ -417,7 +417,7 @@ impl LazyLayer {
                     let inside = self.table.spans().uncompressed(span);
                     let part = (inside.start.max(archive.start) - archive.start) as u16
                         ..(inside.end.min(archive.end) - archive.start) as u16;
-                    if missing.last() != Some(&span) && !self.cache.has_part(block, &part) {
+                    if missing.last() != Some(&span) && !self.has_part(block, &part) {
                         missing.push(span);
                     }
                 }
@@ -454,14 +454,18 @@ impl LazyLayer {
             let block = (first_block + at / BLOCK_SIZE) as u32;
             let start = at - at % BLOCK_SIZE;
             let end = range.end.min(start + BLOCK_SIZE);
-            if !self.cache.has(block)
-                && !self.cache.has_part(block, &((at - start) as u16..(end - start) as u16))
-            {
+            if !self.cache.has(block) && !self.has_part(block, &((at - start) as u16..(end - start) as u16)) {
                 return false;
             }
             at = end;
         }
         true
+    }
+
+    /// Whether the cache has a part of a block that was not whole when the caller looked. It may have become whole since, and
+    /// then it has no parts any more.
+    fn has_part(&self, block: u32, part: &Range<u16>) -> bool {
+        self.cache.has_part(block, part) || self.cache.has(block)
     }
 
     /// Joins or begins the flights of some spans, in ascending order.

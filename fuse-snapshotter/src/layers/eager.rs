@@ -33,6 +33,9 @@ pub(crate) enum UnpackFailure {
         /// The digest in the image's configuration.
         expected: String,
     },
+    /// Its bytes could not be read, or make no sense.
+    #[error("{0}")]
+    Unreadable(String),
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -62,8 +65,10 @@ pub(crate) async fn unpack(
     // Neither ranges nor what a zTOC makes of them are verified on the way, so there must be a digest in the end.
     let fast = ztoc.map(Way::Spans).into_iter().chain([Way::Ranges]).filter(|_| diff_id.is_some());
     for way in fast {
+        let by_ztoc = matches!(way, Way::Spans(_));
         let failure = match unpack_by(way, origin, layer, diff_id, target.clone(), &options).await {
-            Err(failure @ (UnpackFailure::Other(_) | UnpackFailure::DiffId { .. })) => failure,
+            Err(failure @ UnpackFailure::Unreadable(_)) => failure,
+            Err(failure @ UnpackFailure::DiffId { .. }) if by_ztoc => failure,
             other => return other,
         };
         tracing::debug!(layer = %layer.digest, %failure, "unpacking in another way");
@@ -84,6 +89,7 @@ async fn unpack_by(
     options: &unpack::Options,
 ) -> Result<Vec<PathBuf>, UnpackFailure> {
     let other = |error: &dyn std::fmt::Display| UnpackFailure::Other(error.to_string());
+    let unreadable = |error: &dyn std::fmt::Display| UnpackFailure::Unreadable(error.to_string());
     let format = LayerFormat::from_media_type(&layer.media_type);
     // A thread cannot be stopped, but what it reads can end.
     let stop = CancellationToken::new();
@@ -91,7 +97,7 @@ async fn unpack_by(
         Way::Spans(ztoc) => {
             let reader = lazy::reader(origin, layer).await.map_err(|error| other(&error))?;
             let spans = pipeline::inflate_spans(reader, ztoc, stop.clone());
-            spans.ok_or_else(|| other(&"its spans are too large to be inflated in memory"))?
+            spans.ok_or_else(|| unreadable(&"its spans cannot be inflated in memory"))?
         }
         Way::Ranges => {
             let reader = lazy::reader(origin, layer).await.map_err(|error| other(&error))?;
@@ -109,6 +115,7 @@ async fn unpack_by(
     });
     let unpacked = unpacking.await.map_err(|error| other(&error))?.map_err(|error| match error {
         UnpackError::HardLink { .. } => UnpackFailure::LinkBelow(error),
+        UnpackError::Read { .. } | UnpackError::Archive { .. } => unreadable(&error),
         error => other(&error),
     })?;
     match diff_id {

@@ -8,10 +8,10 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryFutureExt, TryStreamExt};
 use registry::{BlobReader, ByteStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::io::{StreamReader, SyncIoBridge};
@@ -24,15 +24,19 @@ use crate::unpack::{self, LayerFormat};
 /// Bytes of the layer in one request, where spans do not say otherwise.
 const RANGE: u64 = 4 << 20;
 
-/// Requests, or inflated pieces, that wait for their turn. This and the two sizes below bound the memory of a layer in
-/// work, at about 100 MiB.
+/// Requests, or inflated pieces, that wait for their turn. This and the sizes below bound the memory of a layer in work:
+/// about 70 MiB, and 200 MiB at worst.
 const AHEAD: usize = 6;
 
 /// Uncompressed bytes that one piece of work makes, if the spans are no larger.
 const PIECE: u64 = 8 << 20;
 
-/// Most uncompressed bytes of a span. With larger ones a layer is read as a stream.
-const MAX_SPAN: u64 = 64 << 20;
+/// Most bytes of a span, compressed or not. With larger spans a layer is read as a stream.
+const MAX_SPAN: u64 = 16 << 20;
+
+/// All layers share the processors.
+static PROCESSORS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
 
 /// Bytes that are inflated at a time from a stream.
 const CHUNK: usize = 256 << 10;
@@ -72,22 +76,31 @@ pub(super) fn ranges(reader: Arc<dyn BlobReader>) -> ByteStream {
     let size = reader.size();
     let starts = (0..size.div_ceil(RANGE)).map(|number| number * RANGE);
     let fetches = starts.map(move |start| {
-        let reader = Arc::clone(&reader);
+        let (reader, range) = (Arc::clone(&reader), start..(start + RANGE).min(size));
+        // Holds no more than the range.
+        let (sender, mut pieces) = mpsc::unbounded_channel();
         // A task of its own: a range goes on arriving while nobody looks.
-        let task = tokio::spawn(async move { fetch(&*reader, start..(start + RANGE).min(size)).await });
-        AbortOnDropHandle::new(task)
-    });
-    futures::stream::iter(fetches)
-        .map(|task| async move {
-            let joined = task.await;
-            joined.unwrap_or_else(|error| Err(registry::Error::io("range".as_ref(), io::Error::other(error))))
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            let pieces = async { Ok(reader.read_range(range).await?) };
+            let mut pieces = std::pin::pin!(pieces.try_flatten_stream());
+            while let Some(piece) = pieces.next().await {
+                if sender.send(piece).is_err() {
+                    return;
+                }
+            }
+        }));
+        futures::stream::poll_fn(move |context| {
+            let _held = &task;
+            pieces.poll_recv(context)
         })
-        .buffered(AHEAD)
-        .boxed()
+    });
+    // Those that are ahead have begun, and give their pieces when it is their turn.
+    futures::stream::iter(fetches).map(std::future::ready).buffered(AHEAD).flatten().boxed()
 }
 
 async fn fetch(reader: &dyn BlobReader, range: Range<u64>) -> Result<Bytes, registry::Error> {
-    let mut bytes = BytesMut::with_capacity((range.end - range.start) as usize);
+    let length = range.end.saturating_sub(range.start).min(MAX_SPAN);
+    let mut bytes = BytesMut::with_capacity(length as usize);
     let mut stream = reader.read_range(range).await?;
     while let Some(piece) = stream.try_next().await? {
         bytes.extend_from_slice(&piece);
@@ -143,15 +156,14 @@ pub(super) fn inflate_spans(
     ztoc: Arc<Ztoc>,
     stop: CancellationToken,
 ) -> Option<Uncompressed> {
-    let runs = runs(&ztoc)?;
+    let runs = runs(&ztoc).filter(|_| ztoc.compressed_size() == reader.size())?;
     let (sender, pieces) = mpsc::channel(1);
-    let processors = Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
     let work = async move {
         let mut waiting = runs.into_iter();
         let mut ahead = VecDeque::new();
         loop {
             for run in waiting.by_ref().take(AHEAD - ahead.len()) {
-                let work = inflate_run(Arc::clone(&reader), Arc::clone(&ztoc), run, Arc::clone(&processors));
+                let work = inflate_run(Arc::clone(&reader), Arc::clone(&ztoc), run);
                 ahead.push_back(AbortOnDropHandle::new(tokio::spawn(work)));
             }
             let Some(next) = ahead.pop_front() else { break };
@@ -176,35 +188,28 @@ pub(super) fn inflate_spans(
 fn runs(ztoc: &Ztoc) -> Option<Vec<Range<usize>>> {
     let spans = ztoc.spans();
     let mut runs: Vec<Range<usize>> = Vec::new();
-    let mut size = 0;
     for span in 0..spans.len() {
-        let uncompressed = spans.uncompressed(span);
-        let (made, taken) = (uncompressed.end - uncompressed.start, spans.compressed(span));
-        if made > MAX_SPAN || taken.end.saturating_sub(taken.start) > MAX_SPAN {
+        let (made, taken) = (spans.uncompressed(span), spans.compressed(span));
+        let within = |from: usize, limit: u64| {
+            made.end.saturating_sub(spans.uncompressed(from).start) <= limit
+                && taken.end.saturating_sub(spans.compressed(from).start) <= limit
+        };
+        if !within(span, MAX_SPAN) {
             return None;
         }
         match runs.last_mut() {
-            Some(run) if size + made <= PIECE => run.end = span + 1,
-            _ => {
-                runs.push(span..span + 1);
-                size = 0;
-            }
+            Some(run) if within(run.start, PIECE) => run.end = span + 1,
+            _ => runs.push(span..span + 1),
         }
-        size += made;
     }
     (!runs.is_empty()).then_some(runs)
 }
 
-async fn inflate_run(
-    reader: Arc<dyn BlobReader>,
-    ztoc: Arc<Ztoc>,
-    run: Range<usize>,
-    processors: Arc<Semaphore>,
-) -> io::Result<Bytes> {
+async fn inflate_run(reader: Arc<dyn BlobReader>, ztoc: Arc<Ztoc>, run: Range<usize>) -> io::Result<Bytes> {
     let spans = ztoc.spans();
     let range = spans.compressed(run.start).start..spans.compressed(run.end - 1).end;
     let input = fetch(&*reader, range.clone()).await.map_err(io::Error::other)?;
-    let _processor = processors.acquire_owned().await.map_err(io::Error::other)?;
+    let _processor = PROCESSORS.acquire().await.map_err(io::Error::other)?;
     let inflating = tokio::task::spawn_blocking(move || inflate(&ztoc, run, range.start, &input));
     inflating.await.map_err(io::Error::other)?
 }

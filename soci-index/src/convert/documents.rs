@@ -26,13 +26,22 @@ impl Documents {
         let mut documents = Self { root: root.clone(), by_digest: HashMap::new(), missing: Vec::new() };
         let mut bytes = 0;
         let mut pending = vec![(root, 0)];
+        let mut depths = HashMap::new();
         while let Some((descriptor, depth)) = pending.pop() {
-            if documents.by_digest.contains_key(&descriptor.digest) {
-                continue;
-            }
             let bad = |reason: String| SourceError::Layout { path: source.name().into(), reason };
             if depth > MAX_DEPTH {
                 return Err(bad(format!("image indexes are nested more than {MAX_DEPTH} deep")));
+            }
+            if let Some(known) = documents.by_digest.get(&descriptor.digest) {
+                // Listed again, maybe from deeper within.
+                let seen = depths.entry(descriptor.digest.clone()).or_insert(depth);
+                if let DocumentKind::Index(index) = &known.kind
+                    && depth > *seen
+                {
+                    *seen = depth;
+                    pending.extend(index.manifests.iter().map(|entry| (entry.clone(), depth + 1)));
+                }
+                continue;
             }
             let json = match source.manifest(&descriptor).await {
                 Err(error) if depth > 0 && error.is_missing() => {
@@ -52,6 +61,7 @@ impl Documents {
             if let DocumentKind::Index(index) = &document.kind {
                 pending.extend(index.manifests.iter().rev().map(|entry| (entry.clone(), depth + 1)));
             }
+            depths.insert(descriptor.digest.clone(), depth);
             documents.by_digest.insert(descriptor.digest, document);
         }
         Ok(documents)

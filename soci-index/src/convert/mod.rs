@@ -28,7 +28,7 @@ use crate::platform::Platform;
 use crate::source::{ImageSource, SourceError};
 use crate::store::{Store, StoreError};
 use documents::Documents;
-use rewrite::{Binding, Missing, Rewritten, rewrite};
+use rewrite::{Binding, DOCKER_REFERENCE_DIGEST, Missing, Rewritten, rewrite};
 use source::ReadSource;
 
 /// A converted image.
@@ -210,23 +210,22 @@ fn ship(
     store: &Store,
 ) -> Result<Shipment, ConvertError> {
     let Rewritten { mut documents, .. } = rewritten;
+    if partial {
+        keep_asked_for(&mut documents, converted);
+    }
     let root = documents.pop().ok_or_else(|| ConvertError::Internal("there is no root".into()))?;
     let new_indexes: HashSet<&Digest> =
         converted.platforms.iter().map(|platform| &platform.index.index.digest).collect();
-    let new_images: HashSet<&Digest> = converted.platforms.iter().map(|platform| &platform.image).collect();
     let config = Digest::of(CONFIG_BLOB);
     let mut parts = Vec::new();
     let mut seen = HashSet::new();
     for document in &documents {
         let digest = &document.descriptor.digest;
-        if partial && !new_images.contains(digest) && !new_indexes.contains(digest) {
-            continue;
-        }
         for blob in document.blobs() {
             if is_elsewhere(blob, document) || !seen.insert(blob.digest.clone()) {
                 continue;
             }
-            let origin = if blob.digest == config {
+            let origin = if blob.digest == config && blob.size == CONFIG_BLOB.len() as u64 {
                 Origin::Inline(Bytes::from_static(CONFIG_BLOB))
             } else if new_indexes.contains(digest) {
                 Origin::Store
@@ -239,6 +238,31 @@ fn ship(
         }
     }
     Ok(Shipment { parts, documents, root, source, store: store.clone() })
+}
+
+/// Takes out what nobody asked for: a document without its blobs would look as if it were complete. Image indexes stay, and
+/// what is about the images that were asked for, such as attestations.
+fn keep_asked_for(documents: &mut Vec<Document>, converted: &Converted) {
+    let mut wanted: HashSet<Digest> = converted
+        .platforms
+        .iter()
+        .flat_map(|platform| [platform.image.clone(), platform.index.index.digest.clone()])
+        .collect();
+    let about = |entry: &Descriptor| entry.annotations.get(DOCKER_REFERENCE_DIGEST)?.parse::<Digest>().ok();
+    let attached: Vec<Digest> = documents
+        .iter()
+        .filter_map(|document| match &document.kind {
+            DocumentKind::Index(index) => Some(&index.manifests),
+            _ => None,
+        })
+        .flatten()
+        .filter(|entry| about(entry).is_some_and(|image| wanted.contains(&image)))
+        .map(|entry| entry.digest.clone())
+        .collect();
+    wanted.extend(attached);
+    documents.retain(|document| {
+        matches!(document.kind, DocumentKind::Index(_)) || wanted.contains(&document.descriptor.digest)
+    });
 }
 
 /// Whether a blob is not in registries: a layer that may not be distributed, and is fetched from where its URLs say.

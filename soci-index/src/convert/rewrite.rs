@@ -18,7 +18,7 @@ use crate::oci::{IMAGE_CONFIG, IMAGE_INDEX, IMAGE_MANIFEST, ImageIndex};
 use crate::platform::Platform;
 
 /// Annotation by which BuildKit says which image manifest an attestation is about.
-const DOCKER_REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
+pub(super) const DOCKER_REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 
 /// A SOCI index for one image manifest.
 #[derive(Debug, Clone)]
@@ -101,11 +101,13 @@ fn collect(
     out.push(document.clone());
 }
 
-/// Whether an entry is an earlier SOCI index of the platform that `index` is for.
+/// Whether an entry is an earlier SOCI index of the platform that `index` is for. Tools that copy images may have lost its
+/// artifact type.
 fn is_replaced(entry: &Descriptor, index: &Descriptor) -> bool {
+    let is_index = entry.artifact_type.as_deref() == Some(INDEX_V2)
+        || entry.annotations.contains_key(IMAGE_MANIFEST_DIGEST);
     let platforms = entry.platform.as_ref().zip(index.platform.as_ref());
-    entry.artifact_type.as_deref() == Some(INDEX_V2)
-        && platforms.is_some_and(|(entry, index)| Platform::from(entry).matches(&Platform::from(index)))
+    is_index && platforms.is_some_and(|(entry, index)| Platform::from(entry).matches(&Platform::from(index)))
 }
 
 struct Rewriter<'a> {

@@ -107,8 +107,15 @@ impl ArchiveDestination {
                 progress.blob(&part.blob, CopyEvent::Started);
                 let bytes = shipment.open(part).await?;
                 let mut bytes = reported(bytes, &part.blob, progress);
+                let mut written = 0;
                 while let Some(piece) = bytes.try_next().await? {
+                    written += piece.len() as u64;
                     file.write_all(&piece).await.map_err(io())?;
+                }
+                if written != size {
+                    // What follows would be read as something else.
+                    let problem = format!("{} has {written} bytes instead of {size}", part.blob.digest);
+                    return Err(io()(std::io::Error::other(problem)));
                 }
                 progress.blob(&part.blob, CopyEvent::Done(Copied::Moved));
             }

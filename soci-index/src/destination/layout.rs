@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
@@ -13,10 +14,16 @@ use tokio::io::AsyncWriteExt;
 use super::shipment::{concurrently, reported};
 use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination, Part, Shipment};
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};
-use crate::source::REF_NAME;
+use crate::source::{CONTAINERD_NAME, REF_NAME};
 
 /// The marker of a layout.
 pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// How the names of files begin that are being written.
+const UNFINISHED: &str = ".soci-";
+
+/// A file that is being written for longer than this belongs to no running process.
+const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// How an image is listed in `index.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,9 +48,17 @@ impl Listing {
 
     /// Puts the entry into an index.
     fn list(&self, index: &mut ImageIndex, root: &Descriptor) {
-        let name = |entry: &Descriptor| entry.annotations.get(REF_NAME).cloned();
         let entry = self.entry(root);
-        let replaced = |other: &Descriptor| *self == Self::Only || name(other) == name(&entry);
+        let replaced = |other: &Descriptor| {
+            // By either name, as images are found by either.
+            let mut names =
+                [REF_NAME, CONTAINERD_NAME].into_iter().filter_map(|key| other.annotations.get(key));
+            match self {
+                Self::Named(name) => names.any(|other| other == name),
+                Self::Unnamed => names.next().is_none(),
+                Self::Only => true,
+            }
+        };
         let at = index.manifests.iter().position(replaced).unwrap_or(index.manifests.len());
         index.manifests.retain(|other| !replaced(other));
         index.manifests.insert(at.min(index.manifests.len()), entry);
@@ -90,12 +105,15 @@ impl LayoutDestination {
     }
 
     fn prepare(&self) -> Result<(), DestinationError> {
-        let blobs = self.path.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(DestinationError::io(&blobs))?;
+        // The marker first: without it the next run would take what this one leaves for something of the user's.
+        fs::create_dir_all(&self.path).map_err(DestinationError::io(&self.path))?;
         let marker = self.path.join("oci-layout");
         if !marker.exists() {
             publish(&marker, OCI_LAYOUT)?;
         }
+        let blobs = self.path.join("blobs/sha256");
+        fs::create_dir_all(&blobs).map_err(DestinationError::io(&blobs))?;
+        clean(&blobs);
         Ok(())
     }
 
@@ -149,6 +167,17 @@ fn read_index(path: &Path) -> Result<ImageIndex, DestinationError> {
     ImageIndex::parse(&json).map_err(|error| bad(error.to_string()))
 }
 
+/// Removes what runs that were killed have left. Only space is at stake.
+fn clean(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
+        let age = || entry.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+        if unfinished && matches!(age(), Ok(Ok(age)) if age > ABANDONED) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Whether the file is there with the right bytes.
 async fn holds(path: &Path, blob: &Descriptor) -> bool {
     let (path, blob) = (path.to_owned(), blob.clone());
@@ -175,7 +204,7 @@ pub(super) fn temporary(path: &Path) -> Result<tempfile::NamedTempFile, Destinat
     use std::os::unix::fs::PermissionsExt;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     tempfile::Builder::new()
-        .prefix(".soci-")
+        .prefix(UNFINISHED)
         // What the umask leaves of it, as for any file that a user makes.
         .permissions(fs::Permissions::from_mode(0o666))
         .tempfile_in(parent)
@@ -215,6 +244,9 @@ impl ImageDestination for LayoutDestination {
                 publish(&path, &document.bytes)?;
             }
         }
+        let blobs = self.path.join("blobs/sha256");
+        let synced = File::open(&blobs).and_then(|directory| directory.sync_all());
+        synced.map_err(DestinationError::io(&blobs))?;
         self.list(&shipment.root.descriptor)
     }
 }

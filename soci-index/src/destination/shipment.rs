@@ -60,6 +60,9 @@ impl Shipment {
         Ok(match &part.origin {
             Origin::Source => self.source.open_blob(&part.blob, Check::BySource).await?,
             Origin::Store => self.store.stream(&part.blob).await?,
+            Origin::Inline(bytes) if bytes.len() as u64 != part.blob.size => {
+                return Err(unreadable(part, &"its size is not what the manifest says").into());
+            }
             Origin::Inline(bytes) => futures::stream::iter([Ok(bytes.clone())]).boxed(),
         })
     }

@@ -23,7 +23,7 @@ pub(crate) use archive::Extent;
 pub use containerd::ContainerdSource;
 pub(crate) use file::FileSlice;
 pub use layout::LayoutSource;
-pub(crate) use layout::REF_NAME;
+pub(crate) use layout::{CONTAINERD_NAME, REF_NAME};
 pub use remote::RegistrySource;
 pub(crate) use spec::OTHER_TRANSPORTS;
 pub use spec::{Selector, SourceSpec};

@@ -58,3 +58,38 @@ fn converting_one_platform_keeps_the_indexes_of_the_others() {
     bound(&second[0], &second[3]);
     bound(&second[1], &second[2]);
 }
+
+/// Older tools lose the artifact types of an index's entries when they copy it.
+#[test]
+fn an_index_is_replaced_even_if_a_copy_lost_what_it_is() {
+    let soci = Soci::new();
+    let made = soci.dir().join("made");
+    IndexBuilder::new().image(&image(1, "linux/amd64")).build().write_layout(soci.dir().join("layout"), "v1");
+    let digest = convert(&soci, &[&CONVERT[..], &["oci:layout:v1", "oci:made"]].concat());
+    let mut root = document(&made, &digest);
+    root["manifests"][1].as_object_mut().unwrap().remove("artifactType").unwrap();
+    let root = root.to_string();
+    let copied = registry::Digest::of(root.as_bytes());
+    std::fs::write(made.join("blobs/sha256").join(copied.hex()), &root).unwrap();
+    let entry = serde_json::json!({
+        "mediaType": "application/vnd.oci.image.index.v1+json", "digest": copied, "size": root.len(),
+    });
+    let listed = serde_json::json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
+    std::fs::write(made.join("index.json"), listed).unwrap();
+    assert_eq!(convert(&soci, &[&CONVERT[..], &["oci:made", "oci:again"]].concat()), digest);
+}
+
+/// containerd and Docker write two names into a layout; an image is found by either.
+#[test]
+fn an_image_is_replaced_under_either_of_its_names() {
+    let soci = Soci::new();
+    let layout = soci.dir().join("layout");
+    image(1, "linux/amd64").write_layout(&layout, "v2");
+    let path = layout.join("index.json");
+    let mut listed: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    listed["manifests"][0]["annotations"]["io.containerd.image.name"] = "docker.io/library/x:v2".into();
+    std::fs::write(&path, listed.to_string()).unwrap();
+    let name = "oci:layout:docker.io/library/x:v2";
+    let once = convert(&soci, &[&CONVERT[..], &[name, name]].concat());
+    assert_eq!(convert(&soci, &[&CONVERT[..], &[name, name]].concat()), once);
+}

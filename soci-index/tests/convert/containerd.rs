@@ -93,4 +93,14 @@ fn into_containerd_come_only_the_platforms_that_were_asked_for() {
     for layer in image(2, "linux/arm64").layers() {
         assert!(!content.contains(&layer.digest), "{content}");
     }
+    // What is there can be taken out again, without the platform that is not.
+    let run = soci.run(&[
+        "convert",
+        "--platform=linux/amd64",
+        "--min-layer-size=0",
+        "containerd:my image",
+        "oci:out",
+    ]);
+    run.ok();
+    assert!(run.stderr().contains("the converted image is without it"), "{}", run.stderr());
 }

@@ -236,3 +236,56 @@ fn hostile_images_are_refused() {
     assert!(error.contains("is corrupt"), "{error}");
     assert!(!soci.dir().join("made").exists());
 }
+
+/// The configuration of SOCI indexes is two known bytes; who claims that they are more lies.
+#[test]
+fn a_lie_about_a_known_blob_is_found() {
+    let soci = Soci::new();
+    let layout = soci.dir().join("layout");
+    let app = image(1, "linux/amd64");
+    IndexBuilder::new().image(&app).build().write_layout(&layout, "v1");
+    let mut config = put(&layout, "application/vnd.oci.image.config.v1+json", b"{}");
+    config["size"] = 1_000_000.into();
+    let artifact = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []});
+    let mut entry = put(&layout, OCI_MANIFEST, artifact.to_string().as_bytes());
+    entry["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    edit_root(&layout, |root| root["manifests"].as_array_mut().unwrap().push(entry));
+    for to in ["oci:made", "oci-archive:made.tar"] {
+        let error = soci.err(&["convert", "--min-layer-size=0", "oci:layout", to]);
+        assert!(error.contains("is corrupt"), "{to}: {error}");
+    }
+    assert!(!soci.dir().join("made.tar").exists());
+}
+
+#[test]
+fn entries_that_nobody_understands_stay() {
+    let soci = Soci::new();
+    let layout = soci.dir().join("layout");
+    IndexBuilder::new().image(&image(1, "linux/amd64")).build().write_layout(&layout, "v1");
+    let module = put(&layout, "application/wasm", b"\0asm");
+    edit_root(&layout, |root| root["manifests"].as_array_mut().unwrap().push(module.clone()));
+    let digest = convert(&soci, &["convert", "--min-layer-size=0", "oci:layout", "oci:made"]);
+    let made = soci.dir().join("made");
+    assert_eq!(entries(&made, &digest)[1], module);
+    assert!(made.join("blobs/sha256").join(&module["digest"].as_str().unwrap()[7..]).exists());
+}
+
+/// Each index of the chain is listed by the root as well, so that none is first met far from it.
+#[test]
+fn depth_is_counted_along_the_longest_way() {
+    let soci = Soci::new();
+    let layout = soci.dir().join("layout");
+    IndexBuilder::new().image(&image(1, "linux/amd64")).build().write_layout(&layout, "v1");
+    let mut chain = Vec::new();
+    let mut inner =
+        put(&layout, OCI_INDEX, json!({"schemaVersion": 2, "manifests": []}).to_string().as_bytes());
+    for level in 0..50 {
+        let index =
+            json!({"schemaVersion": 2, "annotations": {"level": level.to_string()}, "manifests": [inner]});
+        chain.push(inner);
+        inner = put(&layout, OCI_INDEX, index.to_string().as_bytes());
+    }
+    edit_root(&layout, |root| root["manifests"].as_array_mut().unwrap().extend(chain));
+    let error = soci.err(&["convert", "--min-layer-size=0", "oci:layout", "oci:made"]);
+    assert!(error.contains("nested more than"), "{error}");
+}
