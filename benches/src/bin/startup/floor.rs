@@ -70,7 +70,7 @@ impl Local {
             start: percentile(&times, 50),
             touched: touched::measure(site, image)?,
             index_bytes: image.index_size,
-            ztoc_bytes: size(&|layer| layer.ztoc.as_ref().map_or(0, |ztoc| ztoc.len() as u64)),
+            ztoc_bytes: size(&|layer| layer.ztoc.as_ref().map_or(0, |ztoc| ztoc.bytes().len() as u64)),
             other_layer_bytes: size(&|layer| if layer.ztoc.is_some() { 0 } else { layer.size }),
         })
     }
