@@ -89,7 +89,8 @@ struct Args {
     /// {snapshotter}, which is NAME; may be repeated
     #[arg(long = "peer", value_name = "NAME=SOCKET,COMMAND")]
     peers: Vec<String>,
-    /// A shell command that makes a peer cold, run before each of its starts: it has to end up listening, with nothing cached
+    /// A shell command that makes a peer cold, run before each of its starts: it has to end up listening, with nothing cached,
+    /// and reach {registry} (address and port) over plain HTTP
     #[arg(long = "peer-reset", value_name = "NAME=COMMAND")]
     peer_resets: Vec<String>,
     /// Starts of each image in each way over each link

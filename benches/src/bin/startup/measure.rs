@@ -110,11 +110,7 @@ fn event(request: Request, start: SystemTime) -> Event {
 }
 
 /// A node that is new, on a machine that has nothing in memory; only the registry has.
-pub(crate) fn cold<'d>(
-    site: &Site,
-    variant: &Variant,
-    blobs: impl Iterator<Item = &'d str>,
-) -> anyhow::Result<Node> {
+fn cold<'d>(site: &Site, variant: &Variant, blobs: impl Iterator<Item = &'d str>) -> anyhow::Result<Node> {
     interrupt::check()?;
     drop_caches()?;
     site.warm(blobs)?;

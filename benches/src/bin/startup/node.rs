@@ -48,7 +48,8 @@ impl Node {
             }
             Variant::Peer(other) => {
                 if let Some(command) = &other.reset {
-                    let status = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).status()?;
+                    let command = command.replace("{registry}", registry);
+                    let status = Command::new("sh").args(["-c", &command]).stdin(Stdio::null()).status()?;
                     ensure!(status.success(), "--peer-reset of {}: {status}", other.name);
                 }
                 let pid = until(PATIENCE, || Ok(listener(&other.socket)))?
