@@ -12,6 +12,7 @@ mod layer;
 mod locate;
 mod spans;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -220,10 +221,18 @@ fn strangers(index: &IndexManifest, image: &ImageManifest) -> Vec<String> {
     let mut problems = Vec::new();
     let ztocs = index.ztocs().map(|ztoc| (ztoc.descriptor, ztoc.layer));
     let prefetches = index.prefetches().map(|prefetch| (prefetch.descriptor, prefetch.layer));
-    let named: Vec<(&Descriptor, &str)> = ztocs.chain(prefetches).collect();
+    // By their digests: an index of a stranger may have tens of thousands.
+    let named: HashMap<(&Digest, &str), &str> = ztocs
+        .chain(prefetches)
+        .map(|(descriptor, layer)| ((&descriptor.digest, descriptor.media_type.as_str()), layer))
+        .collect();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for layer in &image.layers {
+        *counts.entry(layer.digest.as_str()).or_default() += 1;
+    }
     for blob in &index.blobs {
-        let layer = named.iter().find(|(descriptor, _)| *descriptor == blob).map(|(_, layer)| *layer);
-        let times = image.layers.iter().filter(|known| Some(known.digest.as_str()) == layer).count();
+        let layer = named.get(&(&blob.digest, blob.media_type.as_str())).copied();
+        let times = layer.and_then(|layer| counts.get(layer)).copied().unwrap_or(0);
         if times == 0 {
             let media_type = crate::text::excerpt(&blob.media_type);
             problems.push(format!("{} ({media_type}) belongs to no layer of this image", blob.digest));
