@@ -98,14 +98,25 @@ impl Floor {
     }
 }
 
-/// The pull of empty layers into a new containerd, in seconds. The programs are in memory, since reading them from a disk is
-/// no part of a floor.
+/// The pull of empty layers into a new containerd, in seconds, by the client that is quicker at it: `ctr`, or `soci pull`,
+/// which finds no index. The programs are in memory, since reading them from a disk is no part of a floor.
 pub(crate) fn empty_pull(site: &Site, image: &Image, profile: &Profile) -> anyhow::Result<f64> {
-    let node = Node::start(&Variant::Overlayfs, site.host())?;
-    site.link.set(Some(profile))?;
-    let began = Instant::now();
-    node.pull(&image.hollow)?;
-    let took = began.elapsed().as_secs_f64();
-    site.link.set(None)?;
-    Ok(took)
+    let mut least = f64::INFINITY;
+    // The first two bring them there.
+    for (variant, profile) in [
+        (Variant::Overlayfs, None),
+        (Variant::Lazy, None),
+        (Variant::Overlayfs, Some(profile)),
+        (Variant::Lazy, Some(profile)),
+    ] {
+        let node = Node::start(&variant, site.host())?;
+        site.link.set(profile)?;
+        let began = Instant::now();
+        node.pull(&image.hollow)?;
+        if profile.is_some() {
+            least = least.min(began.elapsed().as_secs_f64());
+        }
+        site.link.set(None)?;
+    }
+    Ok(least)
 }
