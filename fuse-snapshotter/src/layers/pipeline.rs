@@ -81,7 +81,7 @@ pub(super) fn ranges(reader: Arc<dyn BlobReader>) -> ByteStream {
         let (sender, mut pieces) = mpsc::unbounded_channel();
         // A task of its own: a range goes on arriving while nobody looks.
         let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            let pieces = async { Ok(reader.read_range(range).await?) };
+            let pieces = async { reader.read_range(range).await };
             let mut pieces = std::pin::pin!(pieces.try_flatten_stream());
             while let Some(piece) = pieces.next().await {
                 if sender.send(piece).is_err() {
