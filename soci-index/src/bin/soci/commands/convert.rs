@@ -143,14 +143,7 @@ async fn convert(
         app.output.line(&converted.root.digest)?;
     } else {
         for platform in &converted.platforms {
-            let index = &platform.index;
-            app.output.line(format_args!(
-                "soci index {} for {}: {} of {} layers",
-                index.index.digest,
-                index.platform,
-                index.manifest.ztocs().count(),
-                index.layers
-            ))?;
+            app.output.line(super::create::in_words(&platform.index))?;
         }
         app.output.line(format_args!(
             "converted image {} with digest {}: {}",

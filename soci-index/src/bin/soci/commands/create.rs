@@ -109,16 +109,21 @@ async fn build(
         if args.quiet {
             app.output.line(&index.index.digest)?;
         } else if lines {
-            app.output.line(format_args!(
-                "soci index {} for {}: {} of {} layers",
-                index.index.digest,
-                index.platform,
-                index.manifest.ztocs().count(),
-                index.layers
-            ))?;
+            app.output.line(in_words(index))?;
         }
     }
     Ok(created)
+}
+
+/// One index of the result, for people.
+pub(super) fn in_words(index: &CreatedIndex) -> String {
+    format!(
+        "soci index {} for {}: {} of {} layers",
+        index.index.digest,
+        index.platform,
+        index.manifest.ztocs().count(),
+        index.layers
+    )
 }
 
 /// One index of the result.
