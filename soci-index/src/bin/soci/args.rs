@@ -152,6 +152,9 @@ pub(crate) enum Command {
     ///
     /// Forgets what is not in the artifact store (or containerd's) any more, and finds indexes that are there and not
     /// listed: after `ctr image pull` of an image with an index, or when the list was lost. Nothing is deleted.
+    ///
+    /// containerd is asked in one namespace (--namespace): what only another one has counts as gone, and is found again by
+    /// running this there.
     #[command(name = "rebuild-db")]
     RebuildDb,
     /// List and show prefetch artifacts
