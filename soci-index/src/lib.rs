@@ -43,6 +43,7 @@ pub mod destination;
 pub mod discover;
 pub mod document;
 pub mod extract;
+mod files;
 pub mod image;
 pub mod manifest;
 pub mod manual;

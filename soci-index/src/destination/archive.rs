@@ -11,9 +11,10 @@ use futures::TryStreamExt;
 use registry::Descriptor;
 use tokio::io::AsyncWriteExt;
 
-use super::layout::{OCI_LAYOUT, temporary};
+use super::layout::temporary;
 use super::shipment::reported;
 use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination, Listing, Part, Shipment};
+use crate::files::OCI_LAYOUT;
 use crate::oci::ImageIndex;
 
 const BLOCK: u64 = 512;

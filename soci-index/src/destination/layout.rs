@@ -4,26 +4,20 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use registry::{Descriptor, Digest, DigestHasher};
+use registry::{Descriptor, Digest};
 use tokio::io::AsyncWriteExt;
 
 use super::shipment::{concurrently, reported};
 use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination, Part, Shipment};
+use crate::files::{self, OCI_LAYOUT};
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};
 use crate::source::{CONTAINERD_NAME, REF_NAME};
 
-/// The marker of a layout.
-pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-
 /// How the names of files begin that are being written.
 const UNFINISHED: &str = ".soci-";
-
-/// A file that is being written for longer than this belongs to no running process.
-const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// How an image is listed in `index.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,7 +107,7 @@ impl LayoutDestination {
         }
         let blobs = self.path.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(DestinationError::io(&blobs))?;
-        clean(&blobs);
+        files::remove_abandoned(&blobs, UNFINISHED);
         Ok(())
     }
 
@@ -167,17 +161,6 @@ fn read_index(path: &Path) -> Result<ImageIndex, DestinationError> {
     ImageIndex::parse(&json).map_err(|error| bad(error.to_string()))
 }
 
-/// Removes what runs that were killed have left. Only space is at stake.
-fn clean(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
-        let age = || entry.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
-        if unfinished && matches!(age(), Ok(Ok(age)) if age > ABANDONED) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
 /// Whether the file is there with the right bytes.
 async fn holds(path: &Path, blob: &Descriptor) -> bool {
     let (path, blob) = (path.to_owned(), blob.clone());
@@ -187,14 +170,7 @@ async fn holds(path: &Path, blob: &Descriptor) -> bool {
         if !metadata.is_file() || metadata.len() != blob.size {
             return Ok(false);
         }
-        let mut hasher = DigestHasher::new();
-        let mut buffer = vec![0; 256 << 10];
-        loop {
-            match io::Read::read(&mut file, &mut buffer)? {
-                0 => return Ok(hasher.finish() == blob.digest),
-                read => hasher.update(&buffer[..read]),
-            }
-        }
+        Ok(files::digest_of(&mut file)? == blob.digest)
     };
     matches!(tokio::task::spawn_blocking(check).await, Ok(Ok(true)))
 }

@@ -6,20 +6,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use registry::{ByteStream, Descriptor, Digest, DigestHasher};
+use registry::{ByteStream, Descriptor, Digest};
 
 use super::StoreError;
+use crate::files::{self, OCI_LAYOUT};
 use crate::manifest::IndexManifest;
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};
 use crate::source::{Check, Extent, FileSlice};
-
-const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-
-/// A file in `ingest/` that is older than this belongs to no running process.
-const ABANDONED: Duration = Duration::from_secs(24 * 3600);
 
 /// The blobs of a store.
 #[derive(Debug)]
@@ -93,20 +88,9 @@ impl Content {
     }
 
     pub(super) fn verify(&self, digest: &Digest) -> bool {
-        let hash = || -> Option<Digest> {
-            let (_, mut file, _) = self.open_blob(digest).ok()?;
-            let mut hasher = DigestHasher::new();
-            let mut buffer = vec![0; 256 << 10];
-            loop {
-                match file.read(&mut buffer) {
-                    Ok(0) => return Some(hasher.finish()),
-                    Ok(read) => hasher.update(&buffer[..read]),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => return None,
-                }
-            }
-        };
-        hash().is_some_and(|actual| actual == *digest)
+        let actual =
+            self.open_blob(digest).ok().and_then(|(_, mut file, _)| files::digest_of(&mut file).ok());
+        actual.is_some_and(|actual| actual == *digest)
     }
 
     /// Deletes a blob and returns its size in bytes; `None` if it was not there.
@@ -164,15 +148,7 @@ impl Content {
 
     /// Deletes what processes that died have left in `ingest/`.
     pub(super) fn clean_ingest(&self) {
-        let Ok(entries) = fs::read_dir(self.root.join("ingest")) else { return };
-        for entry in entries.flatten() {
-            let age =
-                entry.metadata().and_then(|metadata| metadata.modified()).map(|modified| modified.elapsed());
-            if matches!(age, Ok(Ok(age)) if age > ABANDONED) {
-                // Only space is at stake.
-                let _ = fs::remove_file(entry.path());
-            }
-        }
+        files::remove_abandoned(&self.root.join("ingest"), "");
     }
 
     fn read_index(&self) -> Result<ImageIndex, StoreError> {
