@@ -1,11 +1,11 @@
 //! Fetching what nobody has asked for yet, while nobody asks.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::FetchError;
 use super::layer::LazyLayer;
+use super::run::Run;
 use crate::metrics::{Count, Operation};
 
 /// Spans in one background request. A long run keeps the link busy; it is given up for a demand all the same.
@@ -34,22 +34,23 @@ pub(super) async fn fetch_all(layer: Arc<LazyLayer>) {
             tracing::info!(layer = %layer.digest(), "the cache is full: the rest is fetched when it is needed");
             return;
         }
-        layer.demand().idle().await;
-        let end = (span..(span + RUN).min(count)).find(|span| layer.has_span(*span));
-        let end = end.unwrap_or((span + RUN).min(count));
+        let turn = layer.schedule().spare().await;
+        let end = (span + RUN).min(count);
         let started = Instant::now();
         let fetched = fetch_run(&layer, span, end).await;
+        drop(turn);
+        let done = (span..end).take_while(|span| layer.has_span(*span)).count();
         match &fetched {
             Ok(()) => {
                 layer.metrics().observe(Operation::BackgroundFetch, started.elapsed());
-                layer.metrics().add(Count::BackgroundSpanFetch, (end - span) as u64);
+                layer.metrics().add(Count::BackgroundSpanFetch, done as u64);
             }
             Err(FetchError::Cancelled) => {}
             Err(_) => layer.metrics().count(Count::BackgroundSpanFetchFailure),
         }
         match fetched {
             // Not looked at again, even if it should have been evicted meanwhile.
-            Ok(()) => (span, pause) = (end, PAUSE),
+            Ok(()) => (span, pause) = (span + done.max(1), PAUSE),
             Err(FetchError::Cancelled) => {}
             Err(error @ (FetchError::Corrupt { .. } | FetchError::False { .. })) => {
                 tracing::warn!(layer = %layer.digest(), span, %error, "background fetch passes over a span");
@@ -66,25 +67,12 @@ pub(super) async fn fetch_all(layer: Arc<LazyLayer>) {
     tracing::info!(layer = %layer.digest(), missing, "background fetch is done");
 }
 
-/// Fetches a run of spans unless a reader comes to wait for something else.
-async fn fetch_run(layer: &LazyLayer, start: usize, end: usize) -> Result<(), FetchError> {
-    let (flights, duties) = layer.claim((start..end).collect(), false);
-    let demanded: Vec<_> = duties.iter().map(super::flight::Duty::demanded).collect();
-    let mut flying = pin!(async {
-        // Others may be fetching some of them, so what is left need not be one run.
-        for run in super::layer::runs(duties) {
-            layer.fly(run).await;
-        }
-    });
-    tokio::select! {
-        () = &mut flying => {}
-        // Leaving drops the requests.
-        () = layer.demand().arrives() => {
-            if !demanded.iter().any(super::flight::Demanded::is_set) {
-                return Err(FetchError::Cancelled);
-            }
-            flying.await;
-        }
+/// Fetches a span and, unless a reader comes to wait for something else, those behind it.
+async fn fetch_run(layer: &LazyLayer, span: usize, end: usize) -> Result<(), FetchError> {
+    let arrival = layer.schedule().arrivals();
+    let (flights, duties) = layer.claim(vec![span], false);
+    if !duties.is_empty() {
+        layer.fly(Run::new(duties, arrival).going_on_to(end)).await;
     }
     for flight in flights {
         flight.wait().await?;

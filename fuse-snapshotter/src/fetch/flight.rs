@@ -43,9 +43,9 @@ pub(super) struct Duty {
 }
 
 impl Duty {
-    /// Tells whether a reader waits for it, as opposed to background work.
-    pub(super) fn demanded(&self) -> Demanded {
-        Demanded(Arc::clone(&self.demanded))
+    /// Whether a reader waits for it; may become true while it is under way.
+    pub(super) fn is_demanded(&self) -> bool {
+        self.demanded.load(Ordering::Relaxed)
     }
 
     /// Ends the flight. The span must be in the cache already if it went well, so that whoever comes later finds
@@ -66,16 +66,6 @@ impl Drop for Duty {
         if !self.landed {
             self.end(Err(FetchError::Cancelled));
         }
-    }
-}
-
-/// Whether a reader waits for a flight; may become true while it is under way.
-#[derive(Debug)]
-pub(super) struct Demanded(Arc<AtomicBool>);
-
-impl Demanded {
-    pub(super) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use registry::{BlobReader, Digest};
-use tokio::sync::{Semaphore, watch};
 
 use super::flight::{Duty, Flight, Flights};
 use super::headers::HeaderChecks;
+use super::parked::Parked;
 use super::readahead::ReadAhead;
+use super::run::Run;
+use super::schedule::Schedule;
 use super::span::Verified;
 use super::table::LayerTable;
 use super::{FetchError, background};
@@ -30,8 +32,7 @@ const PINNED: u64 = 32 << 20;
 /// What all layers of a daemon share: connections, and who is waiting.
 #[derive(Debug, Clone)]
 pub struct LayerSource {
-    pub(super) connections: Arc<Semaphore>,
-    pub(super) demand: Arc<Demand>,
+    pub(super) schedule: Arc<Schedule>,
     pub(super) cache: Arc<CacheRoot>,
     metrics: Arc<Metrics>,
 }
@@ -40,8 +41,7 @@ impl LayerSource {
     /// At most `connections` requests at a time.
     #[must_use]
     pub fn new(cache: Arc<CacheRoot>, connections: usize) -> Self {
-        let connections = Arc::new(Semaphore::new(connections));
-        Self { connections, demand: Arc::default(), cache, metrics: Metrics::new() }
+        Self { schedule: Arc::new(Schedule::new(connections)), cache, metrics: Metrics::new() }
     }
 
     /// The same, whose layers count in these metrics.
@@ -60,45 +60,6 @@ impl LayerSource {
     #[must_use]
     pub fn cache(&self) -> &CacheRoot {
         &self.cache
-    }
-}
-
-/// How many readers wait for something.
-#[derive(Debug)]
-pub(super) struct Demand {
-    waiting: watch::Sender<usize>,
-}
-
-impl Default for Demand {
-    fn default() -> Self {
-        Self { waiting: watch::Sender::new(0) }
-    }
-}
-
-/// One waiting reader.
-struct Waiting<'d>(&'d Demand);
-
-impl Demand {
-    fn enter(&self) -> Waiting<'_> {
-        self.waiting.send_modify(|count| *count += 1);
-        Waiting(self)
-    }
-
-    /// Waits until no reader waits.
-    pub(super) async fn idle(&self) {
-        // The sender lives in `self`, so this cannot fail.
-        let _ = self.waiting.subscribe().wait_for(|count| *count == 0).await;
-    }
-
-    /// Waits until a reader waits.
-    pub(super) async fn arrives(&self) {
-        let _ = self.waiting.subscribe().wait_for(|count| *count > 0).await;
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.send_modify(|count| *count -= 1);
     }
 }
 
@@ -133,6 +94,7 @@ pub(super) struct Counters {
 #[derive(Debug, Default)]
 struct Common {
     flights: Flights,
+    parked: Parked,
     headers: Mutex<HeaderChecks>,
     refused: AtomicU64,
 }
@@ -144,7 +106,7 @@ pub(super) fn count(counter: &AtomicU64, n: u64) {
 /// A layer whose contents come from the cache and, where that lacks them, from the registry.
 pub struct LazyLayer {
     digest: Digest,
-    table: LayerTable,
+    table: Arc<LayerTable>,
     cache: Arc<LayerCache>,
     /// The zTOC as stored, for the checkpoints' windows.
     ztoc: File,
@@ -188,7 +150,7 @@ impl LazyLayer {
         }
         Arc::new(Self {
             digest: reader.digest().clone(),
-            table,
+            table: Arc::new(table),
             cache,
             ztoc,
             metrics: shared.metrics.layer(reader.digest()),
@@ -240,16 +202,16 @@ impl LazyLayer {
 
     /// Where its files are.
     #[must_use]
-    pub fn table(&self) -> &LayerTable {
+    pub fn table(&self) -> &Arc<LayerTable> {
         &self.table
     }
 
-    pub(super) fn demand(&self) -> &Demand {
-        &self.shared.demand
+    pub(super) fn schedule(&self) -> &Schedule {
+        &self.shared.schedule
     }
 
-    pub(super) fn connections(&self) -> &Semaphore {
-        &self.shared.connections
+    pub(super) fn parked(&self) -> &Parked {
+        &self.common.parked
     }
 
     pub(super) fn cache(&self) -> &Arc<LayerCache> {
@@ -357,7 +319,6 @@ impl LazyLayer {
     /// # Errors
     /// If it cannot be had; see [`FetchError`].
     pub async fn fill(self: &Arc<Self>, entry: usize, range: Range<u64>) -> Result<(), FetchError> {
-        let _waiting = self.shared.demand.enter();
         let _pin = self.pin(entry, &range);
         let mut failed_before = false;
         for _ in 0..ATTEMPTS {
@@ -365,11 +326,12 @@ impl LazyLayer {
             let (Some(first), Some(last)) = (missing.first().copied(), missing.last().copied()) else {
                 return Ok(());
             };
-            let (flights, mut duties) = self.claim(missing, true);
+            tracing::debug!(layer = %self.digest, entry, offset = range.start, first, last, "a reader waits for spans");
+            let (flights, duties) = self.claim(missing, true);
+            let waiting = self.shared.schedule.enter(!duties.is_empty());
             // Reading on is not waited for, but rides along in the same request.
             let end = self.read_ahead(entry, first, last + 1, range.start == 0);
-            duties.extend(self.claim((last + 1..end).collect(), true).1);
-            self.launch(duties);
+            self.launch(duties, end, waiting.arrival);
             let (mut complete, mut failed) = (true, false);
             for flight in flights {
                 let joined = flight.joined;
@@ -474,7 +436,10 @@ impl LazyLayer {
         // Another flight may have landed since the caller saw that a span was missing.
         let (there, missing): (Vec<_>, Vec<_>) =
             duties.into_iter().partition(|duty| self.has_span(duty.span));
-        there.into_iter().for_each(|duty| duty.land(Ok(())));
+        for duty in there {
+            self.common.parked.forget(duty.span);
+            duty.land(Ok(()));
+        }
         (flights, missing)
     }
 
@@ -488,16 +453,25 @@ impl LazyLayer {
         self.common.flights.len()
     }
 
+    /// Joins or begins the flight of a span that nobody waits for. Without a duty somebody else is at it, or it is there.
+    pub(super) fn claim_one(&self, span: usize) -> Option<Duty> {
+        self.claim(vec![span], false).1.pop()
+    }
+
     /// Fetches all spans, those without content, too.
     #[cfg(test)]
     pub(super) async fn fetch_all_spans(&self) {
         let (_, duties) = self.common.flights.join((0..self.table.spans().len()).collect(), false);
-        self.fly(duties).await;
+        self.fly(Run::new(duties, 0)).await;
     }
 
-    /// Fetches runs of neighbouring spans, each by a request of its own.
-    fn launch(self: &Arc<Self>, duties: Vec<Duty>) {
-        for run in runs(duties) {
+    /// Fetches runs of neighbouring spans, each by a request of its own; the last one goes on up to span `end` as long as no
+    /// other reader comes than those until `arrival`.
+    fn launch(self: &Arc<Self>, duties: Vec<Duty>, end: usize, arrival: u64) {
+        let mut runs = runs(duties);
+        let last = runs.pop();
+        let runs = runs.into_iter().map(|duties| Run::new(duties, arrival));
+        for run in runs.chain(last.map(|duties| Run::new(duties, arrival).going_on_to(end))) {
             let layer = Arc::clone(self);
             tokio::spawn(async move { layer.fly(run).await });
         }

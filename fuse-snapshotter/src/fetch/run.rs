@@ -20,26 +20,67 @@ const RETRIES: usize = 2;
 /// The complaint about a server that would send everything for each span.
 const IGNORED: &str = "the registry ignores ranges";
 
+/// Neighbouring spans to fetch with one request.
+pub(super) struct Run {
+    duties: VecDeque<Duty>,
+    /// What nobody waits for: behind the duties, up to this span.
+    end: usize,
+    /// The last reader who had come when it began; for another one it gives way where nobody waits for it.
+    arrival: u64,
+}
+
+impl Run {
+    /// The spans of these duties, which follow each other.
+    pub(super) fn new(duties: Vec<Duty>, arrival: u64) -> Self {
+        Self { duties: duties.into(), end: 0, arrival }
+    }
+
+    /// The same, and what follows up to a span, as long as nobody else has it or fetches it.
+    pub(super) fn going_on_to(self, end: usize) -> Self {
+        Self { end, ..self }
+    }
+
+    /// Whether a reader waits for any of it.
+    fn is_demanded(&self) -> bool {
+        self.duties.iter().any(Duty::is_demanded)
+    }
+}
+
+/// What there is to do next about a request.
+enum Next {
+    /// To take these bytes.
+    Chunk(registry::Result<Bytes>),
+    /// Nothing: all have come.
+    End,
+    /// To leave the link to a reader.
+    GiveWay,
+}
+
+impl From<Option<registry::Result<Bytes>>> for Next {
+    fn from(chunk: Option<registry::Result<Bytes>>) -> Self {
+        chunk.map_or(Self::End, Self::Chunk)
+    }
+}
+
 impl LazyLayer {
     /// Fetches neighbouring spans, in ascending order, and ends their flights. Whatever is left when the future is
-    /// dropped ends as cancelled.
-    pub(super) async fn fly(&self, duties: Vec<Duty>) {
-        let mut duties = VecDeque::from(duties);
-        let permit = self.connections().acquire().await;
+    /// dropped, or when it gives way to a reader, ends as cancelled.
+    pub(super) async fn fly(&self, mut run: Run) {
+        let permit = self.schedule().connection().await;
         let mut corrupt = VecDeque::new();
         let started = Instant::now();
-        let outcome = self.stream(&mut duties, &mut corrupt).await;
+        let outcome = self.stream(&mut run, &mut corrupt).await;
         self.metrics().observe(Operation::RemoteRegistryGet, started.elapsed());
         drop(permit);
         match outcome {
             Ok(()) => {}
             // Each read would cost all that is before it, too.
             Err(FetchError::Registry(registry::Error::RangeIgnored { .. })) => {
-                corrupt.extend(duties.drain(..).map(|duty| (duty, IGNORED.to_owned())));
+                corrupt.extend(run.duties.drain(..).map(|duty| (duty, IGNORED.to_owned())));
             }
             Err(error) => {
                 tracing::warn!(layer = %self.digest(), %error, "cannot fetch spans");
-                duties.drain(..).for_each(|duty| duty.land(Err(error.clone())));
+                run.duties.drain(..).for_each(|duty| duty.land(Err(error.clone())));
             }
         }
         while let Some((duty, complaint)) = corrupt.pop_front() {
@@ -49,57 +90,95 @@ impl LazyLayer {
     }
 
     /// Requests the spans of a run and takes them as they come. Spans whose bytes are wrong are set aside.
-    async fn stream(
-        &self,
-        duties: &mut VecDeque<Duty>,
-        corrupt: &mut VecDeque<(Duty, String)>,
-    ) -> Result<(), FetchError> {
+    async fn stream(&self, run: &mut Run, corrupt: &mut VecDeque<(Duty, String)>) -> Result<(), FetchError> {
         let spans = self.table().spans();
-        let Some((first, last)) = duties.front().zip(duties.back()) else { return Ok(()) };
-        let range = spans.compressed(first.span).start..spans.compressed(last.span).end;
-        let mut position = range.start;
-        let mut body = self.open(range.clone()).await?;
-        let mut sink = self.sink(first.span)?;
-        while let Some(chunk) = body.next().await {
-            let chunk: Bytes = chunk?;
+        let Some((first, last)) = run.duties.front().zip(run.duties.back()) else { return Ok(()) };
+        let end = spans.compressed(run.end.min(spans.len()).max(last.span + 1) - 1).end;
+        let (mut sink, mut position) = match self.parked().take(first.span) {
+            Some(unfinished) => unfinished,
+            None => (self.sink(first.span)?, spans.compressed(first.span).start),
+        };
+        let (begin, asked) = (position, Instant::now());
+        let mut body = self.open(begin..end).await?;
+        self.schedule().pace.note_answer(asked.elapsed());
+        let answered = Instant::now();
+        loop {
+            let chunk = match self.next_chunk(run, &mut body, position).await {
+                Next::Chunk(chunk) => chunk?,
+                Next::End => break,
+                Next::GiveWay => {
+                    run.duties.clear();
+                    if let Some(room) = self.schedule().room() {
+                        self.parked().put(sink, position, room);
+                    }
+                    return Ok(());
+                }
+            };
             count(&self.counters.fetched_bytes, chunk.len() as u64);
-            let end = position + chunk.len() as u64;
+            let reached = position + chunk.len() as u64;
             // A chunk may hold the rest of one span, all of others, and the start of yet another. Neighbours may
             // share a byte, so a span's part is found by its own bounds.
-            while let Some(duty) = duties.front() {
-                let wanted = spans.compressed(duty.span);
-                let (from, to) = (wanted.start.max(position), wanted.end.min(end));
+            while let Some(span) = run.duties.front().map(|duty| duty.span) {
+                let wanted = spans.compressed(span);
+                let (from, to) = (wanted.start.max(position), wanted.end.min(reached));
                 if from < to {
                     sink.push(&chunk[(from - position) as usize..(to - position) as usize]).await?;
                 }
-                if end < wanted.end {
+                if reached < wanted.end {
                     break;
                 }
                 match sink.finish() {
                     Ok(verified) => {
                         self.accept(verified)?;
-                        duties.pop_front().into_iter().for_each(|duty| duty.land(Ok(())));
+                        run.duties.pop_front().into_iter().for_each(|duty| duty.land(Ok(())));
                     }
                     Err(complaint) => {
                         count(&self.counters.corrupt_spans, 1);
-                        tracing::warn!(layer = %self.digest(), span = duty.span, "{complaint}");
-                        corrupt.extend(duties.pop_front().map(|duty| (duty, complaint)));
+                        tracing::warn!(layer = %self.digest(), span, "{complaint}");
+                        corrupt.extend(run.duties.pop_front().map(|duty| (duty, complaint)));
                     }
                 }
-                let Some(next) = duties.front() else {
-                    // A body whose end was seen leaves its connection to the next request. The reader does not
-                    // wait long for that.
-                    let _ = body.next().await;
+                if run.duties.is_empty() && span + 1 < run.end {
+                    run.duties.extend(self.claim_one(span + 1));
+                    self.parked().forget(span + 1);
+                }
+                let Some(next) = run.duties.front() else {
+                    if reached == end {
+                        self.schedule().pace.note_body(end - begin, answered.elapsed());
+                        // A body whose end was seen leaves its connection to the next request. The reader does not
+                        // wait long for that.
+                        let _ = body.next().await;
+                    }
                     return Ok(());
                 };
                 sink = self.sink(next.span)?;
             }
-            position = end;
+            position = reached;
         }
         // The reader promises all bytes or an error.
-        let reason = format!("the blob ended at byte {position} instead of {}", range.end);
-        corrupt.extend(duties.drain(..).map(|duty| (duty, reason.clone())));
+        let reason = format!("the blob ended at byte {position} instead of {end}");
+        corrupt.extend(run.duties.drain(..).map(|duty| (duty, reason.clone())));
         Ok(())
+    }
+
+    /// Waits for the next bytes, and if nobody waits for the run, for a reader to whom it has to give way.
+    async fn next_chunk(&self, run: &Run, body: &mut registry::ByteStream, position: u64) -> Next {
+        if !run.is_demanded() {
+            tokio::select! {
+                biased;
+                () = self.schedule().disturbed(run.arrival) => {
+                    let end = run.duties.front().map_or(0, |duty| self.table().spans().compressed(duty.span).end);
+                    let pace = &self.schedule().pace;
+                    // The reader's own first byte is a round trip away: until then the link has nothing else to do.
+                    let soon = pace.transfer(end.saturating_sub(position)) <= pace.round_trip();
+                    if !soon && !run.is_demanded() {
+                        return Next::GiveWay;
+                    }
+                }
+                chunk = body.next() => return chunk.into(),
+            }
+        }
+        body.next().await.into()
     }
 
     async fn open(&self, range: Range<u64>) -> Result<registry::ByteStream, FetchError> {
@@ -107,7 +186,7 @@ impl LazyLayer {
         Ok(self.reader().read_range(range).await?)
     }
 
-    fn sink(&self, span: usize) -> Result<SpanSink<'_>, FetchError> {
+    fn sink(&self, span: usize) -> Result<SpanSink, FetchError> {
         SpanSink::new(self.table(), span, self.ztoc(), self.cache().clone())
     }
 
@@ -135,7 +214,7 @@ impl LazyLayer {
     async fn insist(&self, mut complaint: String, span: usize) -> Result<(), FetchError> {
         let corrupt = |reason: String| FetchError::Corrupt { layer: self.digest().to_string(), span, reason };
         if !self.has_whole() && complaint != IGNORED {
-            let _permit = self.connections().acquire().await;
+            let _permit = self.schedule().connection().await;
             for _ in 0..RETRIES {
                 let started = Instant::now();
                 let fetched = self.fetch_alone(span, &*self.reader()).await;

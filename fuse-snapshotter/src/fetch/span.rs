@@ -37,8 +37,8 @@ impl Verified {
 }
 
 /// Hashes, inflates and stores a span while its bytes arrive.
-pub(super) struct SpanSink<'t> {
-    table: &'t LayerTable,
+pub(super) struct SpanSink {
+    table: Arc<LayerTable>,
     span: usize,
     hasher: Sha256,
     decoder: SpanDecoder,
@@ -54,9 +54,9 @@ pub(super) struct SpanSink<'t> {
     failed: Option<String>,
 }
 
-impl<'t> SpanSink<'t> {
+impl SpanSink {
     pub(super) fn new(
-        table: &'t LayerTable,
+        table: &Arc<LayerTable>,
         span: usize,
         ztoc: &File,
         cache: Arc<LayerCache>,
@@ -65,7 +65,7 @@ impl<'t> SpanSink<'t> {
         let decoder = SpanDecoder::new(&table.checkpoint(span, ztoc)?, range.end - range.start)
             .map_err(std::io::Error::other)?;
         Ok(Self {
-            table,
+            table: Arc::clone(table),
             span,
             hasher: Sha256::new(),
             decoder,
@@ -78,6 +78,11 @@ impl<'t> SpanSink<'t> {
             last: None,
             failed: None,
         })
+    }
+
+    /// Index of the span.
+    pub(super) fn span(&self) -> usize {
+        self.span
     }
 
     /// Takes the next compressed bytes.
@@ -117,7 +122,7 @@ impl<'t> SpanSink<'t> {
                 usize::try_from(piece.length()).map_or(bytes.len(), |length| length.min(bytes.len()));
             let (now, later) = bytes.split_at(length);
             match piece {
-                Piece::Header { entry, at, .. } => self.headers.push(self.table, entry, at, now),
+                Piece::Header { entry, at, .. } => self.headers.push(&self.table, entry, at, now),
                 Piece::Content { entry, at, .. } => {
                     self.writer.write(self.table.stream_offset(entry) + at, now)?;
                     self.first.get_or_insert((entry, at));

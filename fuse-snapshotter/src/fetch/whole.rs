@@ -35,7 +35,7 @@ impl LazyLayer {
         {
             return Err(error.clone());
         }
-        let _permit = self.connections().acquire().await;
+        let _permit = self.schedule().connection().await;
         let reader = self.reader();
         tracing::warn!(layer = %self.digest(), bytes = reader.size(), "fetching the whole layer to verify it");
         let path = self.directory().join("layer");

@@ -53,7 +53,7 @@ pub(crate) struct Floor {
 impl Local {
     /// Measures it; the link must have no delay.
     pub(crate) fn measure(site: &Site, image: &Image, runs: usize) -> anyhow::Result<Self> {
-        let node = Node::start(&Variant::Overlayfs, site.host())?;
+        let node = Node::start(&Variant::Overlayfs, site)?;
         node.pull(&image.reference)?;
         // The first start brings files, names and runc into memory.
         drop(Container::run(&node, &image.reference, &image.ready)?);
@@ -109,7 +109,7 @@ pub(crate) fn empty_pull(site: &Site, image: &Image, profile: &Profile) -> anyho
         (Variant::Overlayfs, Some(profile)),
         (Variant::Lazy, Some(profile)),
     ] {
-        let node = Node::start(&variant, site.host())?;
+        let node = Node::start(&variant, site)?;
         site.link.set(profile)?;
         let began = Instant::now();
         node.pull(&image.hollow)?;

@@ -96,7 +96,10 @@ struct Args {
     /// Starts of each image in each way over each link
     #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=1000))]
     runs: u16,
-    /// Where results.json, table.txt and chart.svg are written
+    /// Settings for our daemon: a TOML file without the sections registry, content_store and pull_modes
+    #[arg(long, value_name = "FILE")]
+    daemon_config: Option<PathBuf>,
+    /// Where results.json, table.txt, chart.svg and the daemon's logs are written
     #[arg(long, value_name = "DIR", default_value = "target/startup")]
     out: PathBuf,
     /// Where the registry keeps its files while this runs
@@ -158,7 +161,12 @@ fn run(args: &Args, variants: &[Variant]) -> anyhow::Result<Report> {
         (names, profiles, usize::from(args.runs))
     };
     let directory = tempfile::Builder::new().prefix("soci-startup-").tempdir_in(&args.directory)?;
-    let site = Site::start(directory.path())?;
+    let mut site = Site::start(directory.path())?;
+    if let Some(path) = &args.daemon_config {
+        let text = std::fs::read_to_string(path);
+        site.daemon_config = text.with_context(|| format!("cannot read {}", path.display()))?;
+    }
+    let site = site;
     progress(&format!("a registry in a network namespace of its own: {}", site.host()));
     let images = images::prepare(&site, directory.path(), &names, &progress)?;
 
@@ -175,7 +183,7 @@ fn run(args: &Args, variants: &[Variant]) -> anyhow::Result<Report> {
         progress(&format!("{}: the floor: starts with everything local, and what they read", image.name));
         let local = Local::measure(&site, image, runs)?;
         for profile in &profiles {
-            results.push(group(&site, image, profile, (variants, runs), &local, &progress)?);
+            results.push(group(&site, image, profile, (variants, runs), &local, &args.out.join("logs"), &progress)?);
         }
         reports.push(describe(image, local));
     }
@@ -189,6 +197,7 @@ fn group(
     profile: &Profile,
     (variants, runs): (&[Variant], usize),
     local: &Local,
+    logs: &Path,
     progress: &dyn Fn(&str),
 ) -> anyhow::Result<Group> {
     let mut samples = vec![Vec::new(); variants.len()];
@@ -196,8 +205,9 @@ fn group(
     for number in 1..=runs {
         pulls.push(floor::empty_pull(site, image, profile)?);
         for (variant, samples) in variants.iter().zip(&mut samples) {
-            let sample = measure::start(site, image, variant, profile)
+            let (sample, log) = measure::start(site, image, variant, profile)
                 .with_context(|| format!("{} over {profile} by {}", image.name, variant.name()))?;
+            keep(logs, &format!("{}-{profile}-{}-{number}", image.name, variant.name()), &log)?;
             progress(&format!(
                 "{} {profile} {} {number}/{runs}: pull {:.2} s, ready after {:.2} s",
                 image.name,
@@ -212,6 +222,16 @@ fn group(
     let variants = variants.iter().zip(samples);
     let variants = variants.map(|(variant, samples)| VariantReport::new(variant.name(), &floor, samples));
     Ok(Group { image: image.name.clone(), profile: profile.to_string(), variants: variants.collect(), floor })
+}
+
+/// Keeps the log of a start's daemon.
+fn keep(logs: &Path, name: &str, log: &str) -> anyhow::Result<()> {
+    if log.is_empty() {
+        return Ok(());
+    }
+    let path = logs.join(format!("{}.log", name.replace('/', "-")));
+    let written = std::fs::create_dir_all(logs).and_then(|()| std::fs::write(&path, log));
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn describe(image: &Image, local: Local) -> ImageReport {

@@ -57,13 +57,13 @@ pub(crate) struct Event {
     pub(crate) bytes: u64,
 }
 
-/// Starts an image once.
+/// Starts an image once. Also returns what our daemon logged, if it was ours.
 pub(crate) fn start(
     site: &Site,
     image: &Image,
     variant: &Variant,
     profile: &Profile,
-) -> anyhow::Result<Sample> {
+) -> anyhow::Result<(Sample, String)> {
     let node = cold(site, variant, image.blobs())?;
     site.link.set(Some(profile))?;
     let (mark, before, cpu) = (site.mark(), site.link.counters(), node.cpu());
@@ -77,6 +77,7 @@ pub(crate) fn start(
     let total = ready - began;
     // What is under way does not matter any more.
     site.link.set(None)?;
+    let log = node.daemon_log();
     drop(container);
     drop(node);
     // A request stands in the log once it is answered.
@@ -84,7 +85,7 @@ pub(crate) fn start(
         site.requests(mark)?.into_iter().map(|request| event(request, clock)).collect();
     timeline.retain(|event| event.at <= total.as_secs_f64());
     timeline.sort_by(|one, other| one.at.total_cmp(&other.at));
-    Ok(Sample {
+    let sample = Sample {
         pull: pulled.as_secs_f64(),
         run: total.saturating_sub(pulled).as_secs_f64(),
         total: total.as_secs_f64(),
@@ -97,7 +98,8 @@ pub(crate) fn start(
         cpu,
         containerd_memory,
         snapshotter_memory,
-    })
+    };
+    Ok((sample, log))
 }
 
 fn event(request: Request, start: SystemTime) -> Event {
@@ -114,7 +116,7 @@ fn cold<'d>(site: &Site, variant: &Variant, blobs: impl Iterator<Item = &'d str>
     interrupt::check()?;
     drop_caches()?;
     site.warm(blobs)?;
-    Node::start(variant, site.host())
+    Node::start(variant, site)
 }
 
 /// Empties the kernel's page cache and its caches of names.

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use testdata::containerd::{Containerd, Options};
 
 use crate::interrupt;
+use crate::site::Site;
 use crate::usage::{self, Group};
 use crate::variant::Variant;
 
@@ -34,7 +35,8 @@ pub(crate) struct Node {
 
 impl Node {
     /// Starts both for one variant.
-    pub(crate) fn start(variant: &Variant, registry: &str) -> anyhow::Result<Self> {
+    pub(crate) fn start(variant: &Variant, site: &Site) -> anyhow::Result<Self> {
+        let registry = site.host();
         let group = Group::new();
         let mut options = Options::new();
         let mut daemon = None;
@@ -65,7 +67,8 @@ impl Node {
             group.add(pid);
         }
         if let Some(daemon) = &mut daemon {
-            daemon.start(*variant == Variant::Eager, &containerd, group.as_ref())?;
+            let eager = *variant == Variant::Eager;
+            daemon.start(eager, &site.daemon_config, &containerd, group.as_ref())?;
         }
         let node = Self { containerd, daemon, peer, variant: variant.clone(), group };
         node.wait_for_snapshotter()?;
@@ -181,6 +184,11 @@ impl Node {
             .map_or_else(Vec::new, |daemon| mounts(daemon.home.path(), Some("fuse.rawBridge")))
     }
 
+    /// All that our daemon has logged; empty if the snapshotter is another one.
+    pub(crate) fn daemon_log(&self) -> String {
+        self.daemon.as_ref().map_or_else(String::new, Daemon::log)
+    }
+
     /// What to look at when something has failed.
     pub(crate) fn log(&self) -> String {
         let log = self.daemon.as_ref().map_or_else(|| self.containerd.log(), Daemon::log);
@@ -225,11 +233,17 @@ impl Daemon {
         fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
     }
 
-    fn start(&mut self, eager: bool, containerd: &Containerd, group: Option<&Group>) -> anyhow::Result<()> {
+    fn start(
+        &mut self,
+        eager: bool,
+        settings: &str,
+        containerd: &Containerd,
+        group: Option<&Group>,
+    ) -> anyhow::Result<()> {
         let home = self.home.path();
         let config = home.join("config.toml");
         let text = format!(
-            "[registry]\nconfig_path = {:?}\n[content_store]\ncontainerd_address = {:?}\n\
+            "{settings}\n[registry]\nconfig_path = {:?}\n[content_store]\ncontainerd_address = {:?}\n\
              [pull_modes.parallel_pull_unpack]\nenable = {eager}\n",
             containerd.certs_d(),
             containerd.address()

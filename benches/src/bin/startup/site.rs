@@ -38,6 +38,8 @@ exec docker-registry serve "$3" > "$4" 2>&1
 /// A registry behind a link.
 pub(crate) struct Site {
     pub(crate) link: Link,
+    /// Settings for our daemon, in TOML, before those that it cannot do without here.
+    pub(crate) daemon_config: String,
     process: Child,
     host: String,
     address: SocketAddr,
@@ -92,7 +94,8 @@ impl Site {
         let address = SocketAddr::new(IpAddr::V4(there), PORT);
         let host = address.to_string();
         // From here on dropping it ends the process.
-        let mut site = Self { link, process, host, address, storage, log };
+        let daemon_config = String::new();
+        let mut site = Self { link, daemon_config, process, host, address, storage, log };
         ensure!(
             line == "ready\n",
             "cannot make a network namespace: are you root, and is that allowed here?"

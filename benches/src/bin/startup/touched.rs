@@ -36,7 +36,7 @@ pub(crate) struct Touched {
 
 /// Starts an image and sees what it reads. The link must have no delay.
 pub(crate) fn measure(site: &Site, image: &Image) -> anyhow::Result<Touched> {
-    let node = Node::start(&Variant::Lazy, site.host())?;
+    let node = Node::start(&Variant::Lazy, site)?;
     node.pull(&image.reference)?;
     drop(Container::run(&node, &image.reference, &image.ready)?);
     let trees = node.trees();

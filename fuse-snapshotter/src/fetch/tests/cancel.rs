@@ -55,7 +55,7 @@ async fn a_run_that_is_dropped_ends_its_flights() {
         let (flights, duties) = rig.layer.claim((spans - 6..spans).collect(), false);
         rig.fake.let_pass(chunks);
         let layer = Arc::clone(&rig.layer);
-        let flying = tokio::spawn(async move { layer.fly(duties).await });
+        let flying = tokio::spawn(async move { layer.fly(crate::fetch::run::Run::new(duties, 0)).await });
         super::rig::until(|| rig.fake.active() == 1).await;
         tokio::task::yield_now().await;
         flying.abort();

@@ -1,0 +1,152 @@
+//! Who may use the link, and when.
+//!
+//! Readers come first and wait for nobody. What is fetched without a reader waiting for it, because it follows what was read
+//! or because nothing else is to be done, begins only when no reader has waited for a little while: a program that starts reads
+//! again a moment after it got something, and would find the link busy. When a reader comes who needs something else, it
+//! stops at once, unless it would be done before the reader's first byte can be here. What has arrived of a span by then is kept
+//! (`parked`), so that nothing is fetched twice.
+//!
+//! How long "a moment" is depends on the link, so its round trip and rate are measured as requests are made.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+
+use super::pace::Pace;
+
+/// Requests at a time that no reader waits for. Two keep a link busy while one of them waits for its first byte.
+const SPARE: usize = 2;
+
+/// Spans that are kept unfinished in all of a daemon: each may take two megabytes of memory.
+const PARKED: usize = 16;
+
+/// Round trips without a reader after which the link counts as idle.
+const CALM: u32 = 2;
+
+/// Bounds of that time.
+const SHORTEST_CALM: Duration = Duration::from_millis(10);
+const LONGEST_CALM: Duration = Duration::from_millis(500);
+
+/// Who waits.
+#[derive(Debug)]
+struct Readers {
+    /// Readers who wait for something.
+    waiting: usize,
+    /// How many have come so far who needed a request of their own.
+    arrivals: u64,
+    /// When the last one got what it wanted, or the first layer was opened.
+    since: Instant,
+}
+
+/// What all layers of a daemon share.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    connections: Semaphore,
+    spare: Semaphore,
+    readers: watch::Sender<Readers>,
+    pub(super) pace: Pace,
+    parked: Arc<AtomicUsize>,
+}
+
+/// A reader who waits.
+pub(super) struct Waiting<'s> {
+    schedule: &'s Schedule,
+    /// How many readers had come until then.
+    pub(super) arrival: u64,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.schedule.readers.send_modify(|readers| {
+            readers.waiting -= 1;
+            readers.since = Instant::now();
+        });
+    }
+}
+
+/// Room for an unfinished span.
+#[derive(Debug)]
+pub(super) struct Room(Arc<AtomicUsize>);
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Schedule {
+    /// At most `connections` requests at a time.
+    pub(super) fn new(connections: usize) -> Self {
+        let readers = Readers { waiting: 0, arrivals: 0, since: Instant::now() };
+        Self {
+            connections: Semaphore::new(connections),
+            spare: Semaphore::new(SPARE),
+            readers: watch::Sender::new(readers),
+            pace: Pace::default(),
+            parked: Arc::default(),
+        }
+    }
+
+    /// A reader begins to wait. `needs_request`: others do not fetch it already.
+    pub(super) fn enter(&self, needs_request: bool) -> Waiting<'_> {
+        let mut arrival = 0;
+        self.readers.send_modify(|readers| {
+            readers.waiting += 1;
+            readers.arrivals += u64::from(needs_request);
+            arrival = readers.arrivals;
+        });
+        Waiting { schedule: self, arrival }
+    }
+
+    /// How many readers have come so far who needed a request.
+    pub(super) fn arrivals(&self) -> u64 {
+        self.readers.borrow().arrivals
+    }
+
+    /// Waits for a free connection.
+    pub(super) async fn connection(&self) -> Option<SemaphorePermit<'_>> {
+        // It is never closed.
+        self.connections.acquire().await.ok()
+    }
+
+    /// Waits for a turn to fetch what nobody waits for, until no reader has waited for a while.
+    pub(super) async fn spare(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = self.spare.acquire().await.ok();
+        self.calm().await;
+        permit
+    }
+
+    /// Waits until no reader has waited for a while.
+    async fn calm(&self) {
+        let mut readers = self.readers.subscribe();
+        loop {
+            // The sender lives in `self`, so this cannot fail.
+            let Ok(since) = readers.wait_for(|readers| readers.waiting == 0).await.map(|idle| idle.since)
+            else {
+                return;
+            };
+            let pause = (self.pace.round_trip() * CALM).clamp(SHORTEST_CALM, LONGEST_CALM);
+            tokio::select! {
+                biased;
+                _ = readers.wait_for(|readers| readers.waiting > 0) => {}
+                () = tokio::time::sleep_until((since + pause).into()) => return,
+            }
+        }
+    }
+
+    /// Waits until a reader waits who came after the `arrival`-th and needs a request of its own.
+    pub(super) async fn disturbed(&self, arrival: u64) {
+        let other = |readers: &Readers| readers.arrivals > arrival && readers.waiting > 0;
+        let _ = self.readers.subscribe().wait_for(other).await;
+    }
+
+    /// Room to keep an unfinished span, if there is some.
+    pub(super) fn room(&self) -> Option<Room> {
+        let taken = self.parked.fetch_update(Ordering::AcqRel, Ordering::Acquire, |parked| {
+            (parked < PARKED).then_some(parked + 1)
+        });
+        taken.ok().map(|_| Room(Arc::clone(&self.parked)))
+    }
+}
