@@ -18,6 +18,7 @@ pub mod logging;
 pub mod metrics;
 pub mod mount;
 pub mod snapshots;
+mod startup;
 pub mod status;
 pub mod sys;
 pub mod tree;

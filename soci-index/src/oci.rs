@@ -234,7 +234,7 @@ impl ImageIndex {
     }
 }
 
-/// The parts of an image configuration that indexing needs.
+/// The parts of an image configuration that indexing and starting need.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ImageConfig {
     /// The platform; its fields stand at the top of the document.
@@ -243,6 +243,32 @@ pub struct ImageConfig {
     /// Digests of the uncompressed layers.
     #[serde(default)]
     pub rootfs: RootFs,
+    /// What a container runs; nothing if that makes no sense, which is no reason not to index or unpack an image.
+    #[serde(default, deserialize_with = "sense_or_default")]
+    pub config: RunConfig,
+}
+
+/// What a container of an image runs unless it is told otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RunConfig {
+    /// The program and its first arguments.
+    #[serde(deserialize_with = "null_as_default")]
+    pub entrypoint: Vec<String>,
+    /// More arguments, or the program and its arguments.
+    #[serde(deserialize_with = "null_as_default")]
+    pub cmd: Vec<String>,
+    /// Variables, as `NAME=value`.
+    #[serde(deserialize_with = "null_as_default")]
+    pub env: Vec<String>,
+    /// Where it runs.
+    #[serde(deserialize_with = "null_as_default")]
+    pub working_dir: String,
+}
+
+fn sense_or_default<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RunConfig, D::Error> {
+    let value = serde_json::Value::deserialize(deserializer)?;
+    Ok(RunConfig::deserialize(value).unwrap_or_default())
 }
 
 /// The layers as an image configuration lists them.

@@ -352,6 +352,34 @@ impl LazyLayer {
         Err(too_small())
     }
 
+    /// Fetches what is missing of a range of an entry's content, because a reader is expected to ask for it soon. Readers who
+    /// are there already go first, but what nobody expects waits.
+    ///
+    /// # Errors
+    /// If it cannot be had; see [`FetchError`].
+    pub async fn expect(self: &Arc<Self>, entry: usize, range: Range<u64>) -> Result<(), FetchError> {
+        for _ in 0..ATTEMPTS {
+            let missing = self.missing_spans(entry, &range);
+            if missing.is_empty() || self.cache_is_full() {
+                return Ok(());
+            }
+            let _turn = self.shared.schedule.expected().await;
+            let (flights, duties) = self.claim(missing, false);
+            // Others are not to begin what can wait.
+            let _waiting = self.shared.schedule.enter(!duties.is_empty());
+            for run in runs(duties) {
+                self.fly(Run::new(run, u64::MAX)).await;
+            }
+            for flight in flights {
+                match flight.wait().await {
+                    Ok(()) | Err(FetchError::Cancelled) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps the first [`PINNED`] bytes of a range from being evicted.
     fn pin(&self, entry: usize, range: &Range<u64>) -> Pin {
         let start = self.table.stream_offset(entry) + range.start.min(self.table.size(entry));

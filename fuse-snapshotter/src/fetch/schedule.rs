@@ -19,6 +19,9 @@ use super::pace::Pace;
 /// Requests at a time that no reader waits for. Two keep a link busy while one of them waits for its first byte.
 const SPARE: usize = 2;
 
+/// Requests at a time for what a reader is expected to ask for soon. A reader who comes has to share the link with them.
+const EXPECTED: usize = 3;
+
 /// Spans that are kept unfinished in all of a daemon: each may take two megabytes of memory.
 const PARKED: usize = 16;
 
@@ -44,6 +47,7 @@ struct Readers {
 #[derive(Debug)]
 pub(super) struct Schedule {
     connections: Semaphore,
+    expected: Semaphore,
     spare: Semaphore,
     readers: watch::Sender<Readers>,
     pub(super) pace: Pace,
@@ -82,6 +86,7 @@ impl Schedule {
         let readers = Readers { waiting: 0, arrivals: 0, since: Instant::now() };
         Self {
             connections: Semaphore::new(connections),
+            expected: Semaphore::new(EXPECTED),
             spare: Semaphore::new(SPARE),
             readers: watch::Sender::new(readers),
             pace: Pace::default(),
@@ -109,6 +114,12 @@ impl Schedule {
     pub(super) async fn connection(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.connections.acquire().await.ok()
+    }
+
+    /// Waits for a turn to fetch what a reader will ask for soon. It does not give way: the reader would only have to wait for
+    /// it himself.
+    pub(super) async fn expected(&self) -> Option<SemaphorePermit<'_>> {
+        self.expected.acquire().await.ok()
     }
 
     /// Waits for a turn to fetch what nobody waits for, until no reader has waited for a while.

@@ -246,6 +246,14 @@ impl Forest {
         Ok(names.unwrap_or_default())
     }
 
+    /// Where the content of a file is, if it has any: the layer, and the entry in its zTOC.
+    pub(crate) fn content(&self, number: u64) -> Option<(Arc<LazyLayer>, usize)> {
+        let Some(number @ Number::File(..)) = Number::decode(number) else { return None };
+        let plantation = self.plantation.load();
+        let (layer, entry) = plantation.find(number).ok()?.content?;
+        Some((Arc::clone(layer), entry as usize))
+    }
+
     /// Reads from a file if the cache has the content. `buffer` is resized to what there is to read: at most
     /// `length` bytes, fewer at the end of the file.
     ///

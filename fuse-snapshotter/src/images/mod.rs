@@ -29,6 +29,7 @@ pub use scratch::{Scratch, ScratchRoot};
 use crate::cache::lock;
 use crate::layers::{LocalContent, OpenLayer, OpenLayers};
 use crate::metrics::Metrics;
+use crate::startup::Command;
 use pull::Pull;
 
 /// How long a pull that nobody asks anything of is remembered.
@@ -114,6 +115,17 @@ pub enum Outcome {
     },
 }
 
+/// An image whose layers have all been asked for.
+#[derive(Debug)]
+pub struct Pulled(Arc<Pull>);
+
+impl Pulled {
+    /// What a container of the image runs unless it is told otherwise.
+    pub(crate) async fn command(&self) -> Option<Command> {
+        self.0.command().await
+    }
+}
+
 /// The pulls under way.
 #[derive(Debug)]
 pub struct Images {
@@ -140,21 +152,16 @@ impl Images {
         Self { client, layers, scratch, options, lazy_slots, unpack_slots, pulls: Mutex::default() }
     }
 
-    /// Makes the layer ready that a request is for. `lowest`: it has no layers below it.
-    pub async fn layer(self: &Arc<Self>, request: &LayerRequest, lowest: bool) -> Outcome {
+    /// Makes the layer ready that a request is for. `lowest`: it has no layers below it. Also returns the image if the
+    /// layer is its topmost one, so that the pull is over.
+    pub async fn layer(self: &Arc<Self>, request: &LayerRequest, lowest: bool) -> (Outcome, Option<Pulled>) {
         let pull = self.pull(request, lowest);
         let (outcome, is_last) = pull.layer(request).await;
         if is_last {
-            // The pull is over: nothing of it is remembered, and nothing that failed stands in the way of the next.
+            // Nothing of it is remembered, and nothing that failed stands in the way of the next.
             self.forget(&request.key(), &pull);
         }
-        outcome
-    }
-
-    /// Whether the pull that a request belongs to is over: its topmost layer has been asked for.
-    #[must_use]
-    pub fn is_over(&self, request: &LayerRequest) -> bool {
-        !lock(&self.pulls).contains_key(&request.key())
+        (outcome, is_last.then(|| Pulled(pull)))
     }
 
     /// The pull that a request belongs to.

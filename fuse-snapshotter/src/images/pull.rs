@@ -20,6 +20,7 @@ use super::{Images, LayerRequest, Outcome, Scratch};
 use crate::cache::lock;
 use crate::layers::{Origin, eager};
 use crate::metrics::{Count, DaemonCount, LayerMetrics, Operation};
+use crate::startup::Command;
 use crate::tree::{Needs, Tree};
 use crate::unpack::{self, Whiteouts};
 
@@ -173,6 +174,12 @@ impl Pull {
         };
         // By its position: an image may have the same layer twice.
         (self.layer_at(&known, position).await, Some(position) == last)
+    }
+
+    /// What a container of the image runs, as its configuration says.
+    pub(super) async fn command(&self) -> Option<Command> {
+        let known = self.known.clone().await.ok()?;
+        Command::of(self.config(&known).await.ok()?)
     }
 
     async fn layer_at(self: &Arc<Self>, known: &Arc<Known>, position: usize) -> Outcome {

@@ -14,13 +14,15 @@ use std::sync::Arc;
 use ztoc::Ztoc;
 
 use super::error::{SnapshotError, io_error};
+use super::mounts::Lower;
 use super::record::{Mode, Record};
 use super::stack::{Part, parts};
 use super::store::{Commit, Kind, Labels, NewSnapshot, StoreError, Usage};
 use super::{Mount, Snapshotter, labels, layout};
-use crate::images::{LayerRequest, Outcome, Scratch};
+use crate::images::{LayerRequest, Outcome, Pulled, Scratch};
 use crate::layers::inherit::inherit;
 use crate::metrics::Operation;
+use crate::startup;
 use crate::tree::{Below, OverlayNamespace, Tree};
 
 impl Snapshotter {
@@ -55,7 +57,7 @@ impl Snapshotter {
             }
         };
         let started = std::time::Instant::now();
-        let mut outcome = self.images.layer(&request, parent.is_empty()).await;
+        let (mut outcome, pulled) = self.images.layer(&request, parent.is_empty()).await;
         if let Outcome::Lazy { ztoc, links_below: true, .. } = &outcome
             && let Err(reason) = self.fits(parent, Arc::clone(ztoc)).await
         {
@@ -75,7 +77,7 @@ impl Snapshotter {
                     layer = %request.layer, key, milliseconds, "remote-snapshot-prepared" = "true",
                     "remote snapshot successfully prepared."
                 );
-                self.plant_ahead(&request, &target, ztoc);
+                self.plant_ahead(pulled, &target, Some(ztoc));
                 Err(SnapshotError::Ready(target))
             }
             Outcome::Unpacked { scratch, implied, size, reason } => {
@@ -94,6 +96,7 @@ impl Snapshotter {
                     layer = %request.layer, key, milliseconds, "local-snapshot-prepared" = "true",
                     "local snapshot successfully prepared"
                 );
+                self.plant_ahead(pulled, &target, None);
                 Err(SnapshotError::Ready(target))
             }
             Outcome::Defer { reason, indexed } => {
@@ -246,28 +249,49 @@ impl Snapshotter {
         usage.map_err(io_error("measure", &self.layout.fs(id)))
     }
 
-    /// Mounts the tree of an image as soon as its topmost layer is there: a container will want it next.
-    fn plant_ahead(self: &Arc<Self>, request: &LayerRequest, target: &str, ztoc: Arc<Ztoc>) {
-        if !self.images.is_over(request) {
-            return;
-        }
+    /// Mounts the trees of an image as soon as its topmost layer is there, and fetches what its program will read first: a
+    /// container will want that next.
+    fn plant_ahead(self: &Arc<Self>, pulled: Option<Pulled>, target: &str, ztoc: Option<Arc<Ztoc>>) {
+        let Some(pulled) = pulled else { return };
         let (snapshotter, target) = (Arc::clone(self), target.to_owned());
         tokio::spawn(async move {
             let found = {
                 let target = target.clone();
                 snapshotter.store(move |store| store.get_any(&target)).await
             };
-            let planted = match found {
-                Ok(snapshot) => snapshotter.lower(&snapshot.as_chain()).await.map(|_| ()),
-                // Removed already.
-                Err(_) => Ok(()),
-            };
+            // Removed already, if it is not there.
+            let Ok(snapshot) = found else { return };
+            let planted = snapshotter.lower(&snapshot.as_chain()).await;
             // Until now, so that the tree did not need to parse it again.
             drop(ztoc);
-            if let Err(error) = planted {
-                tracing::warn!(chain = target, %error, "cannot mount the image ahead of its container");
+            match planted {
+                Ok(lower) => snapshotter.expect_start(&pulled, &lower).await,
+                Err(error) => {
+                    tracing::warn!(chain = target, %error, "cannot mount the image ahead of its container");
+                }
             }
         });
+    }
+}
+
+impl Snapshotter {
+    /// Fetches what a container of an image will read first.
+    async fn expect_start(&self, pulled: &Pulled, lower: &Lower) {
+        let Some(forest) = self.trees.mounted() else { return };
+        let Some(command) = pulled.command().await else { return };
+        let parts = lower.directories.iter().rev().map(|(id, path)| {
+            let tree = forest.lookup(crate::fs::ROOT, id.to_string().as_bytes());
+            tree.map_or_else(|_| startup::Part::Directory(path.clone()), |root| startup::Part::Tree(root.number))
+        });
+        let parts = parts.collect();
+        let started = std::time::Instant::now();
+        let expected = startup::expect(&startup::Root::new(forest, parts), &command).await;
+        tracing::info!(
+            files = expected.files,
+            bytes = expected.bytes,
+            milliseconds = started.elapsed().as_millis() as u64,
+            "fetched what the image's program reads at its start"
+        );
     }
 }
 

@@ -1,0 +1,265 @@
+//! The files of an image, by their paths.
+
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+
+use super::command::Command;
+use crate::fetch::LazyLayer;
+use crate::fs::Forest;
+use crate::tree::InodeKind;
+
+/// Symbolic links in one path, at most, as in the kernel.
+const MAX_LINKS: usize = 40;
+
+/// Longest path, in bytes.
+const MAX_PATH: usize = 4096;
+
+/// Where libraries are when nothing says so; the directories of architectures are added.
+const USUAL_LIBRARIES: [&str; 5] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib"];
+
+/// Directories of architectures below [`USUAL_LIBRARIES`], as Debian and its children have them.
+const ARCHITECTURES: [&str; 8] = [
+    "x86_64-linux-gnu",
+    "aarch64-linux-gnu",
+    "riscv64-linux-gnu",
+    "powerpc64le-linux-gnu",
+    "s390x-linux-gnu",
+    "arm-linux-gnueabihf",
+    "i386-linux-gnu",
+    "loongarch64-linux-gnu",
+];
+
+/// One of the directories that an image is stacked from.
+#[derive(Debug, Clone)]
+pub(crate) enum Part {
+    /// The root of a tree of lazy layers, by its inode number.
+    Tree(u64),
+    /// Unpacked layers.
+    Directory(PathBuf),
+}
+
+/// The files of an image.
+#[derive(Debug)]
+pub(crate) struct Root {
+    forest: Arc<Forest>,
+    /// Topmost first.
+    parts: Vec<Part>,
+}
+
+/// A regular file.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct File {
+    place: Place,
+    pub(super) size: u64,
+    pub(super) executable: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Place {
+    /// Inode number in the forest.
+    Tree(u64),
+    /// A part, and the path in it, without links.
+    Directory(usize, Vec<u8>),
+}
+
+/// The bytes of a file.
+#[derive(Debug)]
+pub(super) enum Content {
+    /// In a layer that is read lazily.
+    Lazy { layer: Arc<LazyLayer>, entry: usize, size: u64 },
+    /// On this disk.
+    Local(std::fs::File),
+    /// Nowhere.
+    None,
+}
+
+/// What stands at a path, without following links.
+enum Node {
+    Directory,
+    File(File),
+    Link(Vec<u8>),
+}
+
+impl Root {
+    pub(crate) fn new(forest: Arc<Forest>, parts: Vec<Part>) -> Self {
+        Self { forest, parts }
+    }
+
+    /// The regular file at an absolute path; links are followed.
+    pub(super) fn find(&self, path: &[u8]) -> Option<File> {
+        let mut links = 0;
+        let mut left: Vec<Vec<u8>> = components(path).rev().map(<[u8]>::to_vec).collect();
+        let mut at: Vec<u8> = Vec::new();
+        while let Some(name) = left.pop() {
+            if name == b".." {
+                at.truncate(at.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
+                continue;
+            }
+            let before = at.len();
+            at.push(b'/');
+            at.extend_from_slice(&name);
+            if at.len() > MAX_PATH {
+                return None;
+            }
+            match self.node(&at)? {
+                Node::Directory => {}
+                Node::File(file) => return left.is_empty().then_some(file),
+                Node::Link(target) => {
+                    links += 1;
+                    if links > MAX_LINKS || target.len() > MAX_PATH {
+                        return None;
+                    }
+                    at.truncate(if target.starts_with(b"/") { 0 } else { before });
+                    left.extend(components(&target).rev().map(<[u8]>::to_vec));
+                }
+            }
+        }
+        None
+    }
+
+    /// What the topmost part that has something at a path has there. That a part may hide it is passed over.
+    fn node(&self, path: &[u8]) -> Option<Node> {
+        self.parts.iter().enumerate().find_map(|(number, part)| match part {
+            Part::Tree(root) => self.in_tree(*root, path),
+            Part::Directory(directory) => on_disk(number, directory, path),
+        })
+    }
+
+    fn in_tree(&self, root: u64, path: &[u8]) -> Option<Node> {
+        let mut found = self.forest.getattr(root).ok()?;
+        for name in components(path) {
+            found = self.forest.lookup(found.number, name).ok()?;
+        }
+        match found.kind {
+            InodeKind::Directory => Some(Node::Directory),
+            InodeKind::Symlink => self.forest.readlink(found.number).ok().map(Node::Link),
+            InodeKind::Regular => Some(Node::File(File {
+                place: Place::Tree(found.number),
+                size: found.size,
+                executable: found.mode & 0o111 != 0,
+            })),
+            _ => None,
+        }
+    }
+
+    /// The bytes of a file.
+    pub(super) fn content(&self, file: &File) -> Content {
+        match &file.place {
+            Place::Tree(number) => match self.forest.content(*number) {
+                Some((layer, entry)) => Content::Lazy { layer, entry, size: file.size },
+                None => Content::None,
+            },
+            Place::Directory(part, path) => match self.parts.get(*part) {
+                Some(Part::Directory(directory)) => {
+                    open(directory, path, OFlags::RDONLY | OFlags::NONBLOCK).map_or(Content::None, Content::Local)
+                }
+                _ => Content::None,
+            },
+        }
+    }
+
+    /// Where the dynamic linker would look for a library: in the directories that the program names, those of the
+    /// environment, and the usual ones.
+    pub(super) fn libraries(
+        &self,
+        name: &[u8],
+        search: &[Vec<u8>],
+        origin: &[u8],
+        command: &Command,
+    ) -> impl Iterator<Item = Vec<u8>> + use<> {
+        let mut places = Vec::new();
+        if name.contains(&b'/') {
+            places.push(command.absolute(name));
+        } else {
+            let named = search.iter().map(|directory| with_origin(directory, origin));
+            let environment = command.variable("LD_LIBRARY_PATH").unwrap_or_default().split(':');
+            let environment = environment.map(|directory| directory.as_bytes().to_vec());
+            let usual = USUAL_LIBRARIES.iter().flat_map(|directory| {
+                let inside = ARCHITECTURES.iter().map(move |name| format!("{directory}/{name}").into_bytes());
+                inside.chain([directory.as_bytes().to_vec()])
+            });
+            let all = named.chain(environment).chain(usual).filter(|directory| directory.starts_with(b"/"));
+            places.extend(all.map(|directory| [&directory[..], b"/", name].concat()));
+        }
+        places.into_iter()
+    }
+}
+
+impl Content {
+    /// Reads a range, and waits for what has to be fetched of it. `None` if it cannot be had.
+    pub(super) async fn read(&self, range: Range<u64>) -> Option<Vec<u8>> {
+        match self {
+            Self::Lazy { layer, entry, size } => {
+                let range = range.start.min(*size)..range.end.min(*size);
+                layer.expect(*entry, range.clone()).await.ok()?;
+                let mut bytes = vec![0; usize::try_from(range.end.saturating_sub(range.start)).ok()?];
+                // Evicted again: the cache has better things to keep.
+                layer.try_read(*entry, range.start, &mut bytes).ok()??;
+                Some(bytes)
+            }
+            Self::Local(file) => {
+                let size = file.metadata().ok()?.len();
+                let range = range.start.min(size)..range.end.min(size);
+                let mut bytes = vec![0; usize::try_from(range.end.saturating_sub(range.start)).ok()?];
+                file.read_exact_at(&mut bytes, range.start).ok()?;
+                Some(bytes)
+            }
+            Self::None => None,
+        }
+    }
+}
+
+fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
+}
+
+fn with_origin(directory: &[u8], origin: &[u8]) -> Vec<u8> {
+    for variable in [&b"$ORIGIN"[..], b"${ORIGIN}"] {
+        if let Some(rest) = directory.strip_prefix(variable) {
+            return [origin, rest].concat();
+        }
+    }
+    directory.to_vec()
+}
+
+/// Opens what stands at a path in a directory. No link is followed: the image made them.
+fn open(directory: &std::path::Path, path: &[u8], flags: OFlags) -> Option<std::fs::File> {
+    let base = OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC;
+    let base = rustix::fs::open(directory, base, Mode::empty()).ok()?;
+    let path: Vec<u8> = components(path).collect::<Vec<_>>().join(&b'/');
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let path = if path.is_empty() { b".".to_vec() } else { path };
+    rustix::fs::openat2(base, path.as_slice(), flags, Mode::empty(), resolve).ok().map(std::fs::File::from)
+}
+
+fn on_disk(part: usize, directory: &std::path::Path, path: &[u8]) -> Option<Node> {
+    // The last name may be a link, which O_PATH with O_NOFOLLOW opens itself; RESOLVE_NO_SYMLINKS would refuse it.
+    let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&[][..], path),
+    };
+    let parent = open(directory, parent, OFlags::PATH | OFlags::DIRECTORY)?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::openat(&parent, name, flags, Mode::empty()).ok()?;
+    let found = std::fs::File::from(found);
+    let metadata = found.metadata().ok()?;
+    if metadata.file_type().is_symlink() {
+        let target = rustix::fs::readlinkat(&parent, name, Vec::new()).ok()?;
+        return Some(Node::Link(target.into_bytes()));
+    }
+    if metadata.is_dir() {
+        return Some(Node::Directory);
+    }
+    metadata.is_file().then(|| {
+        Node::File(File {
+            place: Place::Directory(part, path.to_vec()),
+            size: metadata.len(),
+            executable: metadata.mode() & 0o111 != 0,
+        })
+    })
+}
