@@ -524,8 +524,9 @@ impl LazyLayer {
         Ok(())
     }
 
-    /// Fetches all of the layer while no reader waits.
+    /// Fetches all of the layer while no reader waits, nor will soon.
     pub async fn fetch_in_background(self: Arc<Self>) {
+        self.shared.schedule.open();
         background::fetch_all(self).await;
     }
 }

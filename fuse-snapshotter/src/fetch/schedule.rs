@@ -25,12 +25,15 @@ const EXPECTED: usize = 3;
 /// Spans that are kept unfinished in all of a daemon: each may take two megabytes of memory.
 const PARKED: usize = 16;
 
-/// Round trips without a reader after which the link counts as idle.
+/// So many times what a request takes has to pass without a reader before the link counts as idle.
 const CALM: u32 = 2;
 
 /// Bounds of that time.
 const SHORTEST_CALM: Duration = Duration::from_millis(10);
-const LONGEST_CALM: Duration = Duration::from_millis(500);
+const LONGEST_CALM: Duration = Duration::from_secs(2);
+
+/// How long a first reader is waited for: a container mostly follows its image at once.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Who waits.
 #[derive(Debug)]
@@ -65,6 +68,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.schedule.readers.send_modify(|readers| {
             readers.waiting -= 1;
+            // Also if the first one was waited for.
             readers.since = Instant::now();
         });
     }
@@ -105,6 +109,11 @@ impl Schedule {
         Waiting { schedule: self, arrival }
     }
 
+    /// Something new can be read: readers will come.
+    pub(super) fn open(&self) {
+        self.readers.send_modify(|readers| readers.since = readers.since.max(Instant::now() + GRACE));
+    }
+
     /// How many readers have come so far who needed a request.
     pub(super) fn arrivals(&self) -> u64 {
         self.readers.borrow().arrivals
@@ -138,7 +147,7 @@ impl Schedule {
             else {
                 return;
             };
-            let pause = (self.pace.round_trip() * CALM).clamp(SHORTEST_CALM, LONGEST_CALM);
+            let pause = (self.pace.usual() * CALM).clamp(SHORTEST_CALM, LONGEST_CALM);
             tokio::select! {
                 biased;
                 _ = readers.wait_for(|readers| readers.waiting > 0) => {}

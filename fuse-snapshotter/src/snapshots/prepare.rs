@@ -281,11 +281,14 @@ impl Snapshotter {
         let Some(command) = pulled.command().await else { return };
         let parts = lower.directories.iter().rev().map(|(id, path)| {
             let tree = forest.lookup(crate::fs::ROOT, id.to_string().as_bytes());
-            tree.map_or_else(|_| startup::Part::Directory(path.clone()), |root| startup::Part::Tree(root.number))
+            tree.map_or_else(
+                |_| startup::Part::Directory(path.clone()),
+                |root| startup::Part::Tree(root.number),
+            )
         });
         let parts = parts.collect();
         let started = std::time::Instant::now();
-        let expected = startup::expect(&startup::Root::new(forest, parts), &command).await;
+        let expected = startup::expect(startup::Root::new(forest, parts), command).await;
         tracing::info!(
             files = expected.files,
             bytes = expected.bytes,

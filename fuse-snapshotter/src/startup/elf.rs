@@ -6,15 +6,13 @@
 
 use std::ops::Range;
 
+use object::Endianness;
 use object::elf::{
-    DT_GNU_HASH, DT_HASH, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_RPATH, DT_RUNPATH, DT_STRSZ,
-    DT_STRTAB, DT_SYMTAB, FileHeader32, FileHeader64, PF_W, PT_DYNAMIC, PT_INTERP, PT_LOAD,
+    DT_GNU_HASH, DT_HASH, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_RPATH, DT_RUNPATH,
+    DT_STRSZ, DT_STRTAB, DT_SYMTAB, FileHeader32, FileHeader64, PF_W, PT_DYNAMIC, PT_INTERP, PT_LOAD,
 };
 use object::pod::slice_from_all_bytes;
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
-use object::Endianness;
-
-use super::root::Content;
 
 /// Bytes at the start of a file in which the headers are looked for.
 pub(super) const HEAD: u64 = 64 << 10;
@@ -44,11 +42,16 @@ pub(super) struct Program {
 
 impl Program {
     /// Reads a file of `size` bytes which begins with `head`; `None` if it is no ELF file.
-    pub(super) async fn read(head: &[u8], size: u64, content: &Content) -> Option<Self> {
+    /// `read` reads more of it.
+    pub(super) async fn read<R: Future<Output = Option<Vec<u8>>>>(
+        head: &[u8],
+        size: u64,
+        read: impl Fn(Range<u64>) -> R,
+    ) -> Option<Self> {
         // 1 and 2 stand for 32 and 64 bits.
         match head.get(..5)? {
-            [0x7f, b'E', b'L', b'F', 1] => of_class::<FileHeader32<Endianness>>(head, size, content).await,
-            [0x7f, b'E', b'L', b'F', 2] => of_class::<FileHeader64<Endianness>>(head, size, content).await,
+            [0x7f, b'E', b'L', b'F', 1] => of_class::<FileHeader32<Endianness>, R>(head, size, read).await,
+            [0x7f, b'E', b'L', b'F', 2] => of_class::<FileHeader64<Endianness>, R>(head, size, read).await,
             _ => None,
         }
     }
@@ -71,7 +74,11 @@ struct Dynamic {
     relocations: [(u64, u64); 2],
 }
 
-async fn of_class<Elf: FileHeader<Endian = Endianness>>(head: &[u8], size: u64, content: &Content) -> Option<Program> {
+async fn of_class<Elf: FileHeader<Endian = Endianness>, R: Future<Output = Option<Vec<u8>>>>(
+    head: &[u8],
+    size: u64,
+    read: impl Fn(Range<u64>) -> R,
+) -> Option<Program> {
     let mut program = Program { ranges: vec![0..HEAD.min(size)], ..Program::default() };
     let mut segments = Vec::new();
     let mut section = 0..0;
@@ -101,7 +108,7 @@ async fn of_class<Elf: FileHeader<Endian = Endianness>>(head: &[u8], size: u64, 
     if section.is_empty() {
         return Some(program);
     }
-    let Some(bytes) = content.read(section).await else { return Some(program) };
+    let Some(bytes) = read(section).await else { return Some(program) };
     let endian = Elf::parse(head).ok()?.endian().ok()?;
     let dynamic = dynamic::<Elf>(&bytes, endian);
     let place = |address: u64| {
@@ -122,7 +129,7 @@ async fn of_class<Elf: FileHeader<Endian = Endianness>>(head: &[u8], size: u64, 
     let first = dynamic.symbols.iter().filter_map(|address| place(*address)).map(|(start, _)| start).min();
     program.expect(first.unwrap_or(strings.start).min(strings.start)..strings.end);
     if strings.end - strings.start <= MAX_STRINGS
-        && let Some(bytes) = content.read(strings).await
+        && let Some(bytes) = read(strings).await
     {
         let text = |offset: &u64| {
             let rest = bytes.get(usize::try_from(*offset).ok()?..)?;
@@ -131,7 +138,9 @@ async fn of_class<Elf: FileHeader<Endian = Endianness>>(head: &[u8], size: u64, 
         };
         program.needed = dynamic.needed.iter().filter_map(text).collect();
         let lists = dynamic.search.iter().filter_map(text);
-        program.search = lists.flat_map(|list| list.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect::<Vec<_>>()).collect();
+        program.search = lists
+            .flat_map(|list| list.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect::<Vec<_>>())
+            .collect();
     }
     Some(program)
 }

@@ -37,8 +37,8 @@ const MAX_BYTES: u64 = 256 << 20;
 /// Files up to this size are expected as a whole, in bytes: they are in one span, or in two.
 const WHOLE: u64 = 2 << 20;
 
-/// Fetches at a time. The first names lead to the next ones, so a few of them keep the link busy.
-const FETCHES: usize = 4;
+/// Files that are looked at and fetched at a time: enough that those which lead on to others are among them.
+const FETCHES: usize = 16;
 
 /// What the dynamic linker, the shell and the container runtime read of every image, if it is there.
 const ALWAYS: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/ld.so.cache", "/etc/nsswitch.conf"];
@@ -51,6 +51,7 @@ pub(crate) struct Expected {
 }
 
 /// A file to look at.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Name {
     path: Vec<u8>,
     /// Whether it is executed, and not just read.
@@ -58,116 +59,112 @@ struct Name {
 }
 
 /// Fetches what a container of an image will read when it starts with its own command.
-pub(crate) async fn expect(root: &Root, command: &Command) -> Expected {
-    let mut walk = Walk::new(root);
-    for (number, word) in command.words().enumerate() {
-        walk.word(command, word, number == 0);
-    }
-    walk.to_see.extend(ALWAYS.map(|path| Name { path: path.into(), runs: false }));
-    while let Some(name) = walk.to_see.pop_front() {
-        if walk.expected.files >= MAX_FILES || walk.expected.bytes >= MAX_BYTES {
-            break;
+pub(crate) async fn expect(root: Root, command: Command) -> Expected {
+    let walk = Arc::new(Walk { root, command, slots: Semaphore::new(FETCHES) });
+    let mut names: VecDeque<Name> =
+        walk.command.words().enumerate().filter_map(|(number, word)| walk.word(word, number == 0)).collect();
+    names.extend(ALWAYS.map(|path| Name { path: path.into(), runs: false }));
+    let mut seen = HashSet::new();
+    let mut expected = Expected::default();
+    // Each file on its own: one that leads nowhere holds up no other.
+    let mut looks = JoinSet::new();
+    let mut fetches = JoinSet::new();
+    loop {
+        while let Some(name) = names.pop_front() {
+            let Some(file) = walk.root.find(&name.path) else { continue };
+            if expected.files < MAX_FILES && seen.insert(file.clone()) {
+                expected.files += 1;
+                let walk = Arc::clone(&walk);
+                looks.spawn(async move { walk.look(name, file).await });
+            }
         }
-        walk.see(command, &name).await;
-    }
-    // Dropping it would stop what is under way.
-    while walk.fetches.join_next().await.is_some() {}
-    walk.expected
-}
-
-struct Walk<'r> {
-    root: &'r Root,
-    to_see: VecDeque<Name>,
-    seen: HashSet<File>,
-    fetches: JoinSet<()>,
-    at_a_time: Arc<Semaphore>,
-    expected: Expected,
-}
-
-impl<'r> Walk<'r> {
-    fn new(root: &'r Root) -> Self {
-        Self {
-            root,
-            to_see: VecDeque::new(),
-            seen: HashSet::new(),
-            fetches: JoinSet::new(),
-            at_a_time: Arc::new(Semaphore::new(FETCHES)),
-            expected: Expected::default(),
+        let Some(look) = looks.join_next().await else { break };
+        let Ok(look) = look else { continue };
+        names.extend(look.names);
+        for range in look.ranges {
+            let length = range.end.saturating_sub(range.start);
+            if length > 0 && expected.bytes + length <= MAX_BYTES {
+                expected.bytes += length;
+                let (walk, content) = (Arc::clone(&walk), Arc::clone(&look.content));
+                fetches.spawn(async move { walk.fetch(&content, range).await });
+            }
         }
     }
+    while fetches.join_next().await.is_some() {}
+    expected
+}
 
-    /// A word of a command: a program, a file, or neither.
-    fn word(&mut self, command: &Command, word: &[u8], is_program: bool) {
-        let runs = |root: &Root, path: &[u8]| root.find(path).is_some_and(|file| file.executable);
+/// What came of looking at a file.
+struct Look {
+    content: Arc<Content>,
+    ranges: Vec<Range<u64>>,
+    names: Vec<Name>,
+}
+
+struct Walk {
+    root: Root,
+    command: Command,
+    slots: Semaphore,
+}
+
+impl Walk {
+    /// The file that a word of a command is about, if it is about one.
+    fn word(&self, word: &[u8], is_program: bool) -> Option<Name> {
+        let runs = |path: &[u8]| self.root.find(path).is_some_and(|file| file.executable);
         if word.contains(&b'/') {
-            let path = command.absolute(word);
-            let runs = runs(self.root, &path);
-            self.to_see.push_back(Name { path, runs });
-        } else if let Some(path) = command.search(word).find(|path| runs(self.root, path))
-            // Arguments that happen to be called as a program are programs often enough: `sh -c`, `exec "$@"`.
-            && (is_program || !script::is_builtin(word))
-        {
-            self.to_see.push_back(Name { path, runs: true });
+            let path = self.command.absolute(word);
+            let runs = runs(&path);
+            return Some(Name { path, runs });
         }
+        // An argument that is called like a program is one often enough: `sh -c`, `exec "$@"`.
+        let is_program = is_program || !script::is_builtin(word);
+        let path = self.command.search(word).find(|path| is_program && runs(path))?;
+        Some(Name { path, runs: true })
     }
 
-    /// Looks at a file, and expects what is read of it.
-    async fn see(&mut self, command: &Command, name: &Name) {
-        let Some(file) = self.root.find(&name.path) else { return };
-        if !self.seen.insert(file.clone()) {
-            return;
-        }
-        let content = self.root.content(&file);
-        if !name.runs {
-            if file.size <= WHOLE {
-                self.fetch(&content, 0..file.size);
-            }
-            return;
-        }
+    /// Looks at a file: what of it will be read, and which files with it.
+    async fn look(&self, name: Name, file: File) -> Look {
+        let content = Arc::new(self.root.content(&file));
+        let mut look = Look { content: Arc::clone(&content), ranges: Vec::new(), names: Vec::new() };
         if file.size <= WHOLE {
-            self.fetch(&content, 0..file.size);
+            look.ranges.push(0..file.size);
         }
-        let head = content.read(0..file.size.min(elf::HEAD)).await;
-        let Some(head) = head else { return };
+        if !name.runs {
+            return look;
+        }
+        let Some(head) = self.read(&content, 0..file.size.min(elf::HEAD)).await else { return look };
         if let Some(script) = script::parse(&head) {
-            for word in script.interpreter {
-                self.word(command, word, true);
+            look.names.extend(script.interpreter.iter().filter_map(|word| self.word(word, true)));
+            look.names.extend(script.words.iter().filter_map(|word| self.word(word, false)));
+        } else if let Some(program) =
+            elf::Program::read(&head, file.size, |range| self.read(&content, range)).await
+        {
+            if file.size > WHOLE {
+                look.ranges = program.ranges;
             }
-            for word in script.words {
-                self.word(command, word, false);
-            }
-        } else if let Some(program) = elf::Program::read(&head, file.size, &content).await {
-            for range in program.ranges {
-                self.fetch(&content, range);
-            }
-            let origin = name.path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |at| &name.path[..at]);
-            if let Some(path) = program.interpreter {
-                self.to_see.push_back(Name { path, runs: true });
-            }
+            look.names.extend(program.interpreter.map(|path| Name { path, runs: true }));
+            let origin =
+                name.path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |at| &name.path[..at]);
             for library in program.needed {
-                let mut places = self.root.libraries(&library, &program.search, origin, command);
-                if let Some(path) = places.find(|path| self.root.find(path).is_some()) {
-                    self.to_see.push_back(Name { path, runs: true });
-                }
+                let mut places = self.root.libraries(&library, &program.search, origin, &self.command);
+                let path = places.find(|path| self.root.find(path).is_some());
+                look.names.extend(path.map(|path| Name { path, runs: true }));
             }
         }
+        look
     }
 
-    /// Begins to fetch a part of a file.
-    fn fetch(&mut self, content: &Content, range: Range<u64>) {
-        if range.is_empty() {
-            return;
-        }
-        self.expected.bytes += range.end - range.start;
-        self.expected.files = self.seen.len();
-        if let Content::Lazy { layer, entry, .. } = content {
-            let (layer, entry, slots) = (Arc::clone(layer), *entry, Arc::clone(&self.at_a_time));
-            self.fetches.spawn(async move {
-                let _slot = slots.acquire().await;
-                if let Err(error) = layer.expect(entry, range).await {
-                    tracing::debug!(layer = %layer.digest(), %error, "what a start was expected to read cannot be fetched");
-                }
-            });
+    async fn read(&self, content: &Content, range: Range<u64>) -> Option<Vec<u8>> {
+        let _slot = self.slots.acquire().await;
+        content.read(range).await
+    }
+
+    async fn fetch(&self, content: &Content, range: Range<u64>) {
+        let _slot = self.slots.acquire().await;
+        if let Content::Lazy { layer, entry, .. } = content
+            && let Err(error) = layer.expect(*entry, range).await
+        {
+            tracing::debug!(layer = %layer.digest(), %error, "what a start was expected to read cannot be fetched");
         }
     }
 }

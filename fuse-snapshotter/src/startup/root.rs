@@ -154,9 +154,8 @@ impl Root {
                 None => Content::None,
             },
             Place::Directory(part, path) => match self.parts.get(*part) {
-                Some(Part::Directory(directory)) => {
-                    open(directory, path, OFlags::RDONLY | OFlags::NONBLOCK).map_or(Content::None, Content::Local)
-                }
+                Some(Part::Directory(directory)) => open(directory, path, OFlags::RDONLY | OFlags::NONBLOCK)
+                    .map_or(Content::None, Content::Local),
                 _ => Content::None,
             },
         }

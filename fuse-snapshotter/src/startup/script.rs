@@ -55,8 +55,10 @@ mod tests {
         let script = parse(b"#!/bin/sh -e\necho starting server\nexec env A=1 setpriv --user=x \"/opt/a b\" -c conf=/etc/c -cp /a.jar:/b.jar \"$@\"\n");
         let script = script.unwrap();
         assert_eq!(text(&script.interpreter), ["/bin/sh"]);
-        let wanted =
-            ["env", "A", "1", "setpriv", "--user", "x", "/opt/a", "b", "-c", "conf", "/etc/c", "-cp", "/a.jar", "/b.jar"];
+        let wanted = [
+            "env", "A", "1", "setpriv", "--user", "x", "/opt/a", "b", "-c", "conf", "/etc/c", "-cp",
+            "/a.jar", "/b.jar",
+        ];
         assert_eq!(text(&script.words), wanted);
         let script = parse(b"#! /usr/bin/env python3\nimport os\n").unwrap();
         assert_eq!(text(&script.interpreter), ["/usr/bin/env", "python3"]);

@@ -183,7 +183,15 @@ fn run(args: &Args, variants: &[Variant]) -> anyhow::Result<Report> {
         progress(&format!("{}: the floor: starts with everything local, and what they read", image.name));
         let local = Local::measure(&site, image, runs)?;
         for profile in &profiles {
-            results.push(group(&site, image, profile, (variants, runs), &local, &args.out.join("logs"), &progress)?);
+            results.push(group(
+                &site,
+                image,
+                profile,
+                (variants, runs),
+                &local,
+                &args.out.join("logs"),
+                &progress,
+            )?);
         }
         reports.push(describe(image, local));
     }
