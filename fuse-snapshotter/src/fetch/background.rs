@@ -18,53 +18,77 @@ const PAUSE: Duration = Duration::from_secs(5);
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 
 /// Fetches all spans of a layer that are not in the cache yet, as long as no reader waits for anything and there is
-/// room for them.
+/// room for them. What lies next to what was read last comes first: that is what will be read next, if anything is.
 pub(super) async fn fetch_all(layer: Arc<LazyLayer>) {
-    let count = layer.table().spans().len();
-    let mut span = 0;
+    let mut missing = Missing { open: vec![true; layer.table().spans().len()] };
     let mut pause = PAUSE;
-    let mut missing = 0;
-    while span < count {
-        if layer.has_span(span) {
-            span += 1;
-            continue;
-        }
+    let mut passed_over = 0;
+    while missing.nearest(&layer).is_some() {
         if layer.cache_is_full() {
             // What somebody has asked for is worth more than what nobody has.
             tracing::info!(layer = %layer.digest(), "the cache is full: the rest is fetched when it is needed");
             return;
         }
         let turn = layer.schedule().spare().await;
-        let end = (span + RUN).min(count);
+        // A turn may be long in coming: what readers have wanted by then counts.
+        let Some(span) = missing.nearest(&layer) else { break };
         let started = Instant::now();
+        let end = (span + RUN).min(missing.open.len());
         let fetched = fetch_run(&layer, span, end).await;
         drop(turn);
-        let done = (span..end).take_while(|span| layer.has_span(*span)).count();
-        match &fetched {
-            Ok(()) => {
-                layer.metrics().observe(Operation::BackgroundFetch, started.elapsed());
-                layer.metrics().add(Count::BackgroundSpanFetch, done as u64);
-            }
-            Err(FetchError::Cancelled) => {}
-            Err(_) => layer.metrics().count(Count::BackgroundSpanFetchFailure),
-        }
         match fetched {
-            // Not looked at again, even if it should have been evicted meanwhile.
-            Ok(()) => (span, pause) = (span + done.max(1), PAUSE),
+            Ok(()) => {
+                let came = (span..end).take_while(|span| layer.has_span(*span)).count();
+                layer.metrics().observe(Operation::BackgroundFetch, started.elapsed());
+                layer.metrics().add(Count::BackgroundSpanFetch, came as u64);
+                // Even if it should have been evicted meanwhile.
+                missing.open[span..span + came.max(1)].fill(false);
+                pause = PAUSE;
+            }
             Err(FetchError::Cancelled) => {}
             Err(error @ (FetchError::Corrupt { .. } | FetchError::False { .. })) => {
+                layer.metrics().count(Count::BackgroundSpanFetchFailure);
                 tracing::warn!(layer = %layer.digest(), span, %error, "background fetch passes over a span");
-                (span, missing) = (span + 1, missing + 1);
+                missing.open[span] = false;
+                passed_over += 1;
             }
             Err(error) => {
+                layer.metrics().count(Count::BackgroundSpanFetchFailure);
                 tracing::warn!(layer = %layer.digest(), %error, "background fetch failed; trying again");
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(MAX_PAUSE);
             }
         }
     }
+    let missing = passed_over;
     layer.complete.store(missing == 0, std::sync::atomic::Ordering::Relaxed);
     tracing::info!(layer = %layer.digest(), missing, "background fetch is done");
+}
+
+/// What is still to be fetched.
+struct Missing {
+    /// By span; those that were there once are not looked at again.
+    open: Vec<bool>,
+}
+
+impl Missing {
+    /// The missing span next to the one that a reader wanted last; behind it rather than in front of it.
+    fn nearest(&mut self, layer: &LazyLayer) -> Option<usize> {
+        let wanted = layer.wanted().min(self.open.len());
+        for distance in 0..=self.open.len() {
+            let behind = wanted.checked_add(distance).filter(|span| *span < self.open.len());
+            for span in [behind, wanted.checked_sub(distance)].into_iter().flatten() {
+                if self.open.get(span) != Some(&true) {
+                    continue;
+                }
+                if !layer.has_span(span) {
+                    return Some(span);
+                }
+                self.open[span] = false;
+            }
+        }
+        None
+    }
 }
 
 /// Fetches a span and, unless a reader comes to wait for something else, those behind it.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -120,6 +120,7 @@ pub struct LazyLayer {
     pub(super) refused_whole: Mutex<Option<(Instant, FetchError)>>,
     common: Arc<Common>,
     read_ahead: Mutex<ReadAhead>,
+    wanted: AtomicUsize,
     pub(super) counters: Counters,
     last_error: Mutex<Option<String>>,
 }
@@ -161,6 +162,7 @@ impl LazyLayer {
             refused_whole: Mutex::default(),
             common,
             read_ahead: Mutex::default(),
+            wanted: AtomicUsize::new(0),
             counters: Counters::default(),
             last_error: Mutex::default(),
         })
@@ -329,8 +331,9 @@ impl LazyLayer {
             tracing::debug!(layer = %self.digest, entry, offset = range.start, first, last, "a reader waits for spans");
             let (flights, duties) = self.claim(missing, true);
             let waiting = self.shared.schedule.enter(!duties.is_empty());
+            self.wanted.store(last, Ordering::Relaxed);
             // Reading on is not waited for, but rides along in the same request.
-            let end = self.read_ahead(entry, first, last + 1, range.start == 0);
+            let end = self.read_ahead(entry, first, last + 1);
             self.launch(duties, end, waiting.arrival);
             let (mut complete, mut failed) = (true, false);
             for flight in flights {
@@ -358,6 +361,7 @@ impl LazyLayer {
     /// # Errors
     /// If it cannot be had; see [`FetchError`].
     pub async fn expect(self: &Arc<Self>, entry: usize, range: Range<u64>) -> Result<(), FetchError> {
+        let _expecting = self.shared.schedule.expecting();
         for _ in 0..ATTEMPTS {
             let missing = self.missing_spans(entry, &range);
             if missing.is_empty() || self.cache_is_full() {
@@ -387,10 +391,20 @@ impl LazyLayer {
         self.cache.pin((start / BLOCK_SIZE) as u32..(start + length).div_ceil(BLOCK_SIZE) as u32)
     }
 
-    fn read_ahead(&self, entry: usize, first: usize, end: usize, at_start: bool) -> usize {
+    fn read_ahead(&self, entry: usize, first: usize, end: usize) -> usize {
+        if self.shared.schedule.is_expecting() {
+            // The link has better things to do.
+            return end;
+        }
         let content = self.table.archive_range(entry, &(0..u64::MAX));
-        let last = self.table.spans().span_of(content.end.saturating_sub(1));
-        lock(&self.read_ahead).extend(entry, first, end, last, at_start)
+        let spans = self.table.spans();
+        let last = spans.span_of(content.end.saturating_sub(1));
+        lock(&self.read_ahead).extend(entry, first, end, last, spans.len())
+    }
+
+    /// The span that a reader wanted last.
+    pub(super) fn wanted(&self) -> usize {
+        self.wanted.load(Ordering::Relaxed)
     }
 
     /// The spans that hold blocks, or parts of blocks, which the cache lacks.

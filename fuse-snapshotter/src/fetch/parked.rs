@@ -4,7 +4,7 @@
 
 use std::sync::Mutex;
 
-use super::schedule::Room;
+use super::schedule::Counted;
 use super::span::SpanSink;
 use crate::cache::lock;
 
@@ -13,7 +13,7 @@ struct Unfinished {
     sink: SpanSink,
     /// Where in the layer the bytes that it lacks begin.
     position: u64,
-    _room: Room,
+    _room: Counted,
 }
 
 /// The unfinished spans of a layer.
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Parked {
 
 impl Parked {
     /// Keeps a span that has arrived up to `position`.
-    pub(super) fn put(&self, sink: SpanSink, position: u64, room: Room) {
+    pub(super) fn put(&self, sink: SpanSink, position: u64, room: Counted) {
         let mut parked = lock(&self.0);
         parked.retain(|other| other.sink.span() != sink.span());
         parked.push(Unfinished { sink, position, _room: room });

@@ -27,12 +27,16 @@ pub(super) struct Run {
     end: usize,
     /// The last reader who had come when it began; for another one it gives way where nobody waits for it.
     arrival: u64,
+    /// A reader waited for it when it began. His connection is worth more than the time that the rest of a span takes: another
+    /// one would begin slowly, as all do.
+    keeps_connection: bool,
 }
 
 impl Run {
     /// The spans of these duties, which follow each other.
     pub(super) fn new(duties: Vec<Duty>, arrival: u64) -> Self {
-        Self { duties: duties.into(), end: 0, arrival }
+        let keeps_connection = duties.iter().any(Duty::is_demanded);
+        Self { duties: duties.into(), end: 0, arrival, keeps_connection }
     }
 
     /// The same, and what follows up to a span, as long as nobody else has it or fetches it.
@@ -93,10 +97,11 @@ impl LazyLayer {
     async fn stream(&self, run: &mut Run, corrupt: &mut VecDeque<(Duty, String)>) -> Result<(), FetchError> {
         let spans = self.table().spans();
         let Some((first, last)) = run.duties.front().zip(run.duties.back()) else { return Ok(()) };
-        let end = spans.compressed(run.end.min(spans.len()).max(last.span + 1) - 1).end;
-        let (mut sink, mut position) = match self.parked().take(first.span) {
+        let (first, last) = (first.span, last.span);
+        let end = spans.compressed(run.end.min(spans.len()).max(last + 1) - 1).end;
+        let (mut sink, mut position) = match self.parked().take(first) {
             Some(unfinished) => unfinished,
-            None => (self.sink(first.span)?, spans.compressed(first.span).start),
+            None => (self.sink(first)?, spans.compressed(first).start),
         };
         let (begin, asked) = (position, Instant::now());
         let mut body = self.open(begin..end).await?;
@@ -138,7 +143,9 @@ impl LazyLayer {
                         corrupt.extend(run.duties.pop_front().map(|duty| (duty, complaint)));
                     }
                 }
-                if run.duties.is_empty() && span + 1 < run.end {
+                let goes_on =
+                    !run.keeps_connection || span <= last || !self.schedule().is_disturbed(run.arrival);
+                if run.duties.is_empty() && span + 1 < run.end && goes_on {
                     run.duties.extend(self.claim_one(span + 1));
                     self.parked().forget(span + 1);
                 }
@@ -163,7 +170,7 @@ impl LazyLayer {
 
     /// Waits for the next bytes, and if nobody waits for the run, for a reader to whom it has to give way.
     async fn next_chunk(&self, run: &Run, body: &mut registry::ByteStream, position: u64) -> Next {
-        if !run.is_demanded() {
+        if !run.is_demanded() && !run.keeps_connection {
             tokio::select! {
                 biased;
                 () = self.schedule().disturbed(run.arrival) => {

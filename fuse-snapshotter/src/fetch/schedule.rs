@@ -54,6 +54,7 @@ pub(super) struct Schedule {
     spare: Semaphore,
     readers: watch::Sender<Readers>,
     pub(super) pace: Pace,
+    expecting: Arc<AtomicUsize>,
     parked: Arc<AtomicUsize>,
 }
 
@@ -74,11 +75,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Room for an unfinished span.
+/// One of some: room for an unfinished span, or somebody who expects readers.
 #[derive(Debug)]
-pub(super) struct Room(Arc<AtomicUsize>);
+pub(super) struct Counted(Arc<AtomicUsize>);
 
-impl Drop for Room {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -94,6 +95,7 @@ impl Schedule {
             spare: Semaphore::new(SPARE),
             readers: watch::Sender::new(readers),
             pace: Pace::default(),
+            expecting: Arc::default(),
             parked: Arc::default(),
         }
     }
@@ -123,6 +125,17 @@ impl Schedule {
     pub(super) async fn connection(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.connections.acquire().await.ok()
+    }
+
+    /// Says that what readers will ask for soon is going to be fetched.
+    pub(super) fn expecting(&self) -> Counted {
+        self.expecting.fetch_add(1, Ordering::AcqRel);
+        Counted(Arc::clone(&self.expecting))
+    }
+
+    /// Whether there is such a thing.
+    pub(super) fn is_expecting(&self) -> bool {
+        self.expecting.load(Ordering::Acquire) > 0
     }
 
     /// Waits for a turn to fetch what a reader will ask for soon. It does not give way: the reader would only have to wait for
@@ -162,11 +175,17 @@ impl Schedule {
         let _ = self.readers.subscribe().wait_for(other).await;
     }
 
+    /// Whether such a reader waits now.
+    pub(super) fn is_disturbed(&self, arrival: u64) -> bool {
+        let readers = self.readers.borrow();
+        readers.arrivals > arrival && readers.waiting > 0
+    }
+
     /// Room to keep an unfinished span, if there is some.
-    pub(super) fn room(&self) -> Option<Room> {
+    pub(super) fn room(&self) -> Option<Counted> {
         let taken = self.parked.fetch_update(Ordering::AcqRel, Ordering::Acquire, |parked| {
             (parked < PARKED).then_some(parked + 1)
         });
-        taken.ok().map(|_| Room(Arc::clone(&self.parked)))
+        taken.ok().map(|_| Counted(Arc::clone(&self.parked)))
     }
 }

@@ -1,7 +1,7 @@
 //! The trees that there are: planting and felling.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 
@@ -19,6 +19,12 @@ const MAX_NAME: usize = 255;
 /// Called with the name of a tree after it was planted or felled.
 pub(crate) type Watcher = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// Told the inode number of a program or library that somebody begins to read.
+type Programs = Box<dyn Fn(u64) + Send + Sync>;
+
+/// What programs and libraries begin with.
+const PROGRAM: &[u8] = b"\x7fELF";
+
 /// Merged trees and the layers that their contents are in.
 pub struct Forest {
     pub(super) plantation: ArcSwap<Plantation>,
@@ -26,6 +32,7 @@ pub struct Forest {
     planting: Mutex<()>,
     pub(super) state_files: StateFiles,
     watcher: Mutex<Option<Watcher>>,
+    programs: OnceLock<Programs>,
     /// Whether there is one tree for good, which is the root.
     pub(super) single: bool,
     pub(super) serves_xattrs: bool,
@@ -54,6 +61,7 @@ impl Forest {
             planting: Mutex::default(),
             state_files: StateFiles::new(),
             watcher: Mutex::default(),
+            programs: OnceLock::new(),
             single,
             serves_xattrs,
             metrics: Metrics::new(),
@@ -174,6 +182,21 @@ impl Forest {
     /// Who is to be told when names in the root change.
     pub(crate) fn watch(&self, watcher: Option<Watcher>) {
         *lock(&self.watcher) = watcher;
+    }
+
+    /// Who is to be told when somebody begins to read a program or a library. Only the first call counts.
+    pub(crate) fn on_program(&self, told: impl Fn(u64) + Send + Sync + 'static) {
+        let _ = self.programs.set(Box::new(told));
+    }
+
+    /// Notes what was read of a file, from an offset on.
+    pub(crate) fn was_read(&self, number: u64, offset: u64, bytes: &[u8]) {
+        if offset == 0
+            && bytes.starts_with(PROGRAM)
+            && let Some(told) = self.programs.get()
+        {
+            told(number);
+        }
     }
 
     /// Whether there is a tree in this slot.

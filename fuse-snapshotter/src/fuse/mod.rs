@@ -244,6 +244,7 @@ impl Filesystem for Adapter {
             match self.fs.read_cached(number.0, offset, size as usize, buffer) {
                 Ok(None) => {
                     reply.data(buffer);
+                    self.fs.was_read(number.0, offset, buffer);
                     None
                 }
                 Ok(Some(missing)) => Some((missing, reply)),
@@ -259,7 +260,10 @@ impl Filesystem for Adapter {
             self.runtime.spawn(async move {
                 let mut buffer = Vec::new();
                 match missing.read(&mut buffer).await {
-                    Ok(()) => reply.data(&buffer),
+                    Ok(()) => {
+                        reply.data(&buffer);
+                        fs.was_read(number.0, offset, &buffer);
+                    }
                     Err(error) => reply.error(failed(&fs, &stats, number, Operation::Read, &error)),
                 }
             });

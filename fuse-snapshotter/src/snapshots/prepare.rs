@@ -279,16 +279,21 @@ impl Snapshotter {
     async fn expect_start(&self, pulled: &Pulled, lower: &Lower) {
         let Some(forest) = self.trees.mounted() else { return };
         let Some(command) = pulled.command().await else { return };
+        let mut trees = Vec::new();
         let parts = lower.directories.iter().rev().map(|(id, path)| {
-            let tree = forest.lookup(crate::fs::ROOT, id.to_string().as_bytes());
-            tree.map_or_else(
-                |_| startup::Part::Directory(path.clone()),
-                |root| startup::Part::Tree(root.number),
-            )
+            match forest.lookup(crate::fs::ROOT, id.to_string().as_bytes()) {
+                Ok(root) => {
+                    trees.push(*id);
+                    startup::Part::Tree(root.number)
+                }
+                Err(_) => startup::Part::Directory(path.clone()),
+            }
         });
-        let parts = parts.collect();
+        let root = startup::Root::new(Arc::clone(&forest), parts.collect());
+        let forecast = startup::Forecast::new(root, command);
+        self.trees.keep_forecast(trees.into_iter(), &forecast);
         let started = std::time::Instant::now();
-        let expected = startup::expect(startup::Root::new(forest, parts), command).await;
+        let expected = forecast.start().await;
         tracing::info!(
             files = expected.files,
             bytes = expected.bytes,

@@ -22,6 +22,7 @@ use crate::fs::{Forest, LayerSlot, TreeSlot};
 use crate::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
 use crate::layers::{OpenLayers, inherit};
 use crate::metrics::Operation;
+use crate::startup::Forecast;
 use crate::tree::{Below, OverlayNamespace, Tree};
 
 /// The numbers of trees in the snapshot store: they are part of inode numbers.
@@ -46,6 +47,8 @@ pub struct Trees {
     binding: Mutex<()>,
     /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
     planted: Mutex<HashMap<u64, Arc<OnceCell<Arc<Planted>>>>>,
+    /// What is expected of the images, by the snapshots that are topmost in their trees.
+    forecasts: Mutex<HashMap<u64, Arc<Forecast>>>,
     pub(super) counting: Counting,
 }
 
@@ -92,12 +95,13 @@ impl Trees {
             failure: Mutex::default(),
             binding: Mutex::default(),
             planted: Mutex::default(),
+            forecasts: Mutex::default(),
             counting,
         }
     }
 
     /// The file system of the trees, mounted now if it was not yet.
-    fn forest(&self) -> Result<Arc<Forest>, SnapshotError> {
+    fn forest(self: &Arc<Self>) -> Result<Arc<Forest>, SnapshotError> {
         let mut mount = lock(&self.mount);
         if let Some(mounted) = &*mount {
             return Ok(Arc::clone(&mounted.forest));
@@ -108,6 +112,12 @@ impl Trees {
         let path = self.layout.trees();
         std::fs::create_dir_all(&path).map_err(io_error("create", &path))?;
         let forest = Arc::new(Forest::new().with_metrics(Arc::clone(&self.counting.metrics)));
+        let (trees, runtime) = (Arc::downgrade(self), self.runtime.clone());
+        forest.on_program(move |number| {
+            if let Some(trees) = trees.upgrade() {
+                runtime.spawn(async move { trees.program(number).await });
+            }
+        });
         let fuse = FuseMount::new(Arc::clone(&forest), &path, self.options, self.runtime.clone())
             .map_err(|error| SnapshotError::Unavailable(error.to_string()));
         *lock(&self.failure) = fuse.as_ref().err().map(ToString::to_string);
@@ -127,7 +137,7 @@ impl Trees {
     }
 
     /// Mounts the file system of the trees, and says why it cannot be.
-    pub(super) fn obstacle(&self) -> Option<String> {
+    pub(super) fn obstacle(self: &Arc<Self>) -> Option<String> {
         self.forest().err().map(|error| error.to_string())
     }
 
@@ -223,6 +233,25 @@ impl Trees {
             .await??;
         }
         Ok(planted)
+    }
+
+    /// Somebody begins to read a program or library: what will be read with it is fetched.
+    async fn program(&self, number: u64) {
+        let Some((layer, _)) = self.mounted().and_then(|forest| forest.content(number)) else { return };
+        let forecast = {
+            let forecasts = lock(&self.forecasts);
+            let has = |planted: &Arc<Planted>| planted.layers.iter().any(|other| Arc::ptr_eq(other, &layer));
+            let mut images = self.all().into_iter().filter(|(_, planted)| has(planted));
+            images.find_map(|(id, _)| forecasts.get(&id).cloned())
+        };
+        if let Some(forecast) = forecast {
+            forecast.program(number).await;
+        }
+    }
+
+    /// Keeps what is expected of an image as long as one of its trees is mounted.
+    pub(super) fn keep_forecast(&self, trees: impl Iterator<Item = u64>, forecast: &Arc<Forecast>) {
+        lock(&self.forecasts).extend(trees.map(|id| (id, Arc::clone(forecast))));
     }
 
     /// Fails if the snapshot of a tree was removed before the tree was mounted, and takes the tree down: the clean-up
@@ -324,6 +353,7 @@ impl Trees {
             detach(&target);
         }
         lock(&self.planted).remove(&id);
+        lock(&self.forecasts).remove(&id);
         // Whether or not it was planted: it has a number if an earlier process did it, and if somebody is about to.
         let name = id.to_string();
         let forgotten = self.store.numbers(NUMBERS).and_then(|numbers| {

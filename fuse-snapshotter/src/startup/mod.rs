@@ -3,10 +3,12 @@
 //! Between the end of a pull and the first instruction of the container's program containerd and runc work for a few tenths
 //! of a second, and the link idles. What comes then is no secret: the image's configuration names the program, the program
 //! its interpreter and its libraries, and the dynamic linker reads of each the same tables and the pages that it relocates.
-//! [`expect`] follows these names as the kernel and the linker would and fetches those bytes, at a priority below that of
-//! readers. It is a forecast: whatever it cannot make sense of is left to the program itself, and nothing depends on it.
+//! [`Forecast::start`] follows these names as the kernel and the linker would and fetches those bytes, at a priority below that
+//! of readers. Libraries that a program loads later are followed in the same way when it begins to read them
+//! ([`Forecast::program`]). It is a forecast: whatever it cannot make sense of is left to the program itself, and nothing depends
+//! on it.
 //!
-//! * [`command`] reads the program and its arguments from the image's configuration,
+//! * [`Command`] is the program and its arguments, from the image's configuration,
 //! * `root` finds files in the image by their paths,
 //! * `script` finds the programs that a script ends in,
 //! * `elf` says what of a program or library is read at its start, and what it needs besides.
@@ -16,9 +18,12 @@ mod elf;
 mod root;
 mod script;
 
-use std::collections::{HashSet, VecDeque};
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -26,10 +31,11 @@ use tokio::task::JoinSet;
 pub(crate) use command::Command;
 pub(crate) use root::{Part, Root};
 
-use root::{Content, File};
+use crate::cache::lock;
+use root::{Content, File, Place};
 
-/// Files that are looked at, at most. A program with more libraries than that is a desktop.
-const MAX_FILES: usize = 300;
+/// Files that are looked at, at most.
+const MAX_FILES: usize = 1000;
 
 /// Bytes that are expected, at most: a forecast that is wrong should not cost a layer.
 const MAX_BYTES: u64 = 256 << 20;
@@ -40,10 +46,11 @@ const WHOLE: u64 = 2 << 20;
 /// Files that are looked at and fetched at a time: enough that those which lead on to others are among them.
 const FETCHES: usize = 16;
 
-/// What the dynamic linker, the shell and the container runtime read of every image, if it is there.
-const ALWAYS: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/ld.so.cache", "/etc/nsswitch.conf"];
+/// What the container runtime, the dynamic linker and the C library read of every image, if it is there.
+const ALWAYS: [&str; 5] =
+    ["/etc/passwd", "/etc/group", "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/localtime"];
 
-/// How much was expected.
+/// How much was expected so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expected {
     pub(crate) files: usize,
@@ -51,47 +58,19 @@ pub(crate) struct Expected {
 }
 
 /// A file to look at.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Name {
     path: Vec<u8>,
     /// Whether it is executed, and not just read.
     runs: bool,
 }
 
-/// Fetches what a container of an image will read when it starts with its own command.
-pub(crate) async fn expect(root: Root, command: Command) -> Expected {
-    let walk = Arc::new(Walk { root, command, slots: Semaphore::new(FETCHES) });
-    let mut names: VecDeque<Name> =
-        walk.command.words().enumerate().filter_map(|(number, word)| walk.word(word, number == 0)).collect();
-    names.extend(ALWAYS.map(|path| Name { path: path.into(), runs: false }));
-    let mut seen = HashSet::new();
-    let mut expected = Expected::default();
-    // Each file on its own: one that leads nowhere holds up no other.
-    let mut looks = JoinSet::new();
-    let mut fetches = JoinSet::new();
-    loop {
-        while let Some(name) = names.pop_front() {
-            let Some(file) = walk.root.find(&name.path) else { continue };
-            if expected.files < MAX_FILES && seen.insert(file.clone()) {
-                expected.files += 1;
-                let walk = Arc::clone(&walk);
-                looks.spawn(async move { walk.look(name, file).await });
-            }
-        }
-        let Some(look) = looks.join_next().await else { break };
-        let Ok(look) = look else { continue };
-        names.extend(look.names);
-        for range in look.ranges {
-            let length = range.end.saturating_sub(range.start);
-            if length > 0 && expected.bytes + length <= MAX_BYTES {
-                expected.bytes += length;
-                let (walk, content) = (Arc::clone(&walk), Arc::clone(&look.content));
-                fetches.spawn(async move { walk.fetch(&content, range).await });
-            }
-        }
-    }
-    while fetches.join_next().await.is_some() {}
-    expected
+/// What is expected of an image. Each file is looked at once.
+#[derive(Debug)]
+pub(crate) struct Forecast {
+    root: Root,
+    command: Command,
+    slots: Semaphore,
+    seen: Mutex<(HashSet<Place>, Expected)>,
 }
 
 /// What came of looking at a file.
@@ -101,13 +80,69 @@ struct Look {
     names: Vec<Name>,
 }
 
-struct Walk {
-    root: Root,
-    command: Command,
-    slots: Semaphore,
-}
+impl Forecast {
+    /// Nothing is expected yet.
+    pub(crate) fn new(root: Root, command: Command) -> Arc<Self> {
+        Arc::new(Self { root, command, slots: Semaphore::new(FETCHES), seen: Mutex::default() })
+    }
 
-impl Walk {
+    /// Fetches what a container of the image will read when it starts with its own command.
+    pub(crate) async fn start(self: &Arc<Self>) -> Expected {
+        let always = ALWAYS.map(|path| Name { path: path.into(), runs: false });
+        let words = self.command.words().enumerate();
+        let words = words.filter_map(|(number, word)| self.word(word, number == 0));
+        let files = words.chain(always).filter_map(|name| Some((self.root.find(&name.path)?, name.runs)));
+        self.follow(files.collect()).await;
+        lock(&self.seen).1
+    }
+
+    /// Fetches what will be read of a program or library that somebody has begun to read, and of the libraries that it needs.
+    pub(crate) async fn program(self: &Arc<Self>, number: u64) {
+        if let Some(file) = self.root.numbered(number) {
+            self.follow(vec![(file, true)]).await;
+        }
+    }
+
+    /// Looks at files and at what they lead to, each on its own: one that leads nowhere holds up no other.
+    async fn follow(self: &Arc<Self>, mut files: Vec<(File, bool)>) {
+        let mut looks = JoinSet::new();
+        let mut fetches = JoinSet::new();
+        loop {
+            for (file, runs) in files.drain(..) {
+                if self.is_new(&file) {
+                    let forecast = Arc::clone(self);
+                    looks.spawn(async move { forecast.look(file, runs).await });
+                }
+            }
+            let Some(look) = looks.join_next().await else { break };
+            let Ok(look) = look else { continue };
+            let names = look.names.into_iter();
+            files.extend(names.filter_map(|name| Some((self.root.find(&name.path)?, name.runs))));
+            for range in look.ranges {
+                if self.can_expect(&range) {
+                    let (forecast, content) = (Arc::clone(self), Arc::clone(&look.content));
+                    fetches.spawn(async move { forecast.fetch(&content, range).await });
+                }
+            }
+        }
+        while fetches.join_next().await.is_some() {}
+    }
+
+    fn is_new(&self, file: &File) -> bool {
+        let (seen, expected) = &mut *lock(&self.seen);
+        let new = expected.files < MAX_FILES && seen.insert(file.place.clone());
+        expected.files += usize::from(new);
+        new
+    }
+
+    fn can_expect(&self, range: &Range<u64>) -> bool {
+        let length = range.end.saturating_sub(range.start);
+        let (_, expected) = &mut *lock(&self.seen);
+        let can = length > 0 && expected.bytes + length <= MAX_BYTES;
+        expected.bytes += if can { length } else { 0 };
+        can
+    }
+
     /// The file that a word of a command is about, if it is about one.
     fn word(&self, word: &[u8], is_program: bool) -> Option<Name> {
         let runs = |path: &[u8]| self.root.find(path).is_some_and(|file| file.executable);
@@ -123,13 +158,13 @@ impl Walk {
     }
 
     /// Looks at a file: what of it will be read, and which files with it.
-    async fn look(&self, name: Name, file: File) -> Look {
+    async fn look(&self, file: File, runs: bool) -> Look {
         let content = Arc::new(self.root.content(&file));
         let mut look = Look { content: Arc::clone(&content), ranges: Vec::new(), names: Vec::new() };
         if file.size <= WHOLE {
             look.ranges.push(0..file.size);
         }
-        if !name.runs {
+        if !runs {
             return look;
         }
         let Some(head) = self.read(&content, 0..file.size.min(elf::HEAD)).await else { return look };
@@ -143,10 +178,9 @@ impl Walk {
                 look.ranges = program.ranges;
             }
             look.names.extend(program.interpreter.map(|path| Name { path, runs: true }));
-            let origin =
-                name.path.iter().rposition(|byte| *byte == b'/').map_or(&[][..], |at| &name.path[..at]);
             for library in program.needed {
-                let mut places = self.root.libraries(&library, &program.search, origin, &self.command);
+                let directory = file.directory.as_deref();
+                let mut places = self.root.libraries(&library, &program.search, directory, &self.command);
                 let path = places.find(|path| self.root.find(path).is_some());
                 look.names.extend(path.map(|path| Name { path, runs: true }));
             }

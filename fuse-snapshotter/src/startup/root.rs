@@ -51,15 +51,17 @@ pub(crate) struct Root {
 }
 
 /// A regular file.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub(super) struct File {
-    place: Place,
+    pub(super) place: Place,
     pub(super) size: u64,
     pub(super) executable: bool,
+    /// Its directory, without links; unknown for a file that was not found by its path.
+    pub(super) directory: Option<Vec<u8>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Place {
+pub(super) enum Place {
     /// Inode number in the forest.
     Tree(u64),
     /// A part, and the path in it, without links.
@@ -107,7 +109,11 @@ impl Root {
             }
             match self.node(&at)? {
                 Node::Directory => {}
-                Node::File(file) => return left.is_empty().then_some(file),
+                Node::File(mut file) => {
+                    at.truncate(before);
+                    file.directory = Some(at);
+                    return left.is_empty().then_some(file);
+                }
                 Node::Link(target) => {
                     links += 1;
                     if links > MAX_LINKS || target.len() > MAX_PATH {
@@ -129,6 +135,13 @@ impl Root {
         })
     }
 
+    /// The regular file in a tree with this inode number.
+    pub(super) fn numbered(&self, number: u64) -> Option<File> {
+        let found = self.forest.getattr(number).ok().filter(|found| found.kind == InodeKind::Regular)?;
+        let place = Place::Tree(number);
+        Some(File { place, size: found.size, executable: true, directory: None })
+    }
+
     fn in_tree(&self, root: u64, path: &[u8]) -> Option<Node> {
         let mut found = self.forest.getattr(root).ok()?;
         for name in components(path) {
@@ -141,6 +154,7 @@ impl Root {
                 place: Place::Tree(found.number),
                 size: found.size,
                 executable: found.mode & 0o111 != 0,
+                directory: None,
             })),
             _ => None,
         }
@@ -167,14 +181,14 @@ impl Root {
         &self,
         name: &[u8],
         search: &[Vec<u8>],
-        origin: &[u8],
+        origin: Option<&[u8]>,
         command: &Command,
     ) -> impl Iterator<Item = Vec<u8>> + use<> {
         let mut places = Vec::new();
         if name.contains(&b'/') {
             places.push(command.absolute(name));
         } else {
-            let named = search.iter().map(|directory| with_origin(directory, origin));
+            let named = search.iter().filter_map(|directory| with_origin(directory, origin));
             let environment = command.variable("LD_LIBRARY_PATH").unwrap_or_default().split(':');
             let environment = environment.map(|directory| directory.as_bytes().to_vec());
             let usual = USUAL_LIBRARIES.iter().flat_map(|directory| {
@@ -216,13 +230,14 @@ fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
     path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
 }
 
-fn with_origin(directory: &[u8], origin: &[u8]) -> Vec<u8> {
+/// A directory of a search path; those beside the program are unknown if it was not found by its path.
+fn with_origin(directory: &[u8], origin: Option<&[u8]>) -> Option<Vec<u8>> {
     for variable in [&b"$ORIGIN"[..], b"${ORIGIN}"] {
         if let Some(rest) = directory.strip_prefix(variable) {
-            return [origin, rest].concat();
+            return Some([origin?, rest].concat());
         }
     }
-    directory.to_vec()
+    Some(directory.to_vec())
 }
 
 /// Opens what stands at a path in a directory. No link is followed: the image made them.
@@ -259,6 +274,7 @@ fn on_disk(part: usize, directory: &std::path::Path, path: &[u8]) -> Option<Node
             place: Place::Directory(part, path.to_vec()),
             size: metadata.len(),
             executable: metadata.mode() & 0o111 != 0,
+            directory: None,
         })
     })
 }
