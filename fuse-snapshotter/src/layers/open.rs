@@ -12,7 +12,7 @@ use ztoc::Ztoc;
 
 use super::sources::Sources;
 use super::ztocs::ZtocFiles;
-use super::{LayerKey, Origin, lazy};
+use super::{LayerKey, Opened, Origin, lazy};
 use crate::cache::lock;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::metrics::{Operation, Scrape};
@@ -130,16 +130,17 @@ impl OpenLayers {
         })
     }
 
-    /// Makes a layer of an image ready: its zTOC verified and stored for good, and a little of its blob read. An error says
-    /// why it cannot be read lazily.
+    /// Makes a layer of an image ready: its zTOC verified and stored for good, and a little of its blob read, if it was not
+    /// among those `opened` ahead. An error says why it cannot be read lazily.
     ///
     /// # Errors
     /// Why not, for people.
-    pub async fn prepare(
+    pub(crate) async fn prepare(
         self: &Arc<Self>,
         origin: &Origin,
         layer: &Descriptor,
         ztoc: &Descriptor,
+        opened: &Opened,
     ) -> Result<(Arc<OpenLayer>, Arc<Ztoc>), String> {
         let key = LayerKey { layer: layer.digest.clone(), ztoc: ztoc.digest.clone() };
         let bytes = async {
@@ -157,7 +158,7 @@ impl OpenLayers {
             }
         };
         let ((bytes, stored), reader) =
-            tokio::try_join!(bytes, lazy::open(origin, Some(&self.client), layer))?;
+            tokio::try_join!(bytes, opened.open(origin, Some(&self.client), layer))?;
         let (layers, name, size) = (Arc::clone(self), origin.source.name(), layer.size);
         let opening = tokio::task::spawn_blocking(move || {
             layers.assemble(key, bytes, stored, name, reader, size).map_err(|error| error.to_string())
@@ -191,8 +192,9 @@ impl OpenLayers {
         }
         let reference: Reference = reference.parse()?;
         let reader = lazy::registry_blob(&self.client, reference.repository(), key.layer.clone(), size);
+        reader.persist();
         let bytes = self.ztocs.load(&key.ztoc).ok_or_else(lost)?;
-        self.assemble(key.clone(), bytes, true, reference.to_string(), reader, size)
+        self.assemble(key.clone(), bytes, true, reference.to_string(), Arc::new(reader), size)
     }
 
     fn assemble(
