@@ -264,6 +264,7 @@ impl Snapshotter {
             };
             // Until now, so that the tree did not need to parse it again.
             drop(ztoc);
+            let _ = tokio::task::spawn_blocking(crate::sys::give_back).await;
             if let Err(error) = planted {
                 tracing::warn!(chain = target, %error, "cannot mount the image ahead of its container");
             }
