@@ -59,6 +59,7 @@ impl Pace {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -83,7 +84,7 @@ mod tests {
     #[test]
     fn servers_have_paces_of_their_own() {
         let paces = Paces::default();
-        let of = |url: &str| paces.of(&Url::parse(url).expect("a URL"));
+        let of = |url: &str| paces.of(&Url::parse(url).unwrap());
         of("https://a/v2/x?y=1").note(Duration::from_secs(5));
         assert_eq!(of("https://a:443/z").usual.load(Relaxed), 5_000_000);
         assert_eq!(of("http://a/z").usual.load(Relaxed), 0);

@@ -295,7 +295,7 @@ async fn a_server_is_asked_as_it_has_answered_before() {
         for _ in 0..2 {
             registry.clear_requests();
             let found = client.referrers(&repository, &subject, Some("a")).await.unwrap();
-            assert_eq!(found, [descriptor.clone()]);
+            assert_eq!(found, std::slice::from_ref(&descriptor));
         }
         assert_eq!(registry.requests().len(), 1, "{api}");
         // Where nothing is found that way, the other one is asked as ever.
