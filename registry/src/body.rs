@@ -28,6 +28,7 @@ pub(crate) async fn chunk(
         }),
         Ok(Err(error)) => Err(Error::transport(context, error)),
         Ok(Ok(chunk)) => {
+            counters.note_heard();
             counters.add_received(chunk.as_ref().map_or(0, Bytes::len) as u64);
             Ok(chunk)
         }

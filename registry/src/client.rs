@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::Authorizer;
 use crate::config::{ClientConfig, Timeouts};
 use crate::error::{Context, Error, Result};
 use crate::hosts::{Endpoint, Hosts};
+use crate::pace::Paces;
 use crate::reference::Repository;
 use crate::retry::{Backoff, RetryPolicy};
 use crate::stats::{Counters, Stats};
@@ -27,6 +29,7 @@ struct Inner {
     transport: Transport,
     hosts: Hosts,
     retry: RetryPolicy,
+    read_retry: RetryPolicy,
     timeouts: Timeouts,
     counters: Arc<Counters>,
 }
@@ -52,6 +55,7 @@ impl Client {
             pools,
             authorizer,
             request_timeout: config.timeouts.request,
+            paces: Paces::default(),
             allow_downgrade: config.plain_http,
         };
         let hosts = Hosts::new(&config)?;
@@ -60,6 +64,7 @@ impl Client {
                 transport,
                 hosts,
                 retry: config.retry,
+                read_retry: config.read_retry,
                 timeouts: config.timeouts,
                 counters,
             }),
@@ -85,6 +90,15 @@ impl Client {
 
     pub(crate) fn retry_policy(&self) -> &RetryPolicy {
         &self.inner.retry
+    }
+
+    pub(crate) fn read_retry_policy(&self) -> &RetryPolicy {
+        &self.inner.read_retry
+    }
+
+    /// Whether any server has said anything within the last so much time.
+    pub fn heard_within(&self, time: Duration) -> bool {
+        self.inner.counters.heard_within(time)
     }
 
     /// The servers to ask for content of `repository`, in order.

@@ -9,6 +9,10 @@ use crate::credentials::{Anonymous, CredentialProvider};
 use crate::hosts::HostConfig;
 use crate::retry::RetryPolicy;
 
+/// How long a persistent read of a blob is tried unless something else is configured. Long enough for a registry to be
+/// restarted, and below the patience of most who wait.
+const READ_DEADLINE: Duration = Duration::from_secs(300);
+
 /// Settings of a client. Start from [`Default`] and change what is needed.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
@@ -31,6 +35,8 @@ pub struct ClientConfig {
     pub timeouts: Timeouts,
     /// What happens after transient failures.
     pub retry: RetryPolicy,
+    /// The same for reads of blobs that are [persistent](crate::RegistryBlob::persist).
+    pub read_retry: RetryPolicy,
     /// Idle connections kept open per host; at least 8 lets a node read several layers without new handshakes.
     /// Concurrency itself is the caller's to limit.
     pub max_idle_per_host: usize,
@@ -47,6 +53,7 @@ impl Default for ClientConfig {
             credentials: Arc::new(Anonymous),
             timeouts: Timeouts::default(),
             retry: RetryPolicy::default(),
+            read_retry: RetryPolicy::persistent(READ_DEADLINE),
             max_idle_per_host: 16,
         }
     }
@@ -62,6 +69,9 @@ pub struct Timeouts {
     pub response_header: Duration,
     /// Between two chunks of a body, in either direction; 30 s.
     pub idle: Duration,
+    /// Silence after which a server that blobs are read from counts as stalled, if its usual pace gives no reason for more
+    /// patience; 3 s. It is doubled with each failure, up to the two limits above.
+    pub stall: Duration,
     /// A whole request with its body, for everything but blobs; and the answer to an upload after its last byte;
     /// 300 s.
     pub request: Duration,
@@ -73,6 +83,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(3),
             response_header: Duration::from_secs(10),
             idle: Duration::from_secs(30),
+            stall: Duration::from_secs(3),
             request: Duration::from_secs(300),
         }
     }

@@ -232,6 +232,11 @@ impl Error {
         )
     }
 
+    /// Whether nothing was heard of the server, or no more.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Transport { .. } | Self::Timeout { .. })
+    }
+
     /// How long the server asked to wait before the next try.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -66,6 +66,7 @@ mod digest;
 mod error;
 mod hosts;
 mod manifests;
+mod pace;
 mod reference;
 mod referrers;
 mod retry;

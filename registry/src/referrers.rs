@@ -1,7 +1,8 @@
 //! Referrers: manifests that name another as their `subject` (distribution-spec, "Listing Referrers").
 //!
 //! Registries without the referrers API list them in an index under the tag `sha256-<hex>` instead. Readers ask for
-//! both at once, because finding out one after the other costs a round trip on the way to the first byte.
+//! both at once, because finding out one after the other costs a round trip on the way to the first byte. From a server
+//! that has shown which of them it has, they ask for that one first.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,6 +65,22 @@ impl Client {
         let api = self.api_list(&endpoint, repository, subject, artifact_type);
         tokio::pin!(fallback);
         tokio::pin!(api);
+        // What the server has shown before saves a request, where it leads to a list.
+        match endpoint.lists_referrers() {
+            Some(true) => {
+                if let Ok(Some((list, filtered))) = (&mut api).await {
+                    return Ok(select(list, artifact_type.filter(|_| !filtered)));
+                }
+                api.set(self.api_list(&endpoint, repository, subject, artifact_type));
+            }
+            Some(false) => {
+                if let Ok(Some(list)) = (&mut fallback).await {
+                    return Ok(select(list, artifact_type));
+                }
+                fallback.set(self.fallback_list(endpoint.clone(), repository, subject));
+            }
+            None => {}
+        }
         // Whichever comes first: a list from the API settles it, without waiting for the other.
         let mut early = None;
         let from_api = tokio::select! {
@@ -74,14 +91,23 @@ impl Client {
             }
         };
         let (list, filtered) = match from_api {
-            Ok(Some(listed)) => listed,
+            Ok(Some(listed)) => {
+                endpoint.note_lists_referrers(true);
+                listed
+            }
             from_api => {
                 let from_tag = match early {
                     Some(from_tag) => from_tag,
                     None => fallback.await,
                 };
                 match (from_tag, from_api) {
-                    (Ok(Some(list)), _) => (list, false),
+                    (Ok(Some(list)), from_api) => {
+                        // Nobody writes the tag where there is an API; a 404 alone could be about the repository.
+                        if from_api.is_ok() {
+                            endpoint.note_lists_referrers(false);
+                        }
+                        (list, false)
+                    }
                     // The API failed and the tag does not exist: the list may exist, so the failure counts.
                     (Ok(None), Err(error)) => return Err(error),
                     (Ok(None), Ok(_)) if endpoint.is_origin() => (Vec::new(), true),

@@ -16,13 +16,17 @@ pub struct RetryPolicy {
     pub max_retries: u32,
     /// Wait before the first retry, doubled for each later one; 30 ms.
     pub min_wait: Duration,
-    /// The longest single wait, also for `Retry-After`; 30 s.
+    /// The longest wait for which a server may ask (`Retry-After`); 30 s.
     pub max_wait: Duration,
+    /// The longest wait that nobody has asked for, so that work goes on soon after a link is back; 5 s.
+    pub max_backoff: Duration,
     /// Up to this fraction is added to each wait at random, so that nodes that failed together do not return
     /// together; 0.25.
     pub jitter: f64,
     /// No retry starts after this much time since the first try; 300 s.
     pub max_elapsed: Duration,
+    /// While a server does not answer at all, it is tried for this long at least, however few retries there are; 0 s.
+    pub unreachable_for: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -32,7 +36,9 @@ impl Default for RetryPolicy {
             min_wait: Duration::from_millis(30),
             max_wait: Duration::from_secs(30),
             jitter: 0.25,
+            max_backoff: Duration::from_secs(5),
             max_elapsed: Duration::from_secs(300),
+            unreachable_for: Duration::ZERO,
         }
     }
 }
@@ -43,13 +49,24 @@ impl RetryPolicy {
         Self { max_retries: 0, ..Self::default() }
     }
 
-    /// The same policy with at most `max_retries` retries.
+    /// The same policy with at most `max_retries` retries, also of what does not answer.
     pub fn at_most(&self, max_retries: u32) -> Self {
-        Self { max_retries: self.max_retries.min(max_retries), ..self.clone() }
+        Self {
+            max_retries: self.max_retries.min(max_retries),
+            unreachable_for: Duration::ZERO,
+            ..self.clone()
+        }
+    }
+
+    /// Tries until `deadline` has passed, every few seconds: for content that somebody depends on, and cannot ask for
+    /// again.
+    pub fn persistent(deadline: Duration) -> Self {
+        let max_backoff = Duration::from_secs(2);
+        Self { max_retries: u32::MAX, max_backoff, max_elapsed: deadline, ..Self::default() }
     }
 
     fn wait(&self, retry: u32, asked: Option<Duration>) -> Duration {
-        let exponential = self.min_wait.saturating_mul(2_u32.saturating_pow(retry)).min(self.max_wait);
+        let exponential = self.min_wait.saturating_mul(2_u32.saturating_pow(retry)).min(self.max_backoff);
         let base = exponential.max(asked.unwrap_or_default()).min(self.max_wait);
         base + base.mul_f64(self.jitter.clamp(0.0, 1.0) * fastrand::f64())
     }
@@ -71,18 +88,36 @@ impl Backoff {
 
     /// Sleeps before the next try, or gives `error` back when there is to be none.
     pub(crate) async fn pause(&mut self, error: Error) -> Result<()> {
-        if !error.is_transient() || self.retries >= self.policy.max_retries {
+        let elapsed = self.started.elapsed();
+        let again = self.retries < self.policy.max_retries
+            || (error.is_unreachable() && elapsed < self.policy.unreachable_for);
+        let left = self.policy.max_elapsed.saturating_sub(elapsed);
+        if !error.is_transient() || !again || left.is_zero() {
             return Err(error);
         }
-        let wait = self.policy.wait(self.retries, error.retry_after());
-        if self.started.elapsed() + wait > self.policy.max_elapsed {
-            return Err(error);
+        let mut wait = self.policy.wait(self.retries, error.retry_after());
+        if wait > left {
+            if error.retry_after().is_some() {
+                return Err(error);
+            }
+            // One last time, when the time is over and not before.
+            wait = left;
         }
         self.retries += 1;
         self.counters.add_retries(1);
         tracing::debug!(retry = self.retries, wait_ms = wait.as_millis() as u64, %error, "retrying request");
         tokio::time::sleep(wait).await;
         Ok(())
+    }
+
+    /// As if it had failed so often already.
+    pub(crate) fn after(self, retries: u32) -> Self {
+        Self { retries, ..self }
+    }
+
+    /// How often it has been tried again, since the last progress.
+    pub(crate) fn retries(&self) -> u32 {
+        self.retries
     }
 
     /// Starts counting anew, after progress.
@@ -130,7 +165,7 @@ mod tests {
         let policy = RetryPolicy { jitter: 0.0, ..RetryPolicy::default() };
         assert_eq!(policy.wait(0, None), Duration::from_millis(30));
         assert_eq!(policy.wait(3, None), Duration::from_millis(240));
-        assert_eq!(policy.wait(60, None), policy.max_wait);
+        assert_eq!(policy.wait(60, None), policy.max_backoff);
         assert_eq!(policy.wait(0, Some(Duration::from_secs(2))), Duration::from_secs(2));
         assert_eq!(policy.wait(0, Some(Duration::from_secs(86_400))), policy.max_wait);
         let jittered = RetryPolicy { jitter: 0.5, ..policy }.wait(3, None);

@@ -1,7 +1,8 @@
 //! Counters of requests and bytes: what a read really costs on the wire.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 /// Counters at one moment; take two and subtract to measure something.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,7 +38,12 @@ pub(crate) struct Counters {
     token_requests: AtomicU64,
     ranges_ignored: AtomicU64,
     resumed: AtomicU64,
+    /// When a server said something last, in milliseconds after [`EPOCH`]; 0 for never.
+    heard: AtomicU64,
 }
+
+/// Some moment before the first request.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 macro_rules! counted {
     ($($name:ident => $field:ident),* $(,)?) => {
@@ -64,6 +70,19 @@ impl Counters {
         add_token_requests => token_requests,
         add_ranges_ignored => ranges_ignored,
         add_resumed => resumed,
+    }
+
+    /// A server said something.
+    pub(crate) fn note_heard(&self) {
+        self.heard.store((EPOCH.elapsed().as_millis() as u64).max(1), Relaxed);
+        if let Some(parent) = &self.parent {
+            parent.note_heard();
+        }
+    }
+
+    pub(crate) fn heard_within(&self, time: Duration) -> bool {
+        let heard = self.heard.load(Relaxed);
+        heard > 0 && EPOCH.elapsed() <= Duration::from_millis(heard) + time
     }
 
     pub(crate) fn snapshot(&self) -> Stats {

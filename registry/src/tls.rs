@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::{Certificate, Identity};
 
@@ -36,7 +36,14 @@ struct Key {
 pub(crate) struct Pools {
     user_agent: String,
     max_idle_per_host: usize,
-    made: Mutex<HashMap<Key, reqwest::Client>>,
+    made: Mutex<HashMap<Key, Pool>>,
+}
+
+/// A pool and when it was made.
+#[derive(Debug)]
+struct Pool {
+    client: reqwest::Client,
+    made: Instant,
 }
 
 impl Pools {
@@ -62,12 +69,19 @@ impl Pools {
     ) -> Result<reqwest::Client> {
         let key = Key { tls: https.then(|| (**tls).clone()), connect, purpose };
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = made.get(&key) {
-            return Ok(client.clone());
+        if let Some(pool) = made.get(&key) {
+            return Ok(pool.client.clone());
         }
         let client = self.make(&key)?;
-        made.insert(key, client.clone());
+        made.insert(key, Pool { client: client.clone(), made: Instant::now() });
         Ok(client)
+    }
+
+    /// Forgets the idle connections of all pools for a purpose that are older than `since`, when a request begun was met by
+    /// silence: a link that drops everything leaves many connections which look alive, and each would cost another wait.
+    pub(crate) fn renew(&self, purpose: Purpose, since: Instant) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|key, pool| key.purpose != purpose || pool.made >= since);
     }
 
     fn make(&self, key: &Key) -> Result<reqwest::Client> {

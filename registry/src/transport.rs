@@ -3,7 +3,7 @@
 //! Retries are a level above (see [`crate::Client`]); what happens here once is what a single try means.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
@@ -14,6 +14,7 @@ use crate::auth::{Access, Authorizer, Grant, Scope};
 use crate::body;
 use crate::error::{Context, Error, Result};
 use crate::hosts::Endpoint;
+use crate::pace::{Pace, Paces};
 use crate::redact;
 use crate::reference::Repository;
 use crate::retry::retry_after;
@@ -23,6 +24,15 @@ use crate::tls::{Pools, Purpose};
 /// As many as Go's HTTP client follows, and so the reference.
 const MAX_REDIRECTS: usize = 10;
 
+/// Patience with a server that may have stalled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stall {
+    /// The least, whatever the server's pace.
+    pub(crate) least: Duration,
+    /// How often it has just failed.
+    pub(crate) failures: u32,
+}
+
 /// A request as it is first sent; redirects and authentication add to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Request {
@@ -31,6 +41,8 @@ pub(crate) struct Request {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
     pub(crate) purpose: Purpose,
+    /// Silence after which the server counts as stalled, and failures so far; `None` for the limits of the server.
+    pub(crate) stall: Option<Stall>,
     pub(crate) scope: Scope,
     pub(crate) context: Context,
 }
@@ -51,6 +63,7 @@ impl Request {
             headers: HeaderMap::new(),
             body: None,
             purpose: Purpose::Api,
+            stall: None,
             scope: Scope::of(repository, access),
             context: Context {
                 operation: operation.into(),
@@ -68,6 +81,8 @@ pub(crate) struct Reply {
     /// Where the answer came from, after redirects.
     pub(crate) url: Url,
     pub(crate) context: Context,
+    /// How long the server usually takes to say something.
+    pub(crate) pace: Arc<Pace>,
 }
 
 impl Reply {
@@ -103,6 +118,7 @@ pub(crate) struct Transport {
     pub(crate) pools: Arc<Pools>,
     pub(crate) authorizer: Authorizer,
     pub(crate) request_timeout: Duration,
+    pub(crate) paces: Paces,
     /// Redirects from HTTPS to plain HTTP are followed.
     pub(crate) allow_downgrade: bool,
 }
@@ -157,7 +173,8 @@ impl Transport {
             if is_transient(status) {
                 return Err(transient(response, counters, context).await);
             }
-            return Ok(Reply { response, url, context: context.clone() });
+            let pace = self.paces.of(&url);
+            return Ok(Reply { response, url, context: context.clone(), pace });
         }
     }
 
@@ -190,11 +207,23 @@ impl Transport {
         counters.add_requests(1);
         tracing::trace!(method = %request.method, url = %redact::url(url), "request");
         // The pool connects within `send`, so its time comes on top.
-        let limit = endpoint.connect_timeout() + endpoint.response_timeout();
+        let mut limit = endpoint.connect_timeout() + endpoint.response_timeout();
+        let pace = request.stall.map(|stall| (stall, self.paces.of(url)));
+        if let Some((stall, pace)) = &pace {
+            limit = pace.patience(stall.least, limit, stall.failures);
+        }
+        let begun = Instant::now();
         match tokio::time::timeout(limit, outgoing.send()).await {
-            Err(_) => Err(Error::Timeout { context: context.clone(), waited_for: "the answer", limit }),
+            Err(_) => {
+                self.pools.renew(request.purpose, begun);
+                Err(Error::Timeout { context: context.clone(), waited_for: "the answer", limit })
+            }
             Ok(Err(error)) => Err(Error::transport(context, error)),
             Ok(Ok(response)) => {
+                counters.note_heard();
+                if let Some((_, pace)) = pace {
+                    pace.note(begun.elapsed());
+                }
                 tracing::trace!(status = response.status().as_u16(), url = %redact::url(url), "answer");
                 Ok(response)
             }

@@ -81,6 +81,14 @@ impl RegistryArgs {
     /// # Errors
     /// See [`RegistryArgsError`].
     pub fn client(&self, host: &str, user_agent: &str) -> Result<Client, RegistryArgsError> {
+        Ok(Client::new(self.client_config(host, user_agent)?)?)
+    }
+
+    /// The configuration of that client.
+    ///
+    /// # Errors
+    /// See [`RegistryArgsError`].
+    pub fn client_config(&self, host: &str, user_agent: &str) -> Result<ClientConfig, RegistryArgsError> {
         if self.http_dump || self.http_trace {
             tracing::debug!("--http-dump and --http-trace do nothing; log at level debug to see requests");
         }
@@ -101,7 +109,7 @@ impl RegistryArgs {
         config.tls.client_cert.clone_from(&self.tlscert);
         config.tls.client_key.clone_from(&self.tlskey);
         config.tls.skip_verify = self.skip_verify;
-        Ok(Client::new(config)?)
+        Ok(config)
     }
 
     fn given_credential(&self) -> Result<Option<Credential>, RegistryArgsError> {

@@ -193,7 +193,6 @@ impl File {
         or(&mut self.http.min_wait_msec, default.http.min_wait_msec);
         or(&mut self.http.max_wait_msec, default.http.max_wait_msec);
         or(&mut self.blob.fetching_timeout_sec, default.blob.fetching_timeout_sec);
-        or(&mut self.blob.max_retries, self.http.max_retries);
         or(&mut self.blob.min_wait_msec, self.http.min_wait_msec);
         or(&mut self.blob.max_wait_msec, self.http.max_wait_msec);
         or(&mut self.cache.max_size, default.cache.max_size);

@@ -10,17 +10,21 @@ use registry::{
 };
 
 use super::Config;
-use super::file::{Host, Mirror};
+use super::file::{Host, Http, Mirror};
 use super::settings::{milliseconds, seconds};
 
 /// What stands for "no limit": no answer takes that long, and clocks can still add it.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);
 
+/// How long a registry that does not answer at all is tried during a pull: a link that was cut for half a minute is no
+/// reason to fail one.
+const UNREACHABLE_FOR: Duration = Duration::from_secs(45);
+
 /// Docker Hub's names, which are one registry.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
 impl Config {
-    /// The client for everything but reads of layers.
+    /// The client, with limits of its own for reads of layers that are read lazily.
     #[must_use]
     pub fn client_config(&self, credentials: Arc<dyn CredentialProvider>) -> ClientConfig {
         let http = &self.file.http;
@@ -34,20 +38,37 @@ impl Config {
                 request: milliseconds(http.request_timeout_msec),
                 ..Timeouts::default()
             },
-            retry: retry(http.max_retries, http.min_wait_msec, http.max_wait_msec),
+            retry: self.retry(),
+            read_retry: self.read_retry(),
             ..ClientConfig::default()
         }
     }
 
-    /// The client for reads of layers, if `[blob]` gives it limits of its own. `None` if the client for everything
-    /// else will do, which is better: they would not share connections and tokens.
-    #[must_use]
-    pub fn blob_client_config(&self, credentials: Arc<dyn CredentialProvider>) -> Option<ClientConfig> {
-        let common = self.client_config(credentials);
+    fn retry(&self) -> RetryPolicy {
+        let http = &self.file.http;
+        let mut policy = RetryPolicy::default();
+        policy.max_retries = retries(http.max_retries);
+        policy.min_wait = milliseconds(http.min_wait_msec);
+        policy.max_wait = milliseconds(http.max_wait_msec);
+        policy.max_backoff = policy.max_backoff.min(policy.max_wait);
+        // Whoever has asked for fewer retries wants to hear of failures early.
+        if http.max_retries >= Http::default().max_retries {
+            policy.unreachable_for = UNREACHABLE_FOR;
+        }
+        policy
+    }
+
+    /// There is no way back once a layer is committed, so the number of retries has no limit unless one is asked for.
+    fn read_retry(&self) -> RetryPolicy {
         let blob = &self.file.blob;
-        let mut own = retry(blob.max_retries, blob.min_wait_msec, blob.max_wait_msec);
-        own.max_elapsed = seconds(blob.fetching_timeout_sec);
-        (own != common.retry).then(|| ClientConfig { retry: own, ..common })
+        let mut policy = RetryPolicy::persistent(seconds(blob.fetching_timeout_sec));
+        if blob.max_retries != 0 {
+            policy.max_retries = retries(blob.max_retries);
+        }
+        policy.min_wait = milliseconds(blob.min_wait_msec);
+        policy.max_wait = milliseconds(blob.max_wait_msec);
+        policy.max_backoff = policy.max_backoff.min(policy.max_wait);
+        policy
     }
 
     /// The search path of `hosts.toml` files.
@@ -57,12 +78,9 @@ impl Config {
     }
 }
 
-fn retry(retries: i64, min_wait: i64, max_wait: i64) -> RetryPolicy {
-    let mut policy = RetryPolicy::default();
-    policy.max_retries = u32::try_from(retries.max(0)).unwrap_or(u32::MAX);
-    policy.min_wait = milliseconds(min_wait);
-    policy.max_wait = milliseconds(max_wait);
-    policy
+/// A number of retries; negative ones stand for none.
+fn retries(number: i64) -> u32 {
+    u32::try_from(number.max(0)).unwrap_or(u32::MAX)
 }
 
 /// The mirrors of one registry, under the name that references have for it.

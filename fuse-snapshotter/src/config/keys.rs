@@ -200,7 +200,7 @@ pub(super) const KEYS: &[Key] = &[
         "blob",
         "max_retries",
         COUNT,
-        "As http.MaxRetries, for reads of layers. 0: as there; negative: none.",
+        "Tries after a transient failure of a read of a layer. 0: as many as fetching_timeout_sec allows; negative: none.",
     ),
     key("blob", "min_wait_msec", MILLISECONDS, "As http.MinWaitMsec, for reads of layers. 0: as there."),
     key("blob", "max_wait_msec", MILLISECONDS, "As http.MaxWaitMsec, for reads of layers. 0: as there."),

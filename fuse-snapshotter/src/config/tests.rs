@@ -77,9 +77,9 @@ fn a_dump_is_the_same_configuration() {
         assert!(notes.iter().all(|note| matches!(note.kind, NoteKind::NoEffect { .. })), "{notes:?}");
     }
     // What applies is written, not that a default does.
-    let dump = config("[http]\nMaxRetries = 3\n").to_toml().unwrap();
+    let dump = config("[http]\nMinWaitMsec = 7\n").to_toml().unwrap();
     let table: toml::Table = dump.parse().unwrap();
-    assert_eq!(table["blob"]["max_retries"].as_integer(), Some(3));
+    assert_eq!(table["blob"]["min_wait_msec"].as_integer(), Some(7));
     assert_eq!(table["mount_timeout_sec"].as_integer(), Some(30));
 }
 
@@ -222,10 +222,12 @@ fn defaults_are_those_of_the_rest_of_the_project() {
     let config = Config::default();
     let client = client(&config);
     assert_eq!(client.timeouts, Timeouts::default());
-    assert_eq!(client.retry, RetryPolicy::default());
+    let mut retry = RetryPolicy::default();
+    retry.unreachable_for = Duration::from_secs(45);
+    assert_eq!(client.retry, retry);
     assert_eq!(client.hosts_dir, Some("/etc/containerd/certs.d".into()));
     assert!(client.hosts.is_empty());
-    assert!(config.blob_client_config(Arc::new(Anonymous)).is_none());
+    assert_eq!(client.read_retry, ClientConfig::default().read_retry);
     assert_eq!(config.mount_timeout(), Duration::from_secs(30));
     assert_eq!(config.cache_size(), 10 << 30);
     assert_eq!(config.pull_modes(), PullModes { soci_v1: true, soci_v2: true });
@@ -269,9 +271,9 @@ fn values_reach_the_daemon_in_their_own_types() {
     let common = client(&config);
     assert_eq!(common.timeouts.request, Duration::from_millis(1500));
     assert_eq!((common.retry.max_retries, common.hosts_dir), (0, None));
-    let blob = config.blob_client_config(Arc::new(Anonymous)).unwrap();
-    assert_eq!((blob.retry.max_retries, blob.retry.max_elapsed), (4, Duration::from_secs(9)));
-    assert_eq!(blob.timeouts.request, Duration::from_millis(1500));
+    assert_eq!(common.retry.unreachable_for, Duration::ZERO);
+    let reads = &common.read_retry;
+    assert_eq!((reads.max_retries, reads.max_elapsed), (4, Duration::from_secs(9)));
     assert_eq!(config.fuse_threads(), 3);
     assert_eq!(config.content_store(), ContentStore::Containerd { address: "/run/c.sock".into() });
     assert_eq!(config.cri_keychain(), Some("/run/containerd/containerd.sock".into()));

@@ -15,7 +15,7 @@ use super::headers::HeaderChecks;
 use super::parked::Parked;
 use super::readahead::ReadAhead;
 use super::run::Run;
-use super::schedule::Schedule;
+use super::schedule::{Schedule, Schedules};
 use super::span::Verified;
 use super::table::LayerTable;
 use super::{FetchError, background};
@@ -29,19 +29,28 @@ const ATTEMPTS: usize = 8;
 /// smaller than a span come to an end; more of it would make the limit meaningless.
 const PINNED: u64 = 32 << 20;
 
-/// What all layers of a daemon share: connections, and who is waiting.
+/// What all layers of a daemon share: the cache, and who may use the link to a registry.
 #[derive(Debug, Clone)]
 pub struct LayerSource {
+    schedules: Arc<Schedules>,
     pub(super) schedule: Arc<Schedule>,
     pub(super) cache: Arc<CacheRoot>,
     metrics: Arc<Metrics>,
 }
 
 impl LayerSource {
-    /// At most `connections` requests at a time.
+    /// At most `connections` requests to a registry at a time.
     #[must_use]
     pub fn new(cache: Arc<CacheRoot>, connections: usize) -> Self {
-        Self { schedule: Arc::new(Schedule::new(connections)), cache, metrics: Metrics::new() }
+        let schedules = Arc::new(Schedules::new(connections));
+        let schedule = schedules.of("");
+        Self { schedules, schedule, cache, metrics: Metrics::new() }
+    }
+
+    /// The same for layers in the registry at this host. One that does not answer keeps the readers of no other waiting.
+    #[must_use]
+    pub fn at(&self, host: &str) -> Self {
+        Self { schedule: self.schedules.of(host), ..self.clone() }
     }
 
     /// The same, whose layers count in these metrics.

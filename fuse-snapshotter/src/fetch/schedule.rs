@@ -8,13 +8,15 @@
 //!
 //! How long "a moment" is depends on the link, so its round trip and rate are measured as requests are made.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::pace::Pace;
+use crate::cache::lock;
 
 /// Requests at a time that no reader waits for. Two keep a link busy while one of them waits for its first byte.
 const SPARE: usize = 2;
@@ -46,7 +48,33 @@ struct Readers {
     since: Instant,
 }
 
-/// What all layers of a daemon share.
+/// The schedules of a daemon: one for each registry, since what is at the end of another link is no reason to wait.
+#[derive(Debug)]
+pub(super) struct Schedules {
+    connections: usize,
+    of_hosts: Mutex<HashMap<String, Weak<Schedule>>>,
+}
+
+impl Schedules {
+    /// At most `connections` requests to a registry at a time.
+    pub(super) fn new(connections: usize) -> Self {
+        Self { connections, of_hosts: Mutex::default() }
+    }
+
+    /// The schedule of a registry, as long as somebody has it.
+    pub(super) fn of(&self, host: &str) -> Arc<Schedule> {
+        let mut of_hosts = lock(&self.of_hosts);
+        if let Some(schedule) = of_hosts.get(host).and_then(Weak::upgrade) {
+            return schedule;
+        }
+        let schedule = Arc::new(Schedule::new(self.connections));
+        of_hosts.retain(|_, schedule| schedule.strong_count() > 0);
+        of_hosts.insert(host.to_owned(), Arc::downgrade(&schedule));
+        schedule
+    }
+}
+
+/// What all layers in a registry share.
 #[derive(Debug)]
 pub(super) struct Schedule {
     connections: Semaphore,

@@ -35,6 +35,12 @@ use pull::Pull;
 /// How long a pull that nobody asks anything of is remembered.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// After how long without a word from any registry the network counts as gone: longer than the patience with a stalled server.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// How often that is looked at.
+const STEP: Duration = Duration::from_millis(500);
+
 /// What containerd has of an image, in the namespace that is pulled into.
 pub type ContentOfNamespace = Arc<dyn Fn(&str) -> Vec<Arc<dyn LocalContent>> + Send + Sync>;
 
@@ -150,6 +156,24 @@ impl Images {
         let lazy_slots = Arc::new(Semaphore::new(options.parallel_layers));
         let unpack_slots = Arc::new(Semaphore::new(options.all_parallel_unpacks));
         Self { client, layers, scratch, options, lazy_slots, unpack_slots, pulls: Mutex::default() }
+    }
+
+    /// What `job` comes to, if that is within `mount_timeout`. Time in which no registry says anything does not count: whatever
+    /// else could be done would need the network, too. The job has to end by itself if it stays like that.
+    async fn in_time<T>(&self, job: impl Future<Output = T>) -> Option<T> {
+        let mut job = std::pin::pin!(job);
+        let mut left = self.options.mount_timeout;
+        loop {
+            let step = left.min(STEP);
+            match tokio::time::timeout(step, &mut job).await {
+                Ok(done) => return Some(done),
+                Err(_) if self.client.heard_within(SILENCE) => left -= step,
+                Err(_) => {}
+            }
+            if left.is_zero() {
+                return None;
+            }
+        }
     }
 
     /// Makes the layer ready that a request is for. `lowest`: it has no layers below it. Also returns the image if the

@@ -13,19 +13,19 @@ use soci_index::containerd::Endpoint;
 use soci_index::discover::{FoundIndex, Wanted, find_index, find_local_index};
 use soci_index::oci::{ImageConfig, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE};
 use soci_index::source::RegistrySource;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Images, LayerRequest, Outcome, Scratch};
 use crate::cache::lock;
-use crate::layers::{Origin, eager};
+use crate::layers::{Ahead, Opened, Origin, eager};
 use crate::metrics::{Count, DaemonCount, LayerMetrics, Operation};
 use crate::startup::Command;
 use crate::tree::{Needs, Tree};
 use crate::unpack::{self, Whiteouts};
 
 /// What is known of an image once its manifest and its index have been looked for.
-#[derive(Debug)]
 struct Known {
     manifest: ImageManifest,
     index: Option<FoundIndex>,
@@ -33,7 +33,9 @@ struct Known {
     _index_metrics: Option<Arc<LayerMetrics>>,
     /// Why there is no index.
     reason: String,
-    config: OnceCell<ImageConfig>,
+    config: Job<Result<Arc<ImageConfig>, String>>,
+    /// Layers that were opened while the index was looked for.
+    opened: Opened,
 }
 
 type Job<T> = Shared<BoxFuture<'static, T>>;
@@ -158,8 +160,8 @@ impl Pull {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(self);
         lock(&self.asked).insert(request.chain_id.clone());
-        let found = tokio::time::timeout(self.images.options.mount_timeout, self.known.clone()).await;
-        let known = match found.unwrap_or_else(|_| Err("timeout looking for the SOCI index".into())) {
+        let found = self.images.in_time(self.known.clone()).await;
+        let known = match found.unwrap_or_else(|| Err("timeout looking for the SOCI index".into())) {
             Ok(known) => known,
             Err(reason) => return (Outcome::Defer { reason, indexed: false }, false),
         };
@@ -179,7 +181,7 @@ impl Pull {
     /// What a container of the image runs, as its configuration says.
     pub(super) async fn command(&self) -> Option<Command> {
         let known = self.known.clone().await.ok()?;
-        Command::of(self.config(&known).await.ok()?)
+        Command::of(&*self.config(&known).await.ok()?)
     }
 
     async fn layer_at(self: &Arc<Self>, known: &Arc<Known>, position: usize) -> Outcome {
@@ -221,16 +223,12 @@ impl Pull {
         (0..layers.len()).find(matches)
     }
 
-    async fn config<'k>(&self, known: &'k Known) -> Result<&'k ImageConfig, String> {
-        let fetch = async {
-            let descriptor = &known.manifest.config;
-            let local = self.origin.local_content(&descriptor.digest, MAX_CONFIG_SIZE).await;
-            match local {
-                Some(json) => ImageConfig::parse(&json).map_err(|error| error.to_string()),
-                None => self.origin.source.image_config(descriptor).await.map_err(|error| error.to_string()),
-            }
-        };
-        known.config.get_or_try_init(|| fetch).await
+    async fn config(&self, known: &Known) -> Result<Arc<ImageConfig>, String> {
+        match known.config.clone().await {
+            Ok(config) => Ok(config),
+            // It was asked for at the start of the pull, maybe some time ago.
+            Err(_) => config(&self.origin, &known.manifest.config).await,
+        }
     }
 
     /// Begins to make a layer ready, unless that is under way.
@@ -264,6 +262,15 @@ fn spawn<T: Clone + Send + Sync + 'static>(
     (task.map(|done| done.unwrap_or_else(failed)).boxed().shared(), handle)
 }
 
+/// Reads the image configuration.
+async fn config(origin: &Origin, descriptor: &Descriptor) -> Result<Arc<ImageConfig>, String> {
+    let config = match origin.local_content(&descriptor.digest, MAX_CONFIG_SIZE).await {
+        Some(json) => ImageConfig::parse(&json).map_err(|error| error.to_string()),
+        None => origin.source.image_config(descriptor).await.map_err(|error| error.to_string()),
+    };
+    config.map(Arc::new)
+}
+
 /// Reads the image manifest and looks for the index.
 async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Result<Known, String> {
     let started = Instant::now();
@@ -279,12 +286,27 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
     let media_type = media_type.unwrap_or_else(|| manifest.media_type.clone());
     let image = Descriptor::new(media_type, request.manifest.clone(), json.len() as u64);
     let wanted = Wanted { explicit: request.index.clone(), v1: images.options.v1, v2: images.options.v2 };
-    let found = match &origin.registry {
-        Some((client, repository)) => {
-            find_index(client, repository, &image, &manifest, &wanted, origin).await
+    // Layers below the one that is asked for are there already.
+    let first = manifest.layers.iter().position(|layer| layer.digest == request.layer).unwrap_or(0);
+    let layers = if images.options.always_unpack { &[] } else { &manifest.layers[first..] };
+    let ahead = Ahead::new(origin, layers, images.options.min_layer_size);
+    let finding = async {
+        match &origin.registry {
+            Some((client, repository)) => {
+                find_index(client, repository, &image, &manifest, &wanted, &ahead).await
+            }
+            None => Ok(None),
         }
-        None => Ok(None),
     };
+    // Layers that are unpacked need it. Nobody waits for it here.
+    let config = {
+        let (origin, descriptor) = (origin.clone(), manifest.config.clone());
+        let task = tokio::spawn(async move { config(&origin, &descriptor).await });
+        let task = AbortOnDropHandle::new(task);
+        task.map(|done| done.unwrap_or_else(|error| Err(error.to_string()))).boxed().shared()
+    };
+    let found = finding.await;
+    let opened = ahead.opened();
     let mut reason = String::from("there is no SOCI index for this image");
     let index = match (found, &origin.store) {
         (Ok(Some(found)), _) => Some(found),
@@ -316,7 +338,7 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
     if let Some(metrics) = &metrics {
         metrics.observe(Operation::SociIndexFetch, started.elapsed());
     }
-    Ok(Known { manifest, index, _index_metrics: metrics, reason, config: OnceCell::new() })
+    Ok(Known { manifest, index, _index_metrics: metrics, reason, config, opened })
 }
 
 /// Why a layer is not read lazily.
@@ -407,9 +429,10 @@ impl Maker {
         let (open, ztoc) = {
             let _slot = self.images.lazy_slots.acquire().await;
             // Not counting the time that other layers take.
-            let preparing = self.images.layers.prepare(&self.origin, layer, ztoc.descriptor);
-            let prepared = tokio::time::timeout(options.mount_timeout, preparing).await;
-            let prepared = prepared.unwrap_or_else(|_| Err("timeout waiting for layer to resolve".into()));
+            let opened = &self.known.opened;
+            let preparing = self.images.layers.prepare(&self.origin, layer, ztoc.descriptor, opened);
+            let prepared = self.images.in_time(preparing).await;
+            let prepared = prepared.unwrap_or_else(|| Err("timeout waiting for layer to resolve".into()));
             prepared.map_err(|reason| NotLazy::new(NotLazy::FAILED, reason))?
         };
         // Without a slot: it may wait for layers below, which need one.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use registry::{BlobReader, Client, Descriptor, Digest, Repository};
+use registry::{BlobReader, Client, Descriptor, Digest, RegistryBlob, Repository};
 use soci_index::source::SourceError;
 use ztoc::Ztoc;
 
-use super::Origin;
+use super::{Opened, Origin};
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::mount::artifacts;
 
@@ -31,10 +31,11 @@ pub(crate) async fn prepare(
     shared: &LayerSource,
     layer: &Descriptor,
     ztoc: &Descriptor,
+    opened: &Opened,
 ) -> Result<Prepared, String> {
     let ((bytes, kept), reader) =
         tokio::try_join!(artifacts::ztoc(origin, shared.cache(), &layer.digest, ztoc), async {
-            open(origin, origin.registry.as_ref().map(|(client, _)| client), layer).await
+            opened.open(origin, origin.registry.as_ref().map(|(client, _)| client), layer).await
         })?;
     let shared = shared.clone();
     let (expected, ztoc_digest) = (layer.size, ztoc.digest.clone());
@@ -51,27 +52,29 @@ pub(super) async fn open(
     layer: &Descriptor,
 ) -> Result<Arc<dyn BlobReader>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot read the layer: {error}");
-    let reader = reader_by(origin, client, layer).await.map_err(|error| failed(&error))?;
+    let (reader, blob) = match (&origin.registry, client) {
+        (Some((_, repository)), Some(client)) => {
+            let blob = registry_blob(client, repository, layer.digest.clone(), layer.size);
+            (Arc::new(blob.clone()) as Arc<dyn BlobReader>, Some(blob))
+        }
+        _ => (origin.source.blob_reader(layer).await.map_err(|error| failed(&error))?, None),
+    };
     let probe = reader.read_range(0..PROBE.min(reader.size())).await.map_err(|error| failed(&error))?;
     probe.try_for_each(|_| async { Ok(()) }).await.map_err(|error| failed(&error))?;
+    // Until here the layer could be unpacked instead.
+    if let Some(blob) = blob {
+        blob.persist();
+    }
     Ok(reader)
 }
 
 /// The layer's blob for ranged reads, of which nothing has been read yet.
 pub(super) async fn reader(origin: &Origin, layer: &Descriptor) -> Result<Arc<dyn BlobReader>, SourceError> {
-    reader_by(origin, origin.registry.as_ref().map(|(client, _)| client), layer).await
-}
-
-async fn reader_by(
-    origin: &Origin,
-    client: Option<&Client>,
-    layer: &Descriptor,
-) -> Result<Arc<dyn BlobReader>, SourceError> {
-    match (&origin.registry, client) {
-        (Some((_, repository)), Some(client)) => {
-            Ok(registry_blob(client, repository, layer.digest.clone(), layer.size))
+    match &origin.registry {
+        Some((client, repository)) => {
+            Ok(Arc::new(registry_blob(client, repository, layer.digest.clone(), layer.size)))
         }
-        _ => origin.source.blob_reader(layer).await,
+        None => origin.source.blob_reader(layer).await,
     }
 }
 
@@ -81,9 +84,9 @@ pub(super) fn registry_blob(
     repository: &Repository,
     digest: Digest,
     size: u64,
-) -> Arc<dyn BlobReader> {
+) -> RegistryBlob {
     // A server that sends everything before a range would be asked for everything with each span.
-    Arc::new(client.blob_reader(repository, digest, size).with_max_skip(MAX_SKIP))
+    client.blob_reader(repository, digest, size).with_max_skip(MAX_SKIP)
 }
 
 fn assemble(

@@ -1,10 +1,11 @@
 //! One layer, made ready: to be read lazily, or unpacked.
 //!
-//! `lazy` verifies a layer's zTOC and opens its blob; `eager` fetches and unpacks a layer, or indexes a local copy of it;
+//! `lazy` verifies a layer's zTOC and opens its blob, which `ahead` may have done before; `eager` fetches and unpacks a layer, or indexes a local copy of it;
 //! with the bytes of which `pipeline` is ahead; `inherit` gives directories that a layer only implies the attributes they have below. [`OpenLayers`] holds the layers
 //! that the daemon serves, each once however many images share it: its number in inode numbers, its zTOC on disk, its
 //! background fetch.
 
+mod ahead;
 mod containerd;
 pub(crate) mod eager;
 pub(crate) mod inherit;
@@ -18,6 +19,7 @@ mod ztocs;
 use registry::Digest;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use ahead::{Ahead, Opened};
 pub use containerd::ContainerdContent;
 pub use open::{Collected, OpenLayer, OpenLayers, OpenOptions, ReopenError};
 pub use origin::{LocalContent, Origin};

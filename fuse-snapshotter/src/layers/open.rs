@@ -12,7 +12,7 @@ use ztoc::Ztoc;
 
 use super::sources::Sources;
 use super::ztocs::ZtocFiles;
-use super::{LayerKey, Origin, lazy};
+use super::{LayerKey, Opened, Origin, lazy};
 use crate::cache::lock;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::metrics::{Operation, Scrape};
@@ -130,16 +130,17 @@ impl OpenLayers {
         })
     }
 
-    /// Makes a layer of an image ready: its zTOC verified and stored for good, and a little of its blob read. An error says
-    /// why it cannot be read lazily.
+    /// Makes a layer of an image ready: its zTOC verified and stored for good, and a little of its blob read, if it was not
+    /// among those `opened` ahead. An error says why it cannot be read lazily.
     ///
     /// # Errors
     /// Why not, for people.
-    pub async fn prepare(
+    pub(crate) async fn prepare(
         self: &Arc<Self>,
         origin: &Origin,
         layer: &Descriptor,
         ztoc: &Descriptor,
+        opened: &Opened,
     ) -> Result<(Arc<OpenLayer>, Arc<Ztoc>), String> {
         let key = LayerKey { layer: layer.digest.clone(), ztoc: ztoc.digest.clone() };
         let bytes = async {
@@ -157,7 +158,7 @@ impl OpenLayers {
             }
         };
         let ((bytes, stored), reader) =
-            tokio::try_join!(bytes, lazy::open(origin, Some(&self.client), layer))?;
+            tokio::try_join!(bytes, opened.open(origin, Some(&self.client), layer))?;
         let (layers, name, size) = (Arc::clone(self), origin.source.name(), layer.size);
         let opening = tokio::task::spawn_blocking(move || {
             layers.assemble(key, bytes, stored, name, reader, size).map_err(|error| error.to_string())
@@ -191,8 +192,9 @@ impl OpenLayers {
         }
         let reference: Reference = reference.parse()?;
         let reader = lazy::registry_blob(&self.client, reference.repository(), key.layer.clone(), size);
+        reader.persist();
         let bytes = self.ztocs.load(&key.ztoc).ok_or_else(lost)?;
-        self.assemble(key.clone(), bytes, true, reference.to_string(), reader, size)
+        self.assemble(key.clone(), bytes, true, reference.to_string(), Arc::new(reader), size)
     }
 
     fn assemble(
@@ -227,10 +229,14 @@ impl OpenLayers {
             self.ztocs.keep(&key.ztoc, ztoc.bytes())?;
         }
         let number = self.store.number(NUMBERS, &key.to_string())?;
+        // What is in no registry is at hand.
+        let host = name
+            .parse::<Reference>()
+            .map_or_else(|_| String::new(), |name| name.repository().host().to_owned());
         let sources = Arc::new(Sources::new(name, reader));
         let file = self.ztocs.file(&key.ztoc)?;
         let reader: Arc<dyn BlobReader> = Arc::<Sources>::clone(&sources);
-        let layer = LazyLayer::new(reader, table, cache, file, self.shared.clone());
+        let layer = LazyLayer::new(reader, table, cache, file, self.shared.at(&host));
         let opened = Arc::new(OpenLayer {
             key: key.clone(),
             number,

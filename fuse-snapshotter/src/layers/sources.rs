@@ -2,12 +2,17 @@
 
 use std::ops::Range;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use registry::{BlobReader, ByteStream, Digest, Result};
 
 /// Most repositories that are remembered for one layer. Each is worth a try, but not all of a hundred.
 const MAX_SOURCES: usize = 8;
+
+/// How long one of several repositories is waited for before the next is asked. Errors that pass are tried again
+/// meanwhile.
+const TURN: Duration = Duration::from_secs(10);
 
 /// A blob that several repositories have. A repository may be deleted, or its credentials expire, while an image from
 /// another one still uses the layer.
@@ -58,25 +63,35 @@ impl BlobReader for Sources {
 
     async fn read_range(&self, range: Range<u64>) -> Result<ByteStream> {
         let readers = self.readers.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut last = None;
+        let (mut failed, mut silent) = (None, None);
         for (position, (name, reader)) in readers.iter().enumerate() {
-            match reader.read_range(range.clone()).await {
-                Ok(stream) => {
+            let reading = reader.read_range(range.clone());
+            let read = match readers.len() {
+                1 => Ok(reading.await),
+                _ => tokio::time::timeout(TURN, reading).await,
+            };
+            match read {
+                Ok(Ok(stream)) => {
                     if position > 0 {
                         self.prefer(name);
                     }
                     return Ok(stream);
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     if readers.len() > 1 {
                         tracing::debug!(repository = %name, %error, "cannot read the layer there");
                     }
                     // The first one's error is the one of the repository that worked until now.
-                    last = last.or(Some(error));
+                    failed = failed.or(Some(error));
                 }
+                Err(_) => silent = silent.or(Some(reader)),
             }
         }
-        Err(last.unwrap_or_else(|| registry::Error::RangeNotSatisfiable {
+        // None of the others has it.
+        if let Some(reader) = silent {
+            return reader.read_range(range).await;
+        }
+        Err(failed.unwrap_or_else(|| registry::Error::RangeNotSatisfiable {
             context: registry::Context {
                 operation: "read a layer".into(),
                 host: String::new(),

@@ -12,33 +12,35 @@ use soci_index::oci::ImageManifest;
 
 use super::MountImageError;
 use crate::cache::CacheRoot;
-use crate::layers::Origin;
+use crate::layers::{Ahead, Opened, Origin};
 
-/// Finds the index of an image. What goes wrong is said, and then there is none: the image is unpacked. Only an index
+/// Finds the index of an image, and meanwhile opens its layers. What goes wrong is said, and then there is none: the image is unpacked. Only an index
 /// that was asked for must be there.
 pub(super) async fn index(
     origin: &Origin,
     image: &Descriptor,
     manifest: &ImageManifest,
     explicit: Option<&Digest>,
-) -> Result<Option<FoundIndex>, MountImageError> {
+) -> Result<(Option<FoundIndex>, Opened), MountImageError> {
+    let ahead = Ahead::new(origin, &manifest.layers, 0);
     let mut found = Ok(None);
     if let Some((client, repository)) = &origin.registry {
-        found = find_index(client, repository, image, manifest, &Wanted::explicit(explicit.cloned()), origin)
+        found = find_index(client, repository, image, manifest, &Wanted::explicit(explicit.cloned()), &ahead)
             .await;
     }
+    let opened = ahead.opened();
     // The store has what was built here and not pushed; and all there is for an image outside a registry.
     if let (Ok(None) | Err(_), Some(store)) = (&found, &origin.store)
         && let Ok(Some(local)) = find_local_index(store, image, manifest, explicit).await
     {
-        return Ok(Some(local));
+        return Ok((Some(local), opened));
     }
     match found {
-        Ok(found) => Ok(found),
+        Ok(found) => Ok((found, opened)),
         Err(error) if explicit.is_some() => Err(error.into()),
         Err(error) => {
             tracing::warn!(%error, "no valid SOCI index found");
-            Ok(None)
+            Ok((None, opened))
         }
     }
 }

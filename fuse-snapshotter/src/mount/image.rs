@@ -3,28 +3,32 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use registry::{Descriptor, Digest};
 use soci_index::discover::FoundIndex;
 use soci_index::image::select;
 use soci_index::oci::ImageManifest;
+use tokio_util::task::AbortOnDropHandle;
 use ztoc::Ztoc;
 
 use super::report::{LayerReport, Mode};
 use super::workspace::Workspace;
 use super::{MountImageError, Options, artifacts, io_error};
 use crate::fetch::{LayerSource, LazyLayer};
-use crate::layers::{Origin, eager, lazy};
+use crate::layers::{Opened, Origin, eager, lazy};
 
 /// Layers that are prepared at the same time. Preparing waits for the network most of the time.
-const PARALLEL: usize = 8;
+const PARALLEL: usize = 16;
 
 /// An image and, if there is one, its index.
-#[derive(Debug)]
 pub(super) struct Image {
     manifest: ImageManifest,
     index: Option<FoundIndex>,
-    diff_ids: Vec<String>,
+    /// Digests of the uncompressed layers, on their way: only layers that are unpacked need them.
+    diff_ids: Shared<BoxFuture<'static, Vec<String>>>,
+    /// Layers that were opened while the index was looked for.
+    opened: Opened,
 }
 
 /// How a layer is served.
@@ -117,16 +121,16 @@ impl Image {
         let index = async {
             match options.lazy {
                 true => artifacts::index(origin, &descriptor, &manifest, options.index.as_ref()).await,
-                false => Ok(None),
+                false => Ok((None, Opened::default())),
             }
         };
-        let (index, diff_ids) = tokio::join!(index, diff_ids(origin, &manifest));
-        let index = index?;
+        let diff_ids = diff_ids_of(origin, &manifest);
+        let (index, opened) = index.await?;
         match &index {
             Some(index) => tracing::info!(digest = %index.digest, layers = index.covered, "using SOCI index"),
             None => tracing::info!("no valid SOCI index found; the image is unpacked"),
         }
-        Ok(Self { manifest, index, diff_ids })
+        Ok(Self { manifest, index, diff_ids, opened })
     }
 
     pub(super) fn index_digest(&self) -> Option<Digest> {
@@ -159,16 +163,18 @@ impl Image {
         let reason = match ztoc {
             None => "there is no SOCI index for this image".to_owned(),
             Some(None) => "no ztoc for layer".to_owned(),
-            Some(Some(ztoc)) => match lazy::prepare(origin, shared, layer, ztoc.descriptor).await {
-                Ok(prepared) => {
-                    let content = Content::Lazy { layer: prepared.layer, ztoc: Some(prepared.ztoc) };
-                    return Ok(Layer { descriptor: layer.clone(), content, reason: None });
+            Some(Some(ztoc)) => {
+                match lazy::prepare(origin, shared, layer, ztoc.descriptor, &self.opened).await {
+                    Ok(prepared) => {
+                        let content = Content::Lazy { layer: prepared.layer, ztoc: Some(prepared.ztoc) };
+                        return Ok(Layer { descriptor: layer.clone(), content, reason: None });
+                    }
+                    Err(reason) => {
+                        tracing::warn!(layer = %layer.digest, %reason, "the layer cannot be read lazily");
+                        reason
+                    }
                 }
-                Err(reason) => {
-                    tracing::warn!(layer = %layer.digest, %reason, "the layer cannot be read lazily");
-                    reason
-                }
-            },
+            }
         };
         self.unpack(origin, Some(shared), workspace, position, layer, reason).await
     }
@@ -186,7 +192,8 @@ impl Image {
         let mut reason = reason;
         if rustix::process::geteuid().is_root() {
             let directory = workspace.directory(&position.to_string())?;
-            let diff_id = self.diff_ids.get(position).map(String::as_str);
+            let diff_ids = self.diff_ids.clone().await;
+            let diff_id = diff_ids.get(position).map(String::as_str);
             match eager::unpack(origin, layer, None, diff_id, directory.clone(), Default::default()).await {
                 Ok(implied) => {
                     let content = Content::Unpacked { directory, implied };
@@ -228,13 +235,15 @@ impl Image {
     }
 }
 
-/// Digests of the uncompressed layers; none if the configuration cannot be read, which other checks report.
-async fn diff_ids(origin: &Origin, manifest: &ImageManifest) -> Vec<String> {
-    match origin.source.image_config(&manifest.config).await {
-        Ok(config) => config.rootfs.diff_ids,
-        Err(error) => {
+/// Begins to read the digests of the uncompressed layers; none if the configuration cannot be read, which other checks
+/// report.
+fn diff_ids_of(origin: &Origin, manifest: &ImageManifest) -> Shared<BoxFuture<'static, Vec<String>>> {
+    let (source, config) = (Arc::clone(&origin.source), manifest.config.clone());
+    let reading = tokio::spawn(async move {
+        source.image_config(&config).await.map(|config| config.rootfs.diff_ids).unwrap_or_else(|error| {
             tracing::warn!(%error, "cannot read the image's configuration");
             Vec::new()
-        }
-    }
+        })
+    });
+    AbortOnDropHandle::new(reading).map(Result::unwrap_or_default).boxed().shared()
 }

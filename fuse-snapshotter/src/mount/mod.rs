@@ -131,6 +131,7 @@ impl MountedImage {
         };
         // The tree has what it needs of the zTOCs.
         layers.iter_mut().for_each(image::Layer::forget_ztoc);
+        crate::sys::give_back();
         let background = if options.background {
             let lazy = layers.iter().filter_map(image::Layer::lazy).cloned();
             lazy.map(|layer| tokio::spawn(layer.fetch_in_background())).collect()

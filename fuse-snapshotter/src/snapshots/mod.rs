@@ -99,11 +99,10 @@ impl Snapshotter {
         let metrics = options.metrics;
         let source =
             LayerSource::new(Arc::clone(&cache), options.connections).with_metrics(Arc::clone(&metrics));
-        let mut clients = vec![options.client.clone()];
-        clients.extend(options.blob_client.clone());
-        let blob_client = options.blob_client.unwrap_or_else(|| options.client.clone());
+        let clients = vec![options.client.clone()];
+        let client = options.client.clone();
         let ztocs = layout.ztocs();
-        let layers = OpenLayers::new(&ztocs, source, Arc::clone(&store), blob_client, options.layers);
+        let layers = OpenLayers::new(&ztocs, source, Arc::clone(&store), client, options.layers);
         let layers = Arc::new(layers.map_err(error::io_error("use", &ztocs))?);
         let namespace = if user_xattr { OverlayNamespace::User } else { OverlayNamespace::Trusted };
         let fuse = FuseOptions { threads: options.fuse_threads, allow_other: true };

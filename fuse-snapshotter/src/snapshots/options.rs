@@ -20,8 +20,6 @@ pub struct Options {
     pub check_overlay: bool,
     /// Client of the registries, with their credentials.
     pub client: Client,
-    /// The client that lazy layers are read with; often the same.
-    pub blob_client: Option<Client>,
     /// Largest size of the cache, in bytes.
     pub cache_size: u64,
     /// Requests for layer contents that may be under way at once.
@@ -70,7 +68,6 @@ impl Options {
             root,
             check_overlay: false,
             client,
-            blob_client: None,
             cache_size: u64::MAX,
             connections: 8,
             layers: OpenOptions { background: false, keep_cache: false },

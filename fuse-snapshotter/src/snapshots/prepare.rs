@@ -270,6 +270,7 @@ impl Snapshotter {
                     tracing::warn!(chain = target, %error, "cannot mount the image ahead of its container");
                 }
             }
+            let _ = tokio::task::spawn_blocking(crate::sys::give_back).await;
         });
     }
 }

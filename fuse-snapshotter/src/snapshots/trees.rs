@@ -203,7 +203,13 @@ impl Trees {
         let cell = Arc::clone(lock(&self.planted).entry(run.top).or_default());
         let planting = async {
             let (trees, run, lower) = (Arc::clone(self), run.clone(), lower.to_vec());
-            tokio::task::spawn_blocking(move || trees.plant(&run, &lower)).await?
+            let planting = tokio::task::spawn_blocking(move || {
+                let planted = trees.plant(&run, &lower);
+                // The zTOCs, as far as nobody else holds them, and what the merge needed.
+                crate::sys::give_back();
+                planted
+            });
+            planting.await?
         };
         let planted = cell.get_or_try_init(|| planting).await.map(Arc::clone);
         {

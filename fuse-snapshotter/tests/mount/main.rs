@@ -3,6 +3,8 @@
 //! Most of it needs root and `/dev/fuse`. Where they are missing the tests say so aloud, and in CI they fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod cable;
+mod cut;
 mod debian;
 mod faults;
 mod lifecycle;

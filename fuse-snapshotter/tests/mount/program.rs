@@ -44,13 +44,12 @@ impl Mount {
 
     /// Mounts an image, or says what the program said.
     pub(crate) fn try_new(reference: &str, arguments: &[&str]) -> Result<Self, String> {
-        let directory = tempfile::tempdir().unwrap();
-        Self::in_directory(
-            reference,
-            arguments,
-            directory,
-            &mut Command::new(program("soci-snapshotter-grpc")),
-        )
+        Self::with(reference, arguments, &mut Command::new(program("soci-snapshotter-grpc")))
+    }
+
+    /// The same by a command that is the program, in surroundings of its own.
+    pub(crate) fn with(reference: &str, arguments: &[&str], command: &mut Command) -> Result<Self, String> {
+        Self::in_directory(reference, arguments, tempfile::tempdir().unwrap(), command)
     }
 
     /// As an ordinary user, who has a directory of their own.

@@ -10,7 +10,7 @@ use crate::container::Container;
 use crate::daemon::program;
 use crate::node::{Node, Pull, SOCI, said};
 
-fn convert(from: &str, to: &str) {
+pub(crate) fn convert(from: &str, to: &str) {
     let root = tempfile::tempdir().unwrap();
     let output = Command::new(program("soci"))
         .args(["--content-store=soci", "--root"])

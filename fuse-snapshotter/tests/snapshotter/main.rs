@@ -16,6 +16,7 @@ mod remap;
 mod restart;
 mod snapshots;
 mod storm;
+mod trips;
 mod view;
 mod workloads;
 mod zstd;

@@ -54,3 +54,35 @@ fn reads_wait_for_the_registry_and_go_on() {
         container.wait_for("ready", Duration::from_secs(60));
     }
 }
+
+/// Longer than `mount_timeout_sec`, which does not count silence.
+#[test]
+fn a_pull_waits_for_a_silent_registry_and_goes_on() {
+    for how in [Pull::Cri, Pull::Soci] {
+        let registry = TestRegistry::builder().start_blocking();
+        let Some(node) = Node::with("mount_timeout_sec = 5\n") else { return };
+        let image = image();
+        image.put_into(&registry, "app", "1");
+        let reference = format!("{}/app:1", registry.host());
+        index(&reference, &["--min-layer-size", "0"]);
+        registry.clear_requests();
+        // So slow that there is a moment to act between the first request of the daemon and the zTOCs.
+        registry.set_latency(Duration::from_millis(500));
+        std::thread::scope(|scope| {
+            let pulling = scope.spawn(|| node.try_pull(how, &reference));
+            let probed = || registry.requests().iter().any(|request| request.range == Some((0, 1)));
+            while !probed() && !pulling.is_finished() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            registry.set_outage(Outage::Silent);
+            std::thread::sleep(Duration::from_secs(30));
+            assert!(!pulling.is_finished(), "{:?}", pulling.join());
+            registry.set_outage(Outage::None);
+            pulling.join().unwrap().unwrap();
+        });
+        let modes = node.daemon.modes(&reference);
+        assert!(modes.iter().all(|(mode, _)| mode == "lazy"), "{modes:?}");
+        registry.set_latency(Duration::ZERO);
+        assert_runs(&node, how, &reference, &image);
+    }
+}

@@ -226,7 +226,8 @@ impl Upload<'_> {
                 return Ok(Put::Renewed);
             }
         }
-        let reply = Reply { response, url, context: context.clone() };
+        let pace = transport.paces.of(&url);
+        let reply = Reply { response, url, context: context.clone(), pace };
         match status {
             StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
                 Ok(Put::Done)

@@ -26,10 +26,10 @@ use crate::hosts::Endpoint;
 use crate::media_types::essence;
 use crate::redact;
 use crate::reference::Repository;
-use crate::retry::Backoff;
+use crate::retry::{Backoff, RetryPolicy};
 use crate::stats::{Counters, Stats};
 use crate::tls::Purpose;
-use crate::transport::{Reply, Request};
+use crate::transport::{Reply, Request, Stall};
 
 /// Retries at a remembered URL before it is resolved anew: its host may be what is broken.
 const TARGET_RETRIES: u32 = 1;
@@ -53,6 +53,8 @@ pub(super) struct Shared {
     max_skip: u64,
     /// Mirrors are left out.
     origin_only: bool,
+    /// Failures are met with the patience of [`ClientConfig::read_retry`](crate::ClientConfig::read_retry).
+    persistent: AtomicBool,
     pub(super) counters: Arc<Counters>,
     target: Mutex<Option<Arc<Target>>>,
     resolving: tokio::sync::Mutex<()>,
@@ -87,6 +89,7 @@ impl Client {
                 size,
                 max_skip: u64::MAX,
                 origin_only,
+                persistent: AtomicBool::new(false),
                 counters: Counters::child_of(self.counters()),
                 target: Mutex::default(),
                 resolving: tokio::sync::Mutex::default(),
@@ -106,8 +109,25 @@ impl RegistryBlob {
         let mut new = old.client.reader(&old.repository, old.digest.clone(), old.size, old.origin_only);
         if let Some(shared) = Arc::get_mut(&mut new.shared) {
             shared.max_skip = bytes;
+            *shared.persistent.get_mut() = old.persistent.load(Relaxed);
         }
         new
+    }
+
+    /// From now on reads that fail are tried again for as long as
+    /// [`ClientConfig::read_retry`](crate::ClientConfig::read_retry) says: there is no other way to the content any more.
+    pub fn persist(&self) {
+        self.shared.persistent.store(true, Relaxed);
+    }
+
+    fn is_persistent(&self) -> bool {
+        self.shared.persistent.load(Relaxed)
+    }
+
+    /// What happens after failures.
+    pub(super) fn retry_policy(&self) -> &RetryPolicy {
+        let client = &self.shared.client;
+        if self.is_persistent() { client.read_retry_policy() } else { client.retry_policy() }
     }
 
     /// Whether a server answered a range request with the whole blob. Each such read costs everything before it as
@@ -127,6 +147,8 @@ impl RegistryBlob {
 
     /// The body of an answer that begins at `range.start` and covers as much of `range` as the server likes.
     pub(super) async fn open(&self, range: Range<u64>) -> Result<OpenBody> {
+        // What time others take to resolve it counts, too.
+        let mut backoff = Backoff::new(self.retry_policy().clone(), &self.shared.counters);
         let mut tried: Option<Arc<Target>> = None;
         for _ in 0..ROUNDS {
             if let Some(target) = self.remembered(tried.as_ref()) {
@@ -144,7 +166,7 @@ impl RegistryBlob {
             if self.remembered(tried.as_ref()).is_some() {
                 continue;
             }
-            return self.resolve(&range).await;
+            return self.resolve(&range, &mut backoff).await;
         }
         let reason = "the storage refuses every URL that the registry gives out";
         Err(Error::protocol(&self.context(), reason))
@@ -166,15 +188,32 @@ impl RegistryBlob {
         let policy = self.shared.client.retry_policy().at_most(TARGET_RETRIES);
         let mut backoff = Backoff::new(policy, &self.shared.counters);
         loop {
-            match self.read_at(&target.endpoint, Some(&target.url), range).await {
+            match self.read_at(&target.endpoint, Some(&target.url), range, backoff.retries()).await {
                 Ok((body, _)) => return Ok(body),
                 Err(error) => backoff.pause(error).await?,
             }
         }
     }
 
-    /// Asks the registry, mirrors first, and remembers where the answer came from.
-    async fn resolve(&self, range: &Range<u64>) -> Result<OpenBody> {
+    /// Asks the registry, mirrors first, until one answers or patience ends.
+    async fn resolve(&self, range: &Range<u64>, backoff: &mut Backoff) -> Result<OpenBody> {
+        if !self.is_persistent() {
+            return self.ask(range, backoff).await;
+        }
+        // All of them each time: a mirror may be back long before the registry.
+        let once = RetryPolicy::none();
+        loop {
+            let failures = backoff.retries();
+            let mut once = Backoff::new(once.clone(), &self.shared.counters).after(failures);
+            match self.ask(range, &mut once).await {
+                Ok(body) => return Ok(body),
+                Err(error) => backoff.pause(error).await?,
+            }
+        }
+    }
+
+    /// Asks the registry, mirrors first, and remembers where the answer came from. `backoff` is for the registry itself.
+    async fn ask(&self, range: &Range<u64>, backoff: &mut Backoff) -> Result<OpenBody> {
         let client = &self.shared.client;
         let mut endpoints = client.pull_endpoints(&self.shared.repository, false)?;
         if self.shared.origin_only {
@@ -183,11 +222,11 @@ impl RegistryBlob {
         let count = endpoints.len();
         for (i, endpoint) in endpoints.into_iter().enumerate() {
             let is_last = i + 1 == count;
-            let policy = client.retry_policy();
-            let policy = if is_last { policy.clone() } else { policy.at_most(MIRROR_RETRIES) };
-            let mut backoff = Backoff::new(policy, &self.shared.counters);
+            let policy = client.retry_policy().at_most(MIRROR_RETRIES);
+            let mut mirror = Backoff::new(policy, &self.shared.counters);
+            let backoff = if is_last { &mut *backoff } else { &mut mirror };
             let done = loop {
-                match self.read_at(&endpoint, None, range).await {
+                match self.read_at(&endpoint, None, range, backoff.retries()).await {
                     Ok(done) => break Ok(done),
                     Err(error) => {
                         if let Err(error) = backoff.pause(error).await {
@@ -215,12 +254,14 @@ impl RegistryBlob {
         endpoint: &Endpoint,
         url: Option<&Url>,
         range: &Range<u64>,
+        failures: u32,
     ) -> Result<(OpenBody, Url)> {
         let shared = &*self.shared;
         let tail = format!("blobs/{}", shared.digest);
         let mut request =
             Request::new(endpoint, Method::GET, &shared.repository, &tail, operation(&shared.digest));
         request.purpose = Purpose::Blob;
+        request.stall = Some(Stall { least: shared.client.timeouts().stall, failures });
         request.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let whole = range.start == 0 && range.end == shared.size;
         if !whole {

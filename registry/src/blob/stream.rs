@@ -1,7 +1,7 @@
 //! The body of a ranged read, continued with a new request when the connection breaks.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
@@ -10,6 +10,7 @@ use super::remote::RegistryBlob;
 use crate::body::{self, ByteStream};
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
+use crate::tls::Purpose;
 use crate::transport::Reply;
 
 /// After this much progress a broken connection counts as the first one again, so that long transfers over bad
@@ -56,7 +57,7 @@ impl ResumingBody {
         let whole = range.start == 0 && range.end == super::BlobReader::size(&blob);
         let open = Some(blob.open(range.clone()).await?);
         let shared = &blob.shared;
-        let backoff = Backoff::new(shared.client.retry_policy().clone(), &shared.counters);
+        let backoff = Backoff::new(blob.retry_policy().clone(), &shared.counters);
         let body = Self { broke_at: range.start, blob, range, whole, open, backoff };
         let pieces = futures::stream::unfold(Some(body), |body| async move {
             let mut body = body?;
@@ -84,9 +85,19 @@ impl ResumingBody {
                 continue;
             }
             let shared = &self.blob.shared;
-            let idle = shared.client.timeouts().idle;
-            let context = &open.reply.context;
-            match body::chunk(&mut open.reply.response, idle, &shared.counters, context).await {
+            let (context, timeouts) = (&open.reply.context, shared.client.timeouts());
+            let idle = open.reply.pace.patience(timeouts.stall, timeouts.idle, self.backoff.retries());
+            let begun = Instant::now();
+            let chunk = body::chunk(&mut open.reply.response, idle, &shared.counters, context).await;
+            match &chunk {
+                Ok(_) => open.reply.pace.note(begun.elapsed()),
+                Err(Error::Timeout { .. }) => {
+                    tracing::debug!(%context, position = self.range.start, "the connection has fallen silent");
+                    shared.client.transport().pools.renew(Purpose::Blob, begun);
+                }
+                Err(_) => {}
+            }
+            match chunk {
                 Ok(Some(mut piece)) => {
                     let skipped = open.skip.min(piece.len() as u64);
                     open.skip -= skipped;

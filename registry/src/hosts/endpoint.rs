@@ -1,7 +1,7 @@
 //! One server: its URLs, TLS settings, extra headers, and whether it was reachable lately.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -14,6 +14,9 @@ use crate::reference::api_host;
 
 /// How long a mirror that could not be reached is left alone.
 const DOWN_FOR: Duration = Duration::from_secs(10);
+
+/// How long a server that lacked the referrers API is believed to. It may be upgraded, and the fallback tags stay.
+const LACKS_REFERRERS_FOR: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -30,6 +33,10 @@ pub(crate) struct Endpoint {
     made: Instant,
     /// Milliseconds after `made` until which the server counts as down; 0 for never.
     down_until: AtomicU64,
+    /// It has the referrers API.
+    lists_referrers: AtomicBool,
+    /// Milliseconds after `made` until which it counts as a server without it.
+    lacks_referrers_until: AtomicU64,
 }
 
 impl Endpoint {
@@ -65,6 +72,8 @@ impl Endpoint {
             origin,
             made: Instant::now(),
             down_until: AtomicU64::new(0),
+            lists_referrers: AtomicBool::new(false),
+            lacks_referrers_until: AtomicU64::new(0),
         })
     }
 
@@ -121,6 +130,20 @@ impl Endpoint {
         url
     }
 
+    /// Whether the server has the referrers API, as far as earlier requests have shown.
+    pub(crate) fn lists_referrers(&self) -> Option<bool> {
+        if self.lists_referrers.load(Relaxed) {
+            return Some(true);
+        }
+        (self.milliseconds() < self.lacks_referrers_until.load(Relaxed)).then_some(false)
+    }
+
+    pub(crate) fn note_lists_referrers(&self, has: bool) {
+        self.lists_referrers.store(has, Relaxed);
+        let until = self.made.elapsed() + LACKS_REFERRERS_FOR;
+        self.lacks_referrers_until.store(if has { 0 } else { until.as_millis() as u64 }, Relaxed);
+    }
+
     /// Notes that the server could not be reached.
     pub(crate) fn mark_down(&self) {
         self.down_until.store((self.made.elapsed() + DOWN_FOR).as_millis() as u64, Relaxed);
@@ -131,7 +154,11 @@ impl Endpoint {
     }
 
     pub(crate) fn is_down(&self) -> bool {
-        (self.made.elapsed().as_millis() as u64) < self.down_until.load(Relaxed)
+        self.milliseconds() < self.down_until.load(Relaxed)
+    }
+
+    fn milliseconds(&self) -> u64 {
+        self.made.elapsed().as_millis() as u64
     }
 }
 

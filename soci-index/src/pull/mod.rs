@@ -19,6 +19,7 @@ use serde::Deserialize;
 use crate::containerd::labels::{self, Labels};
 use crate::containerd::{Containerd, ContainerdError, Lease};
 use crate::image::{self, PlatformChoice};
+use crate::manifest::{INDEX_DIGEST, IndexManifest};
 use crate::oci::{self, DocumentError, ImageIndex, ImageManifest, MAX_CONFIG_SIZE};
 use crate::platform::Platform;
 use crate::source::{ImageSource, RegistrySource, SourceError};
@@ -240,7 +241,8 @@ impl Puller<'_> {
         let json = self.source.manifest(&image.descriptor).await?;
         let manifest = ImageManifest::parse(&json).map_err(|error| document(&image.descriptor, error))?;
         self.document("manifest", json, labels::of_image_manifest(&manifest)).await?;
-        let json = self.source.small_blob(&manifest.config, MAX_CONFIG_SIZE).await?;
+        let config = async { Ok(self.source.small_blob(&manifest.config, MAX_CONFIG_SIZE).await?) };
+        let (json, ()) = tokio::try_join!(config, self.soci_index(&manifest))?;
         let diff_ids = diff_ids(&image.descriptor, &manifest, &json)?;
         self.document("config", json, Labels::new()).await?;
 
@@ -290,6 +292,28 @@ impl Puller<'_> {
             pending.extend(index.manifests);
         }
         Ok(())
+    }
+
+    /// Stores the SOCI index that the snapshotter will look for first, if it is known already. The snapshotter asks containerd
+    /// before the registry, so this saves it a round trip. Whether the index is any good is for the snapshotter to judge.
+    async fn soci_index(&self, manifest: &ImageManifest) -> Result<(), PullError> {
+        let named = || manifest.annotations.get(INDEX_DIGEST).and_then(|digest| digest.parse().ok());
+        let Some(digest) = self.options.index.clone().or_else(named) else { return Ok(()) };
+        let fetched = self.source.client().manifest_in(self.repository(), &digest).await;
+        let json = match fetched {
+            Ok(found) => found.bytes,
+            Err(error) => {
+                tracing::debug!(%digest, %error, "the SOCI index is left to the snapshotter");
+                return Ok(());
+            }
+        };
+        match IndexManifest::parse(&json) {
+            Ok(index) => self.document("manifest", json, labels::of_soci_index(&index)).await,
+            Err(error) => {
+                tracing::debug!(%digest, %error, "not a SOCI index; left to the snapshotter");
+                Ok(())
+            }
+        }
     }
 
     /// Stores a document with labels and the place where it came from. Unfinished writes have the names that containerd's

@@ -1,13 +1,18 @@
 //! Images in a registry.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry::{BlobReader, ByteStream, Client, Descriptor, Manifest, Reference, Repository};
+use registry::{BlobReader, ByteStream, Client, Descriptor, Digest, Manifest, Reference, Repository};
 use tokio::sync::OnceCell;
 
 use super::{Check, ImageSource, SourceError};
+use crate::oci::MAX_CONFIG_SIZE;
+
+/// What is remembered: a manifest and a small blob.
+const MANIFEST: usize = 0;
+const SMALL_BLOB: usize = 1;
 
 /// An image in a registry.
 #[derive(Debug)]
@@ -16,12 +21,15 @@ pub struct RegistrySource {
     reference: Reference,
     /// The manifest that the reference stands for. Asked for once: a tag may move while an image is being read.
     root: OnceCell<Manifest>,
+    /// The manifest by digest, and the configuration, that were asked for last: whoever reads an image asks for these
+    /// again and again.
+    recent: Mutex<[Option<(Digest, Bytes)>; 2]>,
 }
 
 impl RegistrySource {
     /// The image `reference`. Nothing is asked for yet.
     pub fn new(client: Client, reference: Reference) -> Self {
-        Self { client, reference, root: OnceCell::new() }
+        Self { client, reference, root: OnceCell::new(), recent: Mutex::default() }
     }
 
     /// The reference.
@@ -36,6 +44,16 @@ impl RegistrySource {
 
     async fn root_manifest(&self) -> Result<&Manifest, SourceError> {
         Ok(self.root.get_or_try_init(|| self.client.manifest(&self.reference)).await?)
+    }
+
+    fn recent(&self, kind: usize, digest: &Digest) -> Option<Bytes> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent[kind].as_ref().filter(|(known, _)| known == digest).map(|(_, bytes)| bytes.clone())
+    }
+
+    fn remember(&self, kind: usize, digest: &Digest, bytes: &Bytes) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent[kind] = Some((digest.clone(), bytes.clone()));
     }
 
     fn check_size(&self, descriptor: &Descriptor, actual: u64) -> Result<(), SourceError> {
@@ -70,13 +88,28 @@ impl ImageSource for RegistrySource {
             self.check_size(descriptor, root.bytes.len() as u64)?;
             return Ok(root.bytes.clone());
         }
+        if let Some(bytes) = self.recent(MANIFEST, &descriptor.digest) {
+            self.check_size(descriptor, bytes.len() as u64)?;
+            return Ok(bytes);
+        }
         let manifest = self.client.manifest_in(self.reference.repository(), &descriptor.digest).await?;
         self.check_size(descriptor, manifest.bytes.len() as u64)?;
+        self.remember(MANIFEST, &descriptor.digest, &manifest.bytes);
         Ok(manifest.bytes)
     }
 
     async fn small_blob(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes, SourceError> {
-        Ok(self.client.blob_bytes(self.reference.repository(), descriptor, limit).await?)
+        if let Some(bytes) = self.recent(SMALL_BLOB, &descriptor.digest)
+            && bytes.len() as u64 == descriptor.size
+            && descriptor.size <= limit
+        {
+            return Ok(bytes);
+        }
+        let bytes = self.client.blob_bytes(self.reference.repository(), descriptor, limit).await?;
+        if limit <= MAX_CONFIG_SIZE {
+            self.remember(SMALL_BLOB, &descriptor.digest, &bytes);
+        }
+        Ok(bytes)
     }
 
     fn always_checks(&self) -> bool {

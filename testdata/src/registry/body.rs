@@ -45,6 +45,7 @@ pub(super) fn shaped(
     fault: Option<&Action>,
 ) -> UnsyncBoxBody<Bytes, io::Error> {
     if payload.len() == 0 {
+        entry.end();
         return empty();
     }
     let mut state = State {
@@ -68,6 +69,12 @@ pub(super) fn shaped(
         Ok(state.next().await?.map(|chunk| (Frame::data(chunk), state)))
     });
     StreamBody::new(chunks).boxed_unsync()
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.entry.end();
+    }
 }
 
 impl State {
@@ -101,6 +108,9 @@ impl State {
         self.shared.link.pass(length).await;
         self.position += length;
         self.shared.log.sent(&self.entry, length);
+        if self.position == self.payload.len() {
+            self.entry.end();
+        }
         Ok(Some(chunk))
     }
 

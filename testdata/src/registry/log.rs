@@ -1,7 +1,7 @@
 //! The record of requests.
 
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 /// Which of the two listeners a request came to.
@@ -34,8 +34,12 @@ pub struct Request {
     pub listener: Listener,
     /// Which connection it came on, counted from 1 over both listeners.
     pub connection: u64,
+    /// When its connection was accepted.
+    pub connected: Instant,
     /// When its headers had arrived.
     pub time: Instant,
+    /// When the last byte of the answer was handed to the connection, or the connection was gone before.
+    pub ended: Option<Instant>,
     /// All headers as sent, names in lower case.
     pub headers: Vec<(String, String)>,
 }
@@ -47,15 +51,35 @@ impl Request {
     }
 }
 
+/// The longest chain of requests each of which arrived after the one before it had been answered: as many round trips were
+/// made one after the other. The chain with the earliest ends is one of the longest, as with any intervals.
+pub fn longest_chain<'r>(requests: impl IntoIterator<Item = &'r Request>) -> Vec<&'r Request> {
+    let mut requests: Vec<_> = requests.into_iter().filter(|request| request.ended.is_some()).collect();
+    requests.sort_by_key(|request| request.ended);
+    let mut chain: Vec<&Request> = Vec::new();
+    for request in requests {
+        if chain.last().is_none_or(|last| last.ended <= Some(request.time)) {
+            chain.push(request);
+        }
+    }
+    chain
+}
+
 /// A request with the parts that change while it is answered.
 #[derive(Debug)]
 pub(super) struct Entry {
     request: Request,
     status: AtomicU16,
     sent: AtomicU64,
+    ended: OnceLock<Instant>,
 }
 
 impl Entry {
+    /// Nothing more is sent. Only the first time counts.
+    pub(super) fn end(&self) {
+        self.ended.get_or_init(Instant::now);
+    }
+
     pub(super) fn set_status(&self, status: u16) {
         self.status.store(status, Ordering::SeqCst);
     }
@@ -71,7 +95,8 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn begin(&self, request: Request) -> Arc<Entry> {
-        let entry = Arc::new(Entry { request, status: AtomicU16::new(0), sent: AtomicU64::new(0) });
+        let (status, sent, ended) = (AtomicU16::new(0), AtomicU64::new(0), OnceLock::new());
+        let entry = Arc::new(Entry { request, status, sent, ended });
         self.entries.lock().unwrap().push(Arc::clone(&entry));
         entry
     }
@@ -91,6 +116,7 @@ impl Log {
         let snapshot = |e: &Arc<Entry>| Request {
             status: e.status.load(Ordering::SeqCst),
             body_bytes_sent: e.sent.load(Ordering::SeqCst),
+            ended: e.ended.get().copied(),
             ..e.request.clone()
         };
         entries.iter().map(snapshot).collect()

@@ -45,13 +45,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
 
 pub use self::builder::{Auth, Builder, Expired, Redirect, TokenIn};
 pub use self::fault::{Action, Fault, Match};
-pub use self::log::{Listener, Request};
+pub use self::log::{Listener, Request, longest_chain};
 pub use self::server::Outage;
 
 use self::server::{Servers, Shared};
@@ -115,6 +116,11 @@ impl TestRegistry {
     /// Requests to the token endpoint since the last [`clear_requests`](Self::clear_requests).
     pub fn token_requests(&self) -> usize {
         self.requests().iter().filter(|r| r.path == "/token").count()
+    }
+
+    /// Sets the time before the first byte of each response, from the next request on.
+    pub fn set_latency(&self, latency: Duration) {
+        *self.shared.latency.lock().unwrap() = latency;
     }
 
     /// Adds a blob, visible in every repository, and returns its digest.

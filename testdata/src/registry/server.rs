@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Bytes, Incoming};
@@ -55,10 +55,16 @@ pub(super) struct Shared {
     pub(super) link: Link,
     pub(super) tokens: Tokens,
     pub(super) signed: Signed,
+    pub(super) latency: Mutex<Duration>,
     store: Mutex<Store>,
 }
 
 impl Shared {
+    /// Time before the first byte of each response.
+    pub(super) fn latency(&self) -> Duration {
+        *self.latency.lock().unwrap()
+    }
+
     pub(super) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap()
     }
@@ -85,6 +91,7 @@ impl Servers {
         let storage = config.redirect.as_ref().filter(|r| r.other_host).map(|_| bind(&handle, any));
         let shared = Arc::new(Shared {
             link: Link::new(config.bandwidth),
+            latency: Mutex::new(config.latency),
             config,
             main: main.1,
             storage: storage.as_ref().map(|s| s.1),
@@ -183,7 +190,7 @@ async fn connection(
     stream: TcpStream,
     mut outage: watch::Receiver<Outage>,
 ) {
-    let number = shared.log.connected();
+    let (number, connected) = (shared.log.connected(), Instant::now());
     // Small answers must not wait for an acknowledgement of the one before.
     let _ = stream.set_nodelay(true);
     let cut = Arc::new(Cut::default());
@@ -194,7 +201,7 @@ async fn connection(
         }
         let service = service_fn(|request| {
             let (shared, cut) = (Arc::clone(&shared), Arc::clone(&cut));
-            async move { exchange(&shared, listener, number, &cut, request).await }
+            async move { exchange(&shared, (listener, number, connected), &cut, request).await }
         });
         // An error here is a client that went away or a fault that was asked for.
         let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(io, service).await;
@@ -220,18 +227,18 @@ async fn connection(
 /// One request and its answer.
 async fn exchange(
     shared: &Arc<Shared>,
-    listener: Listener,
-    connection: u64,
+    connection: (Listener, u64, Instant),
     cut: &Arc<Cut>,
     request: hyper::Request<Incoming>,
 ) -> io::Result<Response<UnsyncBoxBody<Bytes, io::Error>>> {
     let (parts, incoming) = request.into_parts();
-    let record = record(&parts, listener, connection);
+    let listener = connection.0;
+    let record = record(&parts, connection);
     let entry = shared.log.begin(record.clone());
     let early = shared.faults.take_early(&record);
     let mut reply = match early {
         Some(Action::DropConnection) => {
-            tokio::time::sleep(shared.config.latency).await;
+            tokio::time::sleep(shared.latency()).await;
             return Err(io::Error::other("connection dropped by a fault"));
         }
         Some(Action::Status(status, headers, body)) => {
@@ -253,8 +260,9 @@ async fn exchange(
     if let Some(action) = &late {
         blobs::spoil(&mut reply, action);
     }
-    if !shared.config.latency.is_zero() {
-        tokio::time::sleep(shared.config.latency).await;
+    let latency = shared.latency();
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
     }
     entry.set_status(reply.status);
     let mut response = Response::builder().status(reply.status).body(()).map_err(io::Error::other)?;
@@ -263,6 +271,7 @@ async fn exchange(
         response.headers_mut().insert(hyper::header::CONTENT_LENGTH, reply.body.len().into());
     }
     let body = if parts.method == Method::HEAD {
+        entry.end();
         body::empty()
     } else {
         body::shaped(Arc::clone(shared), entry, Arc::clone(cut), reply.body, late.as_ref())
@@ -270,7 +279,7 @@ async fn exchange(
     Ok(response.map(|()| body))
 }
 
-fn record(parts: &Parts, listener: Listener, connection: u64) -> Request {
+fn record(parts: &Parts, (listener, connection, connected): (Listener, u64, Instant)) -> Request {
     let text = |v: &hyper::header::HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
     let range = parts.headers.get("range").and_then(|v| blobs::parse_range(&text(v)));
     Request {
@@ -287,7 +296,9 @@ fn record(parts: &Parts, listener: Listener, connection: u64) -> Request {
         had_authorization: parts.headers.contains_key("authorization"),
         listener,
         connection,
+        connected,
         time: Instant::now(),
+        ended: None,
         headers: parts.headers.iter().map(|(n, v)| (n.as_str().to_owned(), text(v))).collect(),
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr)]
 
 mod index_build;
+mod memory;
 mod one_file;
 mod small_files;
 
@@ -16,7 +17,7 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 struct Args {
     /// Which [default: all]
-    #[arg(value_parser = ["index-build", "small-files", "one-file"])]
+    #[arg(value_parser = ["index-build", "small-files", "one-file", "memory"])]
     figures: Vec<String>,
     /// Uncompressed size of the layer for index-build, in MiB
     #[arg(long, default_value = "1200")]
@@ -54,6 +55,9 @@ fn measure(args: &Args) -> anyhow::Result<bool> {
     }
     if wanted("one-file") {
         figures.extend(one_file::measure(directory.path())?);
+    }
+    if wanted("memory") {
+        figures.extend(memory::measure(directory.path())?);
     }
     Ok(table::print(&figures))
 }

@@ -156,6 +156,9 @@ pub(crate) struct MountArgs {
     /// Largest size of the cache, in MiB
     #[arg(long, value_name = "MIB", default_value = "10240")]
     pub(crate) cache_size: u64,
+    /// How long a read is tried when the registry does not answer, or fails, before it fails, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "300")]
+    pub(crate) fetch_timeout: u64,
     /// Let other users look in, too (needs `user_allow_other` in /etc/fuse.conf unless you are root)
     #[arg(long)]
     pub(crate) allow_other: bool,

@@ -66,8 +66,7 @@ pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     let _socket = SocketFile(path.clone());
     let keychains = keychains(config, path.as_deref())?;
     let client = Client::new(config.client_config(keychains.credentials()))?;
-    let blob_client = config.blob_client_config(keychains.credentials()).map(Client::new).transpose()?;
-    let options = options(&root, config, (client, blob_client), metrics)?;
+    let options = options(&root, config, client, metrics)?;
     let opening = tokio::task::spawn_blocking(|| Snapshotter::open(options, Handle::current()));
     let snapshotter = opening.await?.context("cannot start")?;
     let restoring = tokio::spawn(Arc::clone(&snapshotter).restore());
@@ -196,12 +195,7 @@ async fn serve(
         .context("cannot serve")
 }
 
-fn options(
-    root: &Path,
-    config: &Config,
-    (client, blob_client): (Client, Option<Client>),
-    metrics: Arc<Metrics>,
-) -> anyhow::Result<Options> {
+fn options(root: &Path, config: &Config, client: Client, metrics: Arc<Metrics>) -> anyhow::Result<Options> {
     let own = std::env::current_exe().context("cannot find this program")?;
     let address = config.containerd_address();
     // One connection for each namespace.
@@ -224,7 +218,6 @@ fn options(
         root: root.to_owned(),
         check_overlay: config.check_supported(),
         client,
-        blob_client,
         cache_size: config.cache_size(),
         connections: CONNECTIONS,
         layers: OpenOptions { background: config.background_fetch(), keep_cache: config.keep_cache() },

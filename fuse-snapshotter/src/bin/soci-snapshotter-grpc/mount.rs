@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use fuse_snapshotter::layers::Origin;
 use fuse_snapshotter::mount::{MountedImage, Options};
+use registry::Client;
 use serde_json::json;
 use soci_index::image::PlatformChoice;
 use soci_index::source::{ImageSource, LayoutSource, RegistrySource, SourceSpec};
@@ -83,9 +84,10 @@ fn origin(args: &MountArgs, root: PathBuf) -> anyhow::Result<Origin> {
     let mut registry = None;
     let source: Arc<dyn ImageSource> = match args.image.clone() {
         SourceSpec::Registry(reference) => {
-            let client = args
-                .registry
-                .client(reference.registry(), concat!("soci-snapshotter/", env!("CARGO_PKG_VERSION")))?;
+            let user_agent = concat!("soci-snapshotter/", env!("CARGO_PKG_VERSION"));
+            let mut config = args.registry.client_config(reference.registry(), user_agent)?;
+            config.read_retry.max_elapsed = Duration::from_secs(args.fetch_timeout);
+            let client = Client::new(config)?;
             registry = Some((client.clone(), reference.repository().clone()));
             Arc::new(RegistrySource::new(client, reference))
         }
