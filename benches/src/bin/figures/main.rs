@@ -6,6 +6,7 @@
 mod index_build;
 mod one_file;
 mod small_files;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -16,12 +17,12 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 struct Args {
     /// Which [default: all]
-    #[arg(value_parser = ["index-build", "small-files", "one-file"])]
+    #[arg(value_parser = ["index-build", "small-files", "one-file", "warm"])]
     figures: Vec<String>,
     /// Uncompressed size of the layer for index-build, in MiB
     #[arg(long, default_value = "1200")]
     layer_size: u64,
-    /// Where the inputs are made; 2 GB are needed
+    /// Where the inputs are made; 5 GB are needed
     #[arg(long, default_value = "/var/tmp")]
     directory: std::path::PathBuf,
 }
@@ -54,6 +55,9 @@ fn measure(args: &Args) -> anyhow::Result<bool> {
     }
     if wanted("one-file") {
         figures.extend(one_file::measure(directory.path())?);
+    }
+    if wanted("warm") {
+        figures.extend(warm::measure(directory.path())?);
     }
     Ok(table::print(&figures))
 }
