@@ -4,7 +4,9 @@
 #![allow(clippy::print_stdout)]
 
 pub mod bare_fuse;
+pub mod caches;
 pub mod host;
+pub mod mirror;
 pub mod process;
 pub mod table;
 pub mod yardstick;

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::BLOCK_SIZE;
+
 /// Blocks that are evicted together: 1 MiB.
 pub(super) const REGION: u32 = 256;
 
@@ -12,6 +14,12 @@ const CHUNK: u32 = 4096;
 /// A block's word: 0 if absent, else its CRC-32C with the lowest bit set.
 pub(super) fn checksum(block: &[u8]) -> u32 {
     crc32c::crc32c(block) | 1
+}
+
+/// The same for a block of which only the beginning is given, if the rest of it is zeros.
+pub(super) fn padded_checksum(start: &[u8]) -> u32 {
+    const ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
+    crc32c::crc32c_append(crc32c::crc32c(start), &ZEROS[start.len().min(ZEROS.len())..]) | 1
 }
 
 /// What is known of some neighbouring blocks.

@@ -7,6 +7,7 @@ mod index_build;
 mod memory;
 mod one_file;
 mod small_files;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -17,12 +18,12 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 struct Args {
     /// Which [default: all]
-    #[arg(value_parser = ["index-build", "small-files", "one-file", "memory"])]
+    #[arg(value_parser = ["index-build", "small-files", "one-file", "memory", "warm"])]
     figures: Vec<String>,
     /// Uncompressed size of the layer for index-build, in MiB
     #[arg(long, default_value = "1200")]
     layer_size: u64,
-    /// Where the inputs are made; 2 GB are needed
+    /// Where the inputs are made; 5 GB are needed
     #[arg(long, default_value = "/var/tmp")]
     directory: std::path::PathBuf,
 }
@@ -58,6 +59,9 @@ fn measure(args: &Args) -> anyhow::Result<bool> {
     }
     if wanted("memory") {
         figures.extend(memory::measure(directory.path())?);
+    }
+    if wanted("warm") {
+        figures.extend(warm::measure(directory.path())?);
     }
     Ok(table::print(&figures))
 }

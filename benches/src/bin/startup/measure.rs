@@ -1,9 +1,7 @@
 //! One start: an image that this machine has nothing of, from the pull command to the line that says that it is ready.
 
-use std::fs;
 use std::time::{Instant, SystemTime};
 
-use anyhow::Context;
 use serde::Serialize;
 
 use crate::container::Container;
@@ -114,14 +112,7 @@ fn event(request: Request, start: SystemTime) -> Event {
 /// A node that is new, on a machine that has nothing in memory; only the registry has.
 fn cold<'d>(site: &Site, variant: &Variant, blobs: impl Iterator<Item = &'d str>) -> anyhow::Result<Node> {
     interrupt::check()?;
-    drop_caches()?;
+    benches::caches::drop_all()?;
     site.warm(blobs)?;
     Node::start(variant, site)
-}
-
-/// Empties the kernel's page cache and its caches of names.
-pub(crate) fn drop_caches() -> anyhow::Result<()> {
-    // What is not yet on disk cannot be dropped.
-    rustix::fs::sync();
-    fs::write("/proc/sys/vm/drop_caches", "3").context("cannot empty the kernel's caches")
 }

@@ -46,7 +46,7 @@ pub(crate) fn measure(site: &Site, image: &Image) -> anyhow::Result<Touched> {
         let path = format!("/sys/class/bdi/{device}/read_ahead_kb");
         fs::write(&path, "0").with_context(|| format!("cannot turn read-ahead off: {path}"))?;
     }
-    crate::measure::drop_caches()?;
+    benches::caches::drop_all()?;
     let (container, _) = Container::run(&node, &image.reference, &image.ready)?;
     let files = files(image);
     let mut spans = vec![BTreeSet::new(); image.layers.len()];

@@ -112,6 +112,25 @@ fn flipped_bytes_are_found_after_a_restart() {
 }
 
 #[test]
+fn a_read_that_ends_within_a_block_vouches_for_no_more_than_it_read() {
+    let layout = Layout::new(vec![BLOCK], &[BLOCK]);
+    let directory = tempfile::tempdir().unwrap();
+    let root = CacheRoot::open(directory.path(), u64::MAX).unwrap();
+    layout.write(&open(&root, &layout), 0, |_, at| u8::from(at < 100), true);
+    drop(root);
+    // Among the zeros at the end of the block.
+    flip(&directory.path().join("layer-ztoc/data"), 2000);
+    let root = CacheRoot::open(directory.path(), u64::MAX).unwrap();
+    let cache = open(&root, &layout);
+    let mut start = [0; 200];
+    assert!(cache.read(0, &mut start).unwrap());
+    assert!(start.iter().enumerate().all(|(at, byte)| *byte == u8::from(at < 100)));
+    let mut end = [0; 100];
+    assert!(!cache.read(1950, &mut end).unwrap(), "the flipped byte is in it");
+    assert!(!cache.has(0));
+}
+
+#[test]
 fn files_of_another_size_start_anew() {
     let layout = Layout::new(vec![10 * BLOCK], &[4 * BLOCK]);
     for (name, size) in [("data", 9 * BLOCK), ("blocks", 39), ("blocks", 0), ("data", 11 * BLOCK)] {
