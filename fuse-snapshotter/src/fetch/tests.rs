@@ -9,5 +9,5 @@ mod golden;
 mod headers;
 mod limits;
 mod network;
-mod rig;
+pub(crate) mod rig;
 mod zstd;

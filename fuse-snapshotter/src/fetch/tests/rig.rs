@@ -20,7 +20,7 @@ use crate::fetch::{FetchError, LayerSource, LayerTable, LazyLayer};
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// It fails at once.
     Refused,
     /// It fails after so many bytes.
@@ -36,7 +36,7 @@ pub(super) enum Trouble {
 type Plan = Box<dyn Fn(usize, &Range<u64>) -> Option<Trouble> + Send + Sync>;
 
 /// A blob in memory.
-pub(super) struct Fake {
+pub(crate) struct Fake {
     data: Bytes,
     digest: Digest,
     chunk: usize,
@@ -45,14 +45,14 @@ pub(super) struct Fake {
     /// A permit lets a chunk pass.
     gate: Arc<Semaphore>,
     active: Arc<AtomicUsize>,
-    pub(super) most_active: AtomicUsize,
+    pub(crate) most_active: AtomicUsize,
 }
 
 fn context() -> Context {
     Context { operation: "read".into(), host: "fake".into(), repository: String::new() }
 }
 
-pub(super) fn broken() -> registry::Error {
+pub(crate) fn broken() -> registry::Error {
     registry::Error::Transport { context: context(), reason: "as told".into() }
 }
 
@@ -65,7 +65,7 @@ impl Drop for Active {
 }
 
 impl Fake {
-    pub(super) fn new(data: Bytes, chunk: usize) -> Arc<Self> {
+    pub(crate) fn new(data: Bytes, chunk: usize) -> Arc<Self> {
         Arc::new(Self {
             digest: Digest::of(&data),
             data,
@@ -79,32 +79,32 @@ impl Fake {
     }
 
     /// From now on: what happens to the n-th request since the last [`Fake::clear`].
-    pub(super) fn plan(&self, plan: impl Fn(usize, &Range<u64>) -> Option<Trouble> + Send + Sync + 'static) {
+    pub(crate) fn plan(&self, plan: impl Fn(usize, &Range<u64>) -> Option<Trouble> + Send + Sync + 'static) {
         *self.plan.lock().unwrap() = Box::new(plan);
     }
 
-    pub(super) fn requests(&self) -> Vec<Range<u64>> {
+    pub(crate) fn requests(&self) -> Vec<Range<u64>> {
         self.log.lock().unwrap().clone()
     }
 
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.log.lock().unwrap().clear();
     }
 
     /// Lets no chunk pass but those that [`Fake::let_pass`] allows.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.gate.forget_permits(Semaphore::MAX_PERMITS);
     }
 
-    pub(super) fn let_pass(&self, chunks: usize) {
+    pub(crate) fn let_pass(&self, chunks: usize) {
         self.gate.add_permits(chunks);
     }
 
-    pub(super) fn open(&self) {
+    pub(crate) fn open(&self) {
         self.gate.add_permits(Semaphore::MAX_PERMITS - self.gate.available_permits());
     }
 
-    pub(super) fn active(&self) -> usize {
+    pub(crate) fn active(&self) -> usize {
         self.active.load(Ordering::SeqCst)
     }
 }
@@ -167,14 +167,14 @@ impl BlobReader for Fake {
 
 /// A layer in the form that a registry has it in, its archive, and a zTOC.
 #[derive(Clone)]
-pub(super) struct Image {
-    pub(super) blob: Bytes,
-    pub(super) archive: Arc<Vec<u8>>,
-    pub(super) ztoc: Ztoc,
+pub(crate) struct Image {
+    pub(crate) blob: Bytes,
+    pub(crate) archive: Arc<Vec<u8>>,
+    pub(crate) ztoc: Ztoc,
 }
 
 impl Image {
-    pub(super) fn of_blob(blob: Bytes, span_size: u64) -> Self {
+    pub(crate) fn of_blob(blob: Bytes, span_size: u64) -> Self {
         let compression = ztoc::Compression::sniff(&blob);
         let options = BuildOptions { span_size, ..BuildOptions::new(compression) };
         let mut builder = Builder::new(options).unwrap();
@@ -191,7 +191,7 @@ impl Image {
         Self { blob, archive: Arc::new(archive), ztoc }
     }
 
-    pub(super) fn new(
+    pub(crate) fn new(
         compression: Compression,
         span_size: u64,
         entries: impl IntoIterator<Item = Entry>,
@@ -204,39 +204,39 @@ impl Image {
     }
 
     /// The bytes of an entry's content.
-    pub(super) fn content(&self, entry: usize) -> &[u8] {
+    pub(crate) fn content(&self, entry: usize) -> &[u8] {
         let found = self.ztoc.entry(entry).unwrap();
         &self.archive[found.offset as usize..(found.offset + found.size) as usize]
     }
 
     /// Entries with content.
-    pub(super) fn files(&self) -> Vec<usize> {
+    pub(crate) fn files(&self) -> Vec<usize> {
         (0..self.ztoc.len()).filter(|entry| !self.content(*entry).is_empty()).collect()
     }
 
     /// The spans of an entry's content.
-    pub(super) fn spans(&self, entry: usize) -> Range<usize> {
+    pub(crate) fn spans(&self, entry: usize) -> Range<usize> {
         let found = self.ztoc.entry(entry).unwrap();
         self.ztoc.spans().spans_of(&(found.offset..found.offset + found.size))
     }
 
     /// The compressed bytes of some spans.
-    pub(super) fn compressed(&self, spans: &Range<usize>) -> Range<u64> {
+    pub(crate) fn compressed(&self, spans: &Range<usize>) -> Range<u64> {
         let of = self.ztoc.spans();
         of.compressed(spans.start).start..of.compressed(spans.end - 1).end
     }
 }
 
 /// A layer ready to be read.
-pub(super) struct Rig {
-    pub(super) directory: tempfile::TempDir,
-    pub(super) source: LayerSource,
-    pub(super) image: Image,
-    pub(super) fake: Arc<Fake>,
-    pub(super) layer: Arc<LazyLayer>,
+pub(crate) struct Rig {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) source: LayerSource,
+    pub(crate) image: Image,
+    pub(crate) fake: Arc<Fake>,
+    pub(crate) layer: Arc<LazyLayer>,
 }
 
-pub(super) fn lazy(image: &Image, reader: Arc<dyn BlobReader>, source: &LayerSource) -> Arc<LazyLayer> {
+pub(crate) fn lazy(image: &Image, reader: Arc<dyn BlobReader>, source: &LayerSource) -> Arc<LazyLayer> {
     let table = LayerTable::new(&image.ztoc).unwrap();
     let cache = source.cache().layer(reader.digest().hex(), "ztoc", table.block_count()).unwrap();
     let mut ztoc = tempfile::tempfile().unwrap();
@@ -245,11 +245,11 @@ pub(super) fn lazy(image: &Image, reader: Arc<dyn BlobReader>, source: &LayerSou
 }
 
 impl Rig {
-    pub(super) fn new(image: Image) -> Self {
+    pub(crate) fn new(image: Image) -> Self {
         Self::with(image, 10_000, u64::MAX)
     }
 
-    pub(super) fn with(image: Image, chunk: usize, limit: u64) -> Self {
+    pub(crate) fn with(image: Image, chunk: usize, limit: u64) -> Self {
         let fake = Fake::new(image.blob.clone(), chunk);
         let directory = tempfile::tempdir().unwrap();
         let root = Arc::new(CacheRoot::open(directory.path(), limit).unwrap());
@@ -259,7 +259,7 @@ impl Rig {
     }
 
     /// The same after a restart of the process.
-    pub(super) fn restarted(self) -> Self {
+    pub(crate) fn restarted(self) -> Self {
         let Self { directory, image, fake, layer, source } = self;
         drop((layer, source));
         let root = Arc::new(CacheRoot::open(directory.path(), u64::MAX).unwrap());
@@ -268,17 +268,17 @@ impl Rig {
         Self { directory, source, image, fake, layer }
     }
 
-    pub(super) async fn read(&self, entry: usize, range: Range<usize>) -> Result<(), FetchError> {
+    pub(crate) async fn read(&self, entry: usize, range: Range<usize>) -> Result<(), FetchError> {
         check(&self.layer, &self.image, entry, range).await
     }
 
-    pub(super) async fn read_all(&self, entry: usize) -> Result<(), FetchError> {
+    pub(crate) async fn read_all(&self, entry: usize) -> Result<(), FetchError> {
         self.read(entry, 0..self.image.content(entry).len()).await
     }
 }
 
 /// Reads a range of an entry, and panics if the bytes are wrong or do not come.
-pub(super) async fn check(
+pub(crate) async fn check(
     layer: &Arc<LazyLayer>,
     image: &Image,
     entry: usize,
@@ -291,12 +291,12 @@ pub(super) async fn check(
 }
 
 /// Nothing here should take long; what does, hangs.
-pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future).await.expect("this hangs")
 }
 
 /// Waits until something has become true.
-pub(super) async fn until(mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     within(async {
         while !condition() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -306,12 +306,12 @@ pub(super) async fn until(mut condition: impl FnMut() -> bool) {
 }
 
 /// A layer with a big file between small ones.
-pub(super) fn usual(span_size: u64) -> Image {
+pub(crate) fn usual(span_size: u64) -> Image {
     usual_as(Compression::GZIP, span_size)
 }
 
 /// The same, compressed in this way.
-pub(super) fn usual_as(compression: Compression, span_size: u64) -> Image {
+pub(crate) fn usual_as(compression: Compression, span_size: u64) -> Image {
     use testdata::image::Texture;
     let small = (0..40).map(|i| Entry::made(format!("etc/f{i:02}"), Texture::Text, i, 200 + i * 331));
     let big = [
@@ -323,6 +323,6 @@ pub(super) fn usual_as(compression: Compression, span_size: u64) -> Image {
 }
 
 /// Index of the entry with this name.
-pub(super) fn entry(image: &Image, name: &str) -> usize {
+pub(crate) fn entry(image: &Image, name: &str) -> usize {
     image.ztoc.entries().position(|entry| entry.name == name.as_bytes()).unwrap()
 }
