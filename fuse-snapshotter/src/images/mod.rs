@@ -114,6 +114,17 @@ pub enum Outcome {
     },
 }
 
+/// Where in its image a layer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// Nothing is below it.
+    Lowest,
+    /// Over the layers that have this chain ID.
+    Over(String),
+    /// That cannot be found out, for this reason.
+    Unknown(String),
+}
+
 /// The pulls under way.
 #[derive(Debug)]
 pub struct Images {
@@ -151,6 +162,11 @@ impl Images {
         outcome
     }
 
+    /// Where in its image the layer is that a request is for.
+    pub async fn position(self: &Arc<Self>, request: &LayerRequest) -> Position {
+        self.pull(request, true).place(request).await
+    }
+
     /// Whether the pull that a request belongs to is over: its topmost layer has been asked for.
     #[must_use]
     pub fn is_over(&self, request: &LayerRequest) -> bool {
@@ -163,7 +179,8 @@ impl Images {
         pulls.retain(|_, pull| !pull.is_idle_for(IDLE));
         let key = request.key();
         if let Some(pull) = pulls.get(&key)
-            && !((lowest || pull.was_asked_for(&request.chain_id)) && pull.is_spent())
+            && !(((lowest && pull.may_begin_with(request)) || pull.was_asked_for(&request.chain_id))
+                && pull.is_spent())
         {
             pull.touch();
             return Arc::clone(pull);

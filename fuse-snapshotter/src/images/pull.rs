@@ -16,7 +16,7 @@ use soci_index::source::RegistrySource;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::AbortHandle;
 
-use super::{Images, LayerRequest, Outcome, Scratch};
+use super::{Images, LayerRequest, Outcome, Position, Scratch};
 use crate::cache::lock;
 use crate::layers::{Origin, eager};
 use crate::metrics::{Count, DaemonCount, LayerMetrics, Operation};
@@ -152,13 +152,58 @@ impl Pull {
         lock(&self.asked).contains(chain_id)
     }
 
+    /// Whether a layer can be the lowest one, as far as is known by now.
+    pub(super) fn may_begin_with(&self, request: &LayerRequest) -> bool {
+        match self.known.peek() {
+            Some(Ok(known)) => {
+                known.manifest.layers.first().is_none_or(|lowest| lowest.digest == request.layer)
+            }
+            _ => true,
+        }
+    }
+
+    /// Where in the image a layer is.
+    pub(super) async fn place(&self, request: &LayerRequest) -> Position {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(self);
+        let known = match self.known().await {
+            Ok(known) => known,
+            Err(reason) => return Position::Unknown(reason),
+        };
+        if known.manifest.layers.first().is_some_and(|lowest| lowest.digest == request.layer)
+            && known.manifest.layers.iter().filter(|layer| layer.digest == request.layer).count() == 1
+        {
+            return Position::Lowest;
+        }
+        let position = self.position(&known, request).await;
+        let config = self.config(&known).await;
+        let chain = match (position, config) {
+            (Some(0), _) => return Position::Lowest,
+            (Some(position), Ok(config)) => {
+                let own = config.rootfs.chain_id(position + 1);
+                config.rootfs.chain_id(position).filter(|_| own.as_ref() == Some(&request.chain_id))
+            }
+            (_, Err(reason)) => return Position::Unknown(reason),
+            (None, _) => None,
+        };
+        chain.map_or_else(
+            || Position::Unknown(format!("{} is no chain ID of the image", request.chain_id)),
+            Position::Over,
+        )
+    }
+
+    /// What was found out about the image, as soon as it was.
+    async fn known(&self) -> Result<Arc<Known>, String> {
+        let found = tokio::time::timeout(self.images.options.mount_timeout, self.known.clone()).await;
+        found.unwrap_or_else(|_| Err("timeout looking for the SOCI index".into()))
+    }
+
     /// Makes a layer ready, and begins with those above it. Also tells whether it is the image's topmost one.
     pub(super) async fn layer(self: &Arc<Self>, request: &LayerRequest) -> (Outcome, bool) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(self);
         lock(&self.asked).insert(request.chain_id.clone());
-        let found = tokio::time::timeout(self.images.options.mount_timeout, self.known.clone()).await;
-        let known = match found.unwrap_or_else(|_| Err("timeout looking for the SOCI index".into())) {
+        let known = match self.known().await {
             Ok(known) => known,
             Err(reason) => return (Outcome::Defer { reason, indexed: false }, false),
         };
