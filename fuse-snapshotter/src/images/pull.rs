@@ -20,6 +20,7 @@ use super::{Images, LayerRequest, Outcome, Position, Scratch};
 use crate::cache::lock;
 use crate::layers::{Origin, eager};
 use crate::metrics::{Count, DaemonCount, LayerMetrics, Operation};
+use crate::text::Size;
 use crate::tree::{Needs, Tree};
 use crate::unpack::{self, Whiteouts};
 
@@ -378,6 +379,14 @@ impl NotLazy {
 /// busy, and inflating from the start another.
 const PROCESSORS: usize = 3;
 
+/// Layers smaller than this, in bytes, are lazy whatever size their zTOCs are: either is fetched in about a round trip.
+const SMALL_LAYER: u64 = 1 << 20;
+
+/// Whether a zTOC is so large that the whole layer is fetched sooner.
+fn is_large(ztoc: u64, layer: u64, percent: u64) -> bool {
+    layer >= SMALL_LAYER && u128::from(ztoc) * 100 > u128::from(layer) * u128::from(percent)
+}
+
 /// A scratch directory as a path.
 #[derive(Clone)]
 struct KeptScratch(Arc<Scratch>);
@@ -438,6 +447,16 @@ impl Maker {
                 layer.size, options.min_layer_size
             );
             return Err(NotLazy::new("small", reason));
+        }
+        if let Some(limit) = options.max_ztoc_percent
+            && is_large(ztoc.descriptor.size, layer.size, limit)
+        {
+            let reason = format!(
+                "its zTOC of {} is more than {limit} % (snapshotter.max_ztoc_percent) of its {}",
+                Size(ztoc.descriptor.size),
+                Size(layer.size)
+            );
+            return Err(NotLazy::new("large_ztoc", reason));
         }
         if let Some(obstacle) = (options.obstacle)() {
             return Err(NotLazy::new(NotLazy::FAILED, obstacle));
@@ -523,5 +542,22 @@ impl Maker {
             size: layer.size,
             reason: reason.to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ztoc_is_large_in_proportion() {
+        let mib = 1 << 20;
+        assert!(is_large(19 * mib, 3 * mib, 200));
+        assert!(!is_large(6 * mib, 3 * mib, 200));
+        assert!(is_large(6 * mib + 1, 3 * mib, 200));
+        // An ordinary layer: 4 %.
+        assert!(!is_large(17 * mib, 438 * mib, 200) && is_large(17 * mib, 438 * mib, 3));
+        assert!(!is_large(mib, mib - 1, 1));
+        assert!(!is_large(u64::MAX, u64::MAX, u64::MAX));
     }
 }

@@ -138,6 +138,7 @@ impl Snapshotter {
             ImageOptions {
                 mount_timeout: options.mount_timeout,
                 min_layer_size: options.min_layer_size,
+                max_ztoc_percent: options.max_ztoc_percent,
                 v1: options.v1,
                 v2: options.v2,
                 always_unpack: options.always_unpack,

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Snapshotter, rebase};
 use super::error::{SnapshotError, io_error};
 use super::stack::{Part, parts};
 use super::store::{Kind, Node, Snapshot};
+use super::{Snapshotter, rebase};
 use crate::fuse::is_mounted;
 use crate::layers::inherit::is_opaque;
 

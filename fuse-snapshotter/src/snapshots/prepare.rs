@@ -68,7 +68,8 @@ impl Snapshotter {
                 return self.create(Kind::Active, key, parent, given, None).await;
             }
         };
-        let mut layer = NewLayer { key, parent: parent.to_owned(), target: &target, request: &request, given };
+        let mut layer =
+            NewLayer { key, parent: parent.to_owned(), target: &target, request: &request, given };
         // Without these labels its place was found out by the pull, which is as new as it needs to be.
         let lowest = position == Some(Position::Lowest) && layer.given.contains_key(labels::DIFF_ID);
         let below = match position {

@@ -85,10 +85,7 @@ impl Snapshotter {
     }
 
     /// The name of a committed snapshot of the layers that have this chain ID.
-    pub(super) async fn committed_as(
-        self: &Arc<Self>,
-        chain: &str,
-    ) -> Result<Option<String>, SnapshotError> {
+    pub(super) async fn committed_as(self: &Arc<Self>, chain: &str) -> Result<Option<String>, SnapshotError> {
         let chain = chain.to_owned();
         let found = self.store(move |store| committed_as(store, &chain)).await?;
         Ok(found.map(|info| info.name))

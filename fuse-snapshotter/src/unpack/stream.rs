@@ -128,8 +128,7 @@ impl<R: Digested> Stream<R> {
     pub(super) fn finish(mut self) -> Result<(String, u64), UnpackError> {
         self.skip(u64::MAX)?;
         let uncompressed = self.taken;
-        let digest =
-            self.source.digest().map_err(|source| UnpackError::Read { uncompressed, source })?;
+        let digest = self.source.digest().map_err(|source| UnpackError::Read { uncompressed, source })?;
         Ok((format!("sha256:{digest}"), uncompressed))
     }
 }

@@ -9,9 +9,20 @@ use crate::snapshots::{SnapshotError, labels};
 fn with_whiteouts() -> Image {
     let a = || Entry::dir("a").mode(0o711).owner(5, 6);
     image([
-        layer([Entry::dir(".").mode(0o750).owner(7, 8), a(), Entry::file("a/one", "1"), Entry::file("a/two", "2")]),
+        layer([
+            Entry::dir(".").mode(0o750).owner(7, 8),
+            a(),
+            Entry::file("a/one", "1"),
+            Entry::file("a/two", "2"),
+        ]),
         layer([Entry::dir("b"), Entry::file("b/three", "333"), Entry::dir("c"), Entry::file("c/gone", "")]),
-        layer([a(), Entry::whiteout("a/two"), Entry::file("a/four", "4"), Entry::dir("c"), Entry::opaque("c")]),
+        layer([
+            a(),
+            Entry::whiteout("a/two"),
+            Entry::file("a/four", "4"),
+            Entry::dir("c"),
+            Entry::opaque("c"),
+        ]),
     ])
 }
 
