@@ -286,10 +286,14 @@ impl RootFs {
     pub fn chain_id(&self, count: usize) -> Option<String> {
         let mut layers = self.diff_ids.get(..count)?.iter();
         let first = layers.next()?.clone();
-        Some(layers.fold(first, |chain, layer| {
-            registry::Digest::of(format!("{chain} {layer}").as_bytes()).to_string()
-        }))
+        Some(layers.fold(first, |chain, layer| chain_id_over(&chain, layer)))
     }
+}
+
+/// The chain ID of the layer `diff_id` over the layers that have the chain ID `below`.
+#[must_use]
+pub fn chain_id_over(below: &str, diff_id: &str) -> String {
+    registry::Digest::of(format!("{below} {diff_id}").as_bytes()).to_string()
 }
 
 impl ImageConfig {

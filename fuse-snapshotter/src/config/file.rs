@@ -173,6 +173,7 @@ tables! {
     }
     Snapshotter {
         min_layer_size: i64 = 0,
+        max_ztoc_percent: i64 = 200,
         keep_cache: bool = false,
         allow_invalid_mounts_on_restart: bool = false,
     }

@@ -369,7 +369,7 @@ pub(super) const KEYS: &[Key] = &[
         "concurrent_download_chunk_size",
         Kind::Text,
         "Size of the ranges in which a layer is fetched.",
-        "a layer that is fetched whole is one request, continued where it breaks off",
+        "a layer that is fetched whole is asked for in ranges of 4 MiB, six at a time",
     ),
     idle(
         PARALLEL,
@@ -446,6 +446,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "snapshotter",
+        "max_ztoc_percent",
+        Kind::Int(0, 1_000_000),
+        "A layer of 1 MiB or more (compressed) is not read lazily if its zTOC is larger than this share of it. 0: no limit.",
+    ),
+    key(
+        "snapshotter",
         "keep_cache",
         Kind::Bool,
         "Keep the cached contents of a layer when no snapshot uses it any more, until cache.max_size is reached.",
@@ -460,5 +466,10 @@ pub(super) const KEYS: &[Key] = &[
 ];
 
 /// Keys that awslabs/soci-snapshotter does not have.
-pub(super) const OUR_OWN: &[&str] =
-    &["cache.max_size", "registry.config_path", "fuse.threads", "snapshotter.keep_cache"];
+pub(super) const OUR_OWN: &[&str] = &[
+    "cache.max_size",
+    "registry.config_path",
+    "fuse.threads",
+    "snapshotter.max_ztoc_percent",
+    "snapshotter.keep_cache",
+];

@@ -115,6 +115,12 @@ impl Config {
         u64::try_from(self.file.snapshotter.min_layer_size).unwrap_or(0)
     }
 
+    /// Largest zTOC of a layer that is read lazily, in percent of the compressed layer; `None` for no limit.
+    #[must_use]
+    pub fn max_ztoc_percent(&self) -> Option<u64> {
+        u64::try_from(self.file.snapshotter.max_ztoc_percent).ok().filter(|percent| *percent > 0)
+    }
+
     /// Whether to check at start-up that the root directory can hold overlay mounts.
     #[must_use]
     pub fn check_supported(&self) -> bool {

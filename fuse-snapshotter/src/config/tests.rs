@@ -264,6 +264,7 @@ fn values_reach_the_daemon_in_their_own_types() {
         enable_keychain = true
         [snapshotter]
         min_layer_size = 7
+        max_ztoc_percent = 0
         "#,
     );
     assert_eq!(config.metrics(), Some(MetricsEndpoint::Unix("/run/m.sock".into())));
@@ -277,7 +278,7 @@ fn values_reach_the_daemon_in_their_own_types() {
     assert_eq!(config.fuse_threads(), 3);
     assert_eq!(config.content_store(), ContentStore::Containerd { address: "/run/c.sock".into() });
     assert_eq!(config.cri_keychain(), Some("/run/containerd/containerd.sock".into()));
-    assert_eq!(config.min_layer_size(), 7);
+    assert_eq!((config.min_layer_size(), config.max_ztoc_percent()), (7, None));
     let off = "metrics_address = \":9\"\nno_prometheus = true";
     assert_eq!(super::tests::config(off).metrics(), None);
 }

@@ -51,6 +51,8 @@ pub struct ImageOptions {
     pub mount_timeout: Duration,
     /// Layers smaller than this, in bytes, are not read lazily.
     pub min_layer_size: u64,
+    /// Layers whose zTOC is larger than so many percent of them are not read lazily, unless they are small; `None` for no limit.
+    pub max_ztoc_percent: Option<u64>,
     /// Use indexes of version 1.
     pub v1: bool,
     /// Use indexes of version 2.
@@ -132,6 +134,17 @@ impl Pulled {
     }
 }
 
+/// Where in its image a layer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// Nothing is below it.
+    Lowest,
+    /// Over the layers that have this chain ID.
+    Over(String),
+    /// That cannot be found out, for this reason.
+    Unknown(String),
+}
+
 /// The pulls under way.
 #[derive(Debug)]
 pub struct Images {
@@ -188,13 +201,19 @@ impl Images {
         (outcome, is_last.then(|| Pulled(pull)))
     }
 
+    /// Where in its image the layer is that a request is for.
+    pub async fn position(self: &Arc<Self>, request: &LayerRequest) -> Position {
+        self.pull(request, true).place(request).await
+    }
+
     /// The pull that a request belongs to.
     fn pull(self: &Arc<Self>, request: &LayerRequest, lowest: bool) -> Arc<Pull> {
         let mut pulls = lock(&self.pulls);
         pulls.retain(|_, pull| !pull.is_idle_for(IDLE));
         let key = request.key();
         if let Some(pull) = pulls.get(&key)
-            && !((lowest || pull.was_asked_for(&request.chain_id)) && pull.is_spent())
+            && !(((lowest && pull.may_begin_with(request)) || pull.was_asked_for(&request.chain_id))
+                && pull.is_spent())
         {
             pull.touch();
             return Arc::clone(pull);

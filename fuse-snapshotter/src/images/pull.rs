@@ -17,11 +17,12 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Images, LayerRequest, Outcome, Scratch};
+use super::{Images, LayerRequest, Outcome, Position, Scratch};
 use crate::cache::lock;
 use crate::layers::{Ahead, Opened, Origin, eager};
 use crate::metrics::{Count, DaemonCount, LayerMetrics, Operation};
 use crate::startup::Command;
+use crate::text::Size;
 use crate::tree::{Needs, Tree};
 use crate::unpack::{self, Whiteouts};
 
@@ -155,13 +156,58 @@ impl Pull {
         lock(&self.asked).contains(chain_id)
     }
 
+    /// Whether a layer can be the lowest one, as far as is known by now.
+    pub(super) fn may_begin_with(&self, request: &LayerRequest) -> bool {
+        match self.known.peek() {
+            Some(Ok(known)) => {
+                known.manifest.layers.first().is_none_or(|lowest| lowest.digest == request.layer)
+            }
+            _ => true,
+        }
+    }
+
+    /// Where in the image a layer is.
+    pub(super) async fn place(&self, request: &LayerRequest) -> Position {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(self);
+        let known = match self.known().await {
+            Ok(known) => known,
+            Err(reason) => return Position::Unknown(reason),
+        };
+        if known.manifest.layers.first().is_some_and(|lowest| lowest.digest == request.layer)
+            && known.manifest.layers.iter().filter(|layer| layer.digest == request.layer).count() == 1
+        {
+            return Position::Lowest;
+        }
+        let position = self.position(&known, request).await;
+        let config = self.config(&known).await;
+        let chain = match (position, config) {
+            (Some(0), _) => return Position::Lowest,
+            (Some(position), Ok(config)) => {
+                let own = config.rootfs.chain_id(position + 1);
+                config.rootfs.chain_id(position).filter(|_| own.as_ref() == Some(&request.chain_id))
+            }
+            (_, Err(reason)) => return Position::Unknown(reason),
+            (None, _) => None,
+        };
+        chain.map_or_else(
+            || Position::Unknown(format!("{} is no chain ID of the image", request.chain_id)),
+            Position::Over,
+        )
+    }
+
+    /// What was found out about the image, as soon as it was.
+    async fn known(&self) -> Result<Arc<Known>, String> {
+        let found = self.images.in_time(self.known.clone()).await;
+        found.unwrap_or_else(|| Err("timeout looking for the SOCI index".into()))
+    }
+
     /// Makes a layer ready, and begins with those above it. Also tells whether it is the image's topmost one.
     pub(super) async fn layer(self: &Arc<Self>, request: &LayerRequest) -> (Outcome, bool) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(self);
         lock(&self.asked).insert(request.chain_id.clone());
-        let found = self.images.in_time(self.known.clone()).await;
-        let known = match found.unwrap_or_else(|| Err("timeout looking for the SOCI index".into())) {
+        let known = match self.known().await {
             Ok(known) => known,
             Err(reason) => return (Outcome::Defer { reason, indexed: false }, false),
         };
@@ -362,6 +408,14 @@ impl NotLazy {
 /// busy, and inflating from the start another.
 const PROCESSORS: usize = 3;
 
+/// Layers smaller than this, in bytes, are lazy whatever size their zTOCs are: either is fetched in about a round trip.
+const SMALL_LAYER: u64 = 1 << 20;
+
+/// Whether a zTOC is so large that the whole layer is fetched sooner.
+fn is_large(ztoc: u64, layer: u64, percent: u64) -> bool {
+    layer >= SMALL_LAYER && u128::from(ztoc) * 100 > u128::from(layer) * u128::from(percent)
+}
+
 /// A scratch directory as a path.
 #[derive(Clone)]
 struct KeptScratch(Arc<Scratch>);
@@ -422,6 +476,16 @@ impl Maker {
                 layer.size, options.min_layer_size
             );
             return Err(NotLazy::new("small", reason));
+        }
+        if let Some(limit) = options.max_ztoc_percent
+            && is_large(ztoc.descriptor.size, layer.size, limit)
+        {
+            let reason = format!(
+                "its zTOC of {} is more than {limit} % (snapshotter.max_ztoc_percent) of its {}",
+                Size(ztoc.descriptor.size),
+                Size(layer.size)
+            );
+            return Err(NotLazy::new("large_ztoc", reason));
         }
         if let Some(obstacle) = (options.obstacle)() {
             return Err(NotLazy::new(NotLazy::FAILED, obstacle));
@@ -508,5 +572,22 @@ impl Maker {
             size: layer.size,
             reason: reason.to_owned(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ztoc_is_large_in_proportion() {
+        let mib = 1 << 20;
+        assert!(is_large(19 * mib, 3 * mib, 200));
+        assert!(!is_large(6 * mib, 3 * mib, 200));
+        assert!(is_large(6 * mib + 1, 3 * mib, 200));
+        // An ordinary layer: 4 %.
+        assert!(!is_large(17 * mib, 438 * mib, 200) && is_large(17 * mib, 438 * mib, 3));
+        assert!(!is_large(mib, mib - 1, 1));
+        assert!(!is_large(u64::MAX, u64::MAX, u64::MAX));
     }
 }

@@ -110,9 +110,8 @@ async fn unpack_by(
     };
     let _stop = stop.drop_guard();
     let options = options.clone();
-    let unpacking = tokio::task::spawn_blocking(move || {
-        unpack::unpack(uncompressed, LayerFormat::Tar, target.as_ref(), &options)
-    });
+    let unpacking =
+        tokio::task::spawn_blocking(move || unpack::unpack_digested(uncompressed, target.as_ref(), &options));
     let unpacked = unpacking.await.map_err(|error| other(&error))?.map_err(|error| match error {
         UnpackError::HardLink { .. } => UnpackFailure::LinkBelow(error),
         UnpackError::Read { .. } | UnpackError::Archive { .. } => unreadable(&error),

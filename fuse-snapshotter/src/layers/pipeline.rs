@@ -1,19 +1,20 @@
 //! The uncompressed bytes of a layer, fetched and inflated by others ahead of whoever reads them.
 //!
-//! Unpacking hashes and writes on one thread, and is limited by that thread if it has to wait for the network and to
-//! inflate as well. So several ranges of the layer are under way at a time, and inflating happens elsewhere: on one thread
-//! for a stream that can only be read from its start, on as many as there are if a zTOC says where it can be entered. What
-//! the zTOC says is not believed: the caller compares the digest of all that was read with the layer's `diff_id`.
+//! Unpacking writes on one thread, and is limited by that thread if it has to wait for the network, to inflate and to hash as
+//! well. So several ranges of the layer are under way at a time, one thread hashes, and inflating happens elsewhere: on one
+//! thread for a stream that can only be read from its start, on as many as there are if a zTOC says where it can be entered.
+//! What the zTOC says is not believed: the caller compares the digest of all that was read with the layer's `diff_id`.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{StreamExt, TryFutureExt, TryStreamExt};
 use registry::{BlobReader, ByteStream};
-use tokio::sync::{Semaphore, mpsc};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -44,30 +45,67 @@ const CHUNK: usize = 256 << 10;
 /// Inflated chunks of a stream that wait for their reader.
 const CHUNKS_AHEAD: usize = 16;
 
+/// Pieces that wait to be hashed: as few as possible, since they may be large.
+const UNHASHED: usize = 2;
+
 /// The bytes, in order; an empty piece is the end. Made within a runtime, read outside of it.
 pub(super) struct Uncompressed {
     pieces: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
     ended: bool,
+    hashing: mpsc::Sender<Bytes>,
+    digest: oneshot::Receiver<String>,
 }
 
 impl Uncompressed {
     fn new(pieces: mpsc::Receiver<io::Result<Bytes>>) -> Self {
-        Self { pieces, current: Bytes::new(), ended: false }
+        let (hashing, mut unhashed) = mpsc::channel::<Bytes>(UNHASHED);
+        let (sender, digest) = oneshot::channel();
+        // It ends with its sender.
+        tokio::task::spawn_blocking(move || {
+            let mut hasher = Sha256::new();
+            while let Some(piece) = unhashed.blocking_recv() {
+                hasher.update(&piece);
+            }
+            // Whoever has given up does not want to know.
+            let _ = sender.send(hex::encode(hasher.finalize()));
+        });
+        Self { pieces, current: Bytes::new(), ended: false, hashing, digest }
     }
 }
 
-impl Read for Uncompressed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl BufRead for Uncompressed {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if !self.current.has_remaining() && !self.ended {
             // Whoever makes them goes away without an end when nobody wants them any more.
             let piece = self.pieces.blocking_recv();
             self.current = piece.unwrap_or_else(|| Err(io::Error::other("unpacking was given up")))?;
             self.ended = self.current.is_empty();
+            if !self.ended {
+                self.hashing.blocking_send(self.current.clone()).map_err(io::Error::other)?;
+            }
         }
-        let length = buffer.len().min(self.current.remaining());
-        self.current.copy_to_slice(&mut buffer[..length]);
-        Ok(length)
+        Ok(&self.current)
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.current.advance(length.min(self.current.len()));
+    }
+}
+
+impl Read for Uncompressed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl unpack::Digested for Uncompressed {
+    /// Of all pieces that were shown, whether or not they were taken to their end.
+    fn digest(self) -> io::Result<String> {
+        drop(self.hashing);
+        self.digest.blocking_recv().map_err(io::Error::other)
     }
 }
 

@@ -10,6 +10,10 @@ pub const LAYER_DIGEST: &str = "containerd.io/snapshot/cri.layer-digest";
 pub const MANIFEST_DIGEST: &str = "containerd.io/snapshot/cri.manifest-digest";
 /// Digest of the SOCI index to use.
 pub const INDEX_DIGEST: &str = "containerd.io/snapshot/remote/soci.index.digest";
+/// The layer's `diff_id`; from containerd 2.3 on.
+pub const DIFF_ID: &str = "containerd.io/snapshot/diff-id";
+/// Chain ID of the layers below, unless the layer is the lowest; from containerd 2.3 on.
+pub const PARENT_CHAIN_ID: &str = "containerd.io/snapshot/parent-chain-id";
 /// User ids of a container's user namespace, `container:host:size[,…]`.
 pub const UID_MAPPING: &str = "containerd.io/snapshot/uidmapping";
 /// Group ids of a container's user namespace.
@@ -21,5 +25,7 @@ pub const NAMESPACE: &str = "containerd.io/snapshot/remote/namespace";
 pub const REMOTE: &str = "containerd.io/snapshot/remote";
 /// Value of [`REMOTE`].
 pub const REMOTE_VALUE: &str = "remote snapshot";
+/// Written on an active snapshot: it is a layer that has others below it, but gets its parent only when it is committed.
+pub const PARENT_LATER: &str = "containerd.io/snapshot/remote/soci.parent-later";
 /// Written: the image has a SOCI index.
 pub const HAS_INDEX: &str = "containerd.io/snapshot/remote/has.soci.index.digest";

@@ -5,6 +5,7 @@
 //! ROOT/snapshotter/trees                 where the FUSE file system of all trees is mounted
 //! ROOT/snapshotter/snapshots/<id>/fs     a tree, a layer's contents, or a container's upper directory
 //! ROOT/snapshotter/snapshots/<id>/work   overlayfs's work directory, of active snapshots
+//! ROOT/snapshotter/snapshots/<id>/lower  an empty directory, of active snapshots that get a parent when they are committed
 //! ROOT/snapshotter/snapshots/<a>_<b>/fs  where `<a>/fs` is mounted with the ids of the container that snapshot <b> is for
 //! ROOT/snapshotter/snapshots/<a>_<b>/copy    a copy of `<a>/fs` with these ids, where it cannot be mounted with them
 //! ROOT/snapshotter/snapshots/<a>_<b>/partial a copy that is not whole
@@ -144,6 +145,12 @@ impl Layout {
         self.snapshots().join(id.to_string()).join("work")
     }
 
+    /// What an active snapshot is mounted over that gets its parent later: an empty directory.
+    #[must_use]
+    pub fn lower(&self, id: u64) -> PathBuf {
+        self.snapshots().join(id.to_string()).join("lower")
+    }
+
     /// A snapshot's contents with the ids of another snapshot's container.
     pub(super) fn mapped(&self, of: u64, container: u64) -> PathBuf {
         self.snapshots().join(format!("{of}_{container}")).join("fs")
@@ -161,6 +168,17 @@ impl Layout {
             make(&self.work(id), WORK_MODE)?;
         }
         Ok(())
+    }
+
+    /// Makes the directory for [`Layout::lower`].
+    pub(super) fn make_lower(&self, id: u64) -> io::Result<()> {
+        make(&self.lower(id), FS_MODE)
+    }
+
+    /// Whether a snapshot's directory still has the owner and the mode that it was made with.
+    pub(super) fn is_untouched(&self, id: u64) -> io::Result<bool> {
+        let metadata = fs::symlink_metadata(self.fs(id))?;
+        Ok((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777) == (0, 0, FS_MODE))
     }
 
     /// Makes the directory for [`Layout::mapped`].

@@ -19,6 +19,7 @@ mod layout;
 mod mounts;
 mod options;
 mod prepare;
+mod rebase;
 mod record;
 mod restart;
 mod root;
@@ -136,6 +137,7 @@ impl Snapshotter {
             ImageOptions {
                 mount_timeout: options.mount_timeout,
                 min_layer_size: options.min_layer_size,
+                max_ztoc_percent: options.max_ztoc_percent,
                 v1: options.v1,
                 v2: options.v2,
                 always_unpack: options.always_unpack,
@@ -256,6 +258,9 @@ impl Snapshotter {
             _ => Ok(Usage::default()),
         };
         let usage = usage.map_err(error::io_error("measure", &self.layout.fs(snapshot.id)))?;
+        if !parent.is_empty() && rebase::gets_parent_later(&snapshot) {
+            self.inherit_root_late(&snapshot, parent).await?;
+        }
         let (name, key, parent) = (name.to_owned(), key.to_owned(), parent.to_owned());
         self.store(move |store| {
             store.commit(Commit {
@@ -315,7 +320,7 @@ impl Snapshotter {
     /// See [`SnapshotError`].
     pub async fn list(self: &Arc<Self>, filters: &[String]) -> Result<Vec<Info>, SnapshotError> {
         let filter = Filter::parse(filters).map_err(|error| SnapshotError::Invalid(error.to_string()))?;
-        self.store(move |store| store.list(&filter)).await
+        self.store(move |store| rebase::list(store, &filter)).await
     }
 
     /// The space that a snapshot takes.
@@ -373,8 +378,13 @@ impl Snapshotter {
     /// The directories of a snapshot that does not only consist of others'.
     fn make_directories(&self, snapshot: &store::Snapshot) -> Result<(), SnapshotError> {
         let path = self.layout.fs(snapshot.id);
-        let work = snapshot.kind == Kind::Active && !snapshot.parents.is_empty();
-        self.layout.make(snapshot.id, work).map_err(error::io_error("create", &path))
+        let later = rebase::gets_parent_later(snapshot);
+        let work = snapshot.kind == Kind::Active && (later || !snapshot.parents.is_empty());
+        let made = self.layout.make(snapshot.id, work).and_then(|()| match later {
+            true => self.layout.make_lower(snapshot.id),
+            false => Ok(()),
+        });
+        made.map_err(error::io_error("create", &path))
     }
 
     /// Gives a new upper directory the owner and mode of the root directory below it, which it hides.
@@ -386,7 +396,16 @@ impl Snapshotter {
             return std::os::unix::fs::chown(&path, Some(uid), Some(gid))
                 .map_err(error::io_error("chown", &path));
         }
-        let lower = self.lower(&snapshot.parents).await?;
+        self.take_over_root(snapshot, &snapshot.parents).await
+    }
+
+    /// Gives the directory of a snapshot the owner and mode of the root directory that a chain of snapshots shows.
+    async fn take_over_root(
+        self: &Arc<Self>,
+        snapshot: &store::Snapshot,
+        chain: &[store::Node],
+    ) -> Result<(), SnapshotError> {
+        let lower = self.lower(chain).await?;
         let (Some((uid, gid)), Some(mode)) = (lower.owner()?, lower.mode()?) else { return Ok(()) };
         let (uid, gid) = idmap::mapped_owner(&snapshot.labels, uid, gid)?;
         let path = self.layout.fs(snapshot.id);

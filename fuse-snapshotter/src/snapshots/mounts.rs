@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Snapshotter;
 use super::error::{SnapshotError, io_error};
 use super::stack::{Part, parts};
 use super::store::{Kind, Node, Snapshot};
+use super::{Snapshotter, rebase};
 use crate::fuse::is_mounted;
 use crate::layers::inherit::is_opaque;
 
@@ -105,6 +105,9 @@ impl Snapshotter {
         let access = if snapshot.kind == Kind::View { "ro" } else { "rw" };
         let mut directories = lower.paths();
         let own = self.layout.fs(snapshot.id);
+        if rebase::gets_parent_later(snapshot) {
+            directories.push(self.layout.lower(snapshot.id));
+        }
         if directories.is_empty() {
             return Ok(vec![bind(&own, access)?]);
         }

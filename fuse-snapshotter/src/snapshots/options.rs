@@ -32,6 +32,8 @@ pub struct Options {
     pub mount_timeout: Duration,
     /// Layers smaller than this, in bytes, are not read lazily.
     pub min_layer_size: u64,
+    /// Layers whose zTOC is larger than so many percent of them are not read lazily, unless they are small; `None` for no limit.
+    pub max_ztoc_percent: Option<u64>,
     /// Use indexes of version 1.
     pub v1: bool,
     /// Use indexes of version 2.
@@ -74,6 +76,7 @@ impl Options {
             fuse_threads: 2,
             mount_timeout: Duration::from_secs(30),
             min_layer_size: 0,
+            max_ztoc_percent: None,
             v1: true,
             v2: true,
             always_unpack: false,

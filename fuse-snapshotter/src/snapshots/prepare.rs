@@ -19,7 +19,7 @@ use super::record::{Mode, Record};
 use super::stack::{Part, parts};
 use super::store::{Commit, Kind, Labels, NewSnapshot, StoreError, Usage};
 use super::{Mount, Snapshotter, labels, layout};
-use crate::images::{LayerRequest, Outcome, Pulled, Scratch};
+use crate::images::{LayerRequest, Outcome, Position, Pulled, Scratch};
 use crate::layers::inherit::inherit;
 use crate::metrics::Operation;
 use crate::startup;
@@ -46,7 +46,21 @@ impl Snapshotter {
         if self.is_there(&target, parent).await? {
             return Err(SnapshotError::Ready(target));
         }
-        let request = match LayerRequest::new(namespace, &target, &given) {
+        let started = std::time::Instant::now();
+        let request = LayerRequest::new(namespace, &target, &given);
+        let position = if parent.is_empty() {
+            let request = request.as_ref().map_err(ToString::to_string);
+            Some(self.position(request, &target, &given).await)
+        } else {
+            None
+        };
+        // containerd has not named the layers below, and will when it commits the layer.
+        let later = matches!(position, Some(Position::Over(_) | Position::Unknown(_)));
+        let mut given = given;
+        if later {
+            given.insert(labels::PARENT_LATER.to_owned(), "true".to_owned());
+        }
+        let request = match request {
             Ok(request) => request,
             Err(error) => {
                 tracing::info!(
@@ -56,15 +70,34 @@ impl Snapshotter {
                 return self.create(Kind::Active, key, parent, given, None).await;
             }
         };
-        let started = std::time::Instant::now();
-        let (mut outcome, pulled) = self.images.layer(&request, parent.is_empty()).await;
+        let mut layer =
+            NewLayer { key, parent: parent.to_owned(), target: &target, request: &request, given };
+        // Without these labels its place was found out by the pull, which is as new as it needs to be.
+        let lowest = position == Some(Position::Lowest) && layer.given.contains_key(labels::DIFF_ID);
+        let below = match position {
+            None | Some(Position::Lowest) => Ok(None),
+            Some(Position::Over(chain)) => match self.committed_as(&chain).await? {
+                Some(below) if self.is_there(&target, &below).await? => {
+                    return Err(SnapshotError::Ready(target));
+                }
+                Some(below) => Ok(Some(below)),
+                None => Err("containerd has not committed the layers below it yet".to_owned()),
+            },
+            Some(Position::Unknown(reason)) => Err(reason),
+        };
+        let (mut outcome, pulled) = match below {
+            Ok(below) => {
+                layer.parent = below.unwrap_or(layer.parent);
+                self.images.layer(&request, lowest).await
+            }
+            Err(reason) => (Outcome::Defer { reason, indexed: false }, None),
+        };
         if let Outcome::Lazy { ztoc, links_below: true, .. } = &outcome
-            && let Err(reason) = self.fits(parent, Arc::clone(ztoc)).await
+            && let Err(reason) = self.fits(&layer.parent, Arc::clone(ztoc)).await
         {
             outcome = Outcome::Defer { reason, indexed: true };
         }
         let milliseconds = started.elapsed().as_millis() as u64;
-        let layer = NewLayer { key, parent, target: &target, request: &request, given };
         match outcome {
             Outcome::Lazy { layer: open, ztoc, index, size, .. } => {
                 let mode = Mode::Lazy { ztoc: open.key().ztoc.clone(), index };
@@ -125,7 +158,8 @@ impl Snapshotter {
             layer = %layer.request.layer, key = layer.key, %reason, "defer-snapshot-runtime" = "true", "{message}"
         );
         let record = layer.record(0, Mode::Deferred { reason }).encode();
-        self.create(Kind::Active, layer.key, layer.parent, layer.given, record).await
+        let parent = if layer.given.contains_key(labels::PARENT_LATER) { "" } else { layer.parent.as_str() };
+        self.create(Kind::Active, layer.key, parent, layer.given, record).await
     }
 
     /// Whether the layer is committed already, for another namespace perhaps.
@@ -177,13 +211,14 @@ impl Snapshotter {
     ) -> Result<(), SnapshotError> {
         let record = layer.record(size, mode).encode();
         let mut given = layer.given.clone();
+        given.remove(labels::PARENT_LATER);
         given.insert(labels::NAMESPACE.to_owned(), layer.request.namespace.clone());
         given.insert(labels::HAS_INDEX.to_owned(), "true".to_owned());
         if lazy {
             given.insert(labels::REMOTE.to_owned(), labels::REMOTE_VALUE.to_owned());
         }
         let created = {
-            let (key, parent, labels) = (layer.key.to_owned(), layer.parent.to_owned(), layer.given.clone());
+            let (key, parent, labels) = (layer.key.to_owned(), layer.parent.clone(), layer.given.clone());
             self.store(move |store| {
                 let parent = Some(parent.as_str());
                 store.create(NewSnapshot { kind: Kind::Active, key: &key, parent, labels, record: None })
@@ -307,7 +342,8 @@ impl Snapshotter {
 /// A layer to be committed.
 struct NewLayer<'a> {
     key: &'a str,
-    parent: &'a str,
+    /// The snapshot that it is committed over, also where containerd has not named it.
+    parent: String,
     target: &'a str,
     request: &'a LayerRequest,
     given: Labels,

@@ -1,7 +1,7 @@
 //! What each entry of a layer does to the target.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::BufRead;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -32,7 +32,7 @@ impl Applier {
     }
 
     /// Applies an entry, whose data `archive` is at.
-    pub(super) fn apply<R: Read>(
+    pub(super) fn apply<R: BufRead>(
         &mut self,
         entry: Entry,
         archive: &mut Archive<R>,
@@ -79,7 +79,7 @@ impl Applier {
         self.place.finish(&mut self.writer)
     }
 
-    fn add_file<R: Read>(
+    fn add_file<R: BufRead>(
         &mut self,
         path: &[u8],
         entry: &Entry,
@@ -176,7 +176,7 @@ impl Applier {
 }
 
 /// Copies data of the current entry to a place in a file.
-fn copy<R: Read>(
+fn copy<R: BufRead>(
     archive: &mut Archive<R>,
     file: &File,
     region: Region,

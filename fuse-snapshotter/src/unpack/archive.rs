@@ -3,7 +3,7 @@
 //! What is accepted, and how ustar, star, GNU and PAX headers are merged, follows Go's `archive/tar`, as the
 //! zTOC builder does.
 
-use std::io::Read;
+use std::io::BufRead;
 
 use ztoc::tar::{self, BLOCK, Header};
 
@@ -53,7 +53,7 @@ pub(super) struct Archive<R> {
     padding: u64,
 }
 
-impl<R: Read> Archive<R> {
+impl<R: BufRead> Archive<R> {
     pub(super) fn new(stream: Stream<R>, limits: &Limits) -> Self {
         Self { stream, limits: limits.clone(), left: 0, padding: 0 }
     }

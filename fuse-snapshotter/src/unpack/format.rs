@@ -161,7 +161,7 @@ fn expect_zeros(input: &mut impl BufRead) -> io::Result<()> {
 }
 
 /// `fill_buf` that goes on after EINTR, as `read_to_end` and its like do.
-fn fill(input: &mut impl BufRead) -> io::Result<&[u8]> {
+pub(super) fn fill(input: &mut impl BufRead) -> io::Result<&[u8]> {
     loop {
         match input.fill_buf() {
             Ok(_) => return input.fill_buf(),

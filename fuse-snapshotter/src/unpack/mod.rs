@@ -37,7 +37,7 @@
 //!
 //! # How it is put together
 //!
-//! `format` decompresses, `stream` hashes and buffers, `archive` (with `pax` and `sparse`) turns the
+//! `format` decompresses, `stream` counts and hashes, `archive` (with `pax` and `sparse`) turns the
 //! bytes into entries, `apply` decides what an entry does, `place` keeps to the directory tree and `attributes`
 //! writes owners, modes, extended attributes and times.
 
@@ -54,7 +54,7 @@ mod stream;
 mod tests;
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -65,7 +65,8 @@ use apply::Applier;
 use archive::Archive;
 pub(crate) use error::shown;
 pub(crate) use place::{open_path, remove_tree, split};
-use stream::Stream;
+pub(crate) use stream::Digested;
+use stream::{Hashed, Stream};
 
 /// How whiteouts and opaque directories are marked, which depends on how overlayfs will be mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -145,7 +146,10 @@ pub struct Unpacked {
     pub implied: Vec<PathBuf>,
 }
 
-/// The uncompressed bytes of a layer, for [`unpack`] with [`LayerFormat::Tar`].
+/// Uncompressed bytes are hashed, and written, in pieces of this size at most, so that they are still in the processor's cache.
+const BUFFER: usize = 256 << 10;
+
+/// The uncompressed bytes of a layer.
 pub(crate) fn decompressed(
     reader: impl Read,
     format: impl Into<Option<LayerFormat>>,
@@ -167,8 +171,17 @@ pub fn unpack(
     target: &Path,
     options: &Options,
 ) -> Result<Unpacked, UnpackError> {
-    let mut applier = Applier::new(target, options)?;
     let source = format::open(reader, format.into())?;
+    unpack_digested(Hashed::new(BufReader::with_capacity(BUFFER, source)), target, options)
+}
+
+/// The same with a layer that somebody else inflates and hashes.
+pub(crate) fn unpack_digested(
+    source: impl Digested,
+    target: &Path,
+    options: &Options,
+) -> Result<Unpacked, UnpackError> {
+    let mut applier = Applier::new(target, options)?;
     let mut archive = Archive::new(Stream::new(source, options.limits.uncompressed_size), &options.limits);
     let mut entries = 0;
     while let Some(entry) = archive.next()? {

@@ -1,6 +1,6 @@
 //! Maps of sparse files: GNU's old format, and its PAX formats 0.0, 0.1 and 1.0.
 
-use std::io::Read;
+use std::io::BufRead;
 
 use ztoc::tar::{self, BLOCK};
 
@@ -49,7 +49,7 @@ pub(super) fn from_records(records: &Records, limits: &Limits) -> Result<Vec<Reg
 
 /// Reads the map of format 1.0, which is in whole blocks in front of the data: lines with the number of
 /// regions, then offset and length of each. `left` is the size of map and data; returns what is left of it.
-pub(super) fn from_data<R: Read>(
+pub(super) fn from_data<R: BufRead>(
     stream: &mut Stream<R>,
     mut left: u64,
     limits: &Limits,
@@ -94,7 +94,7 @@ pub(super) fn from_data<R: Read>(
 
 /// Reads the map of the old GNU format: four regions in the header and then, if it says so, blocks of 21.
 /// Returns the file's size, too.
-pub(super) fn from_gnu_header<R: Read>(
+pub(super) fn from_gnu_header<R: BufRead>(
     stream: &mut Stream<R>,
     block: &[u8; BLOCK],
     limits: &Limits,

@@ -1,61 +1,95 @@
-//! The uncompressed stream of a layer: buffered, counted and hashed as it is read.
+//! The uncompressed stream of a layer: counted, and hashed, as it is read.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, BufRead, Read};
 
 use sha2::{Digest as _, Sha256};
 
 use super::UnpackError;
+use super::format::fill;
 
-/// Files are written from this buffer without another copy.
-const BUFFER: usize = 1 << 20;
-/// The source is asked for this much at a time, so that what is inflated is hashed while it is in the
-/// processor's cache.
-const PIECE: usize = 128 * 1024;
+/// The uncompressed bytes of a layer, whose digest is known once all of them were taken.
+///
+/// Files are written from its buffer, without another copy.
+pub(crate) trait Digested: BufRead {
+    /// The hexadecimal SHA-256 of all bytes that were taken.
+    ///
+    /// # Errors
+    /// If it could not be computed.
+    fn digest(self) -> io::Result<String>;
+}
+
+/// Hashes what is read from another reader, on the same thread.
+pub(super) struct Hashed<R> {
+    source: R,
+    hasher: Sha256,
+}
+
+impl<R: BufRead> Hashed<R> {
+    pub(super) fn new(source: R) -> Self {
+        Self { source, hasher: Sha256::new() }
+    }
+}
+
+impl<R: BufRead> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Hashed<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.source.fill_buf()
+    }
+
+    fn consume(&mut self, length: usize) {
+        // What was shown before, which is there without reading.
+        if let Ok(shown) = self.source.fill_buf() {
+            self.hasher.update(&shown[..length.min(shown.len())]);
+        }
+        self.source.consume(length);
+    }
+}
+
+impl<R: BufRead> Digested for Hashed<R> {
+    fn digest(self) -> io::Result<String> {
+        Ok(hex::encode(self.hasher.finalize()))
+    }
+}
 
 pub(super) struct Stream<R> {
     source: R,
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-    ended: bool,
-    hasher: Sha256,
-    /// Bytes read from the source.
-    size: u64,
+    /// Bytes that were taken.
+    taken: u64,
     limit: u64,
 }
 
-impl<R: Read> Stream<R> {
+impl<R: BufRead> Stream<R> {
     pub(super) fn new(source: R, limit: u64) -> Self {
-        Self {
-            source,
-            buffer: vec![0; BUFFER],
-            start: 0,
-            end: 0,
-            ended: false,
-            hasher: Sha256::new(),
-            size: 0,
-            limit,
-        }
+        Self { source, taken: 0, limit }
     }
 
     /// Bytes that were taken from the stream.
     pub(super) fn position(&self) -> u64 {
-        self.size - (self.end - self.start) as u64
+        self.taken
     }
 
-    /// Up to `most` of the next bytes, at least one, unless the stream is at its end. As many as there are
-    /// without waiting, and a full buffer if the source has that much for the asking.
+    /// Up to `most` of the next bytes, at least one, unless the stream is at its end. As many as there are without waiting.
     pub(super) fn chunk(&mut self, most: u64) -> Result<&[u8], UnpackError> {
-        let wanted = usize::try_from(most).unwrap_or(BUFFER).min(BUFFER);
-        if self.start == self.end {
-            self.fill(wanted)?;
+        let uncompressed = self.taken;
+        let shown = fill(&mut self.source).map_err(|source| UnpackError::Read { uncompressed, source })?;
+        let shown = &shown[..usize::try_from(most).map_or(shown.len(), |most| most.min(shown.len()))];
+        if shown.len() as u64 > self.limit.saturating_sub(uncompressed) {
+            return Err(UnpackError::Limit { what: "uncompressed size", limit: self.limit });
         }
-        Ok(&self.buffer[self.start..self.end.min(self.start.saturating_add(wanted))])
+        Ok(shown)
     }
 
     /// Takes `length` bytes that [`Stream::chunk`] has shown.
     pub(super) fn consume(&mut self, length: usize) {
-        self.start = (self.start + length).min(self.end);
+        self.source.consume(length);
+        self.taken += length as u64;
     }
 
     /// Passes over `length` bytes, or fewer if the stream ends before; returns how many.
@@ -87,32 +121,14 @@ impl<R: Read> Stream<R> {
         }
         Ok(filled)
     }
+}
 
+impl<R: Digested> Stream<R> {
     /// Reads what is left; returns the digest of the whole stream, and its size.
     pub(super) fn finish(mut self) -> Result<(String, u64), UnpackError> {
         self.skip(u64::MAX)?;
-        Ok((format!("sha256:{}", hex::encode(self.hasher.finalize())), self.size))
-    }
-
-    /// Refills the empty buffer with about as much as is wanted now: for a small file the next piece, for a
-    /// large one all that fits.
-    fn fill(&mut self, wanted: usize) -> Result<(), UnpackError> {
-        (self.start, self.end) = (0, 0);
-        while !self.ended && self.end < wanted {
-            let piece = (self.end + PIECE).min(self.buffer.len());
-            let read = match self.source.read(&mut self.buffer[self.end..piece]) {
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(source) => return Err(UnpackError::Read { uncompressed: self.size, source }),
-            };
-            self.ended = read == 0;
-            self.hasher.update(&self.buffer[self.end..self.end + read]);
-            self.end += read;
-            self.size += read as u64;
-            if self.size > self.limit {
-                return Err(UnpackError::Limit { what: "uncompressed size", limit: self.limit });
-            }
-        }
-        Ok(())
+        let uncompressed = self.taken;
+        let digest = self.source.digest().map_err(|source| UnpackError::Read { uncompressed, source })?;
+        Ok((format!("sha256:{digest}"), uncompressed))
     }
 }

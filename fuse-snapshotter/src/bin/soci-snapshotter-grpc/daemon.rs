@@ -224,6 +224,7 @@ fn options(root: &Path, config: &Config, client: Client, metrics: Arc<Metrics>) 
         fuse_threads: config.fuse_threads(),
         mount_timeout: config.mount_timeout(),
         min_layer_size: config.min_layer_size(),
+        max_ztoc_percent: config.max_ztoc_percent(),
         v1: modes.soci_v1,
         v2: modes.soci_v2,
         always_unpack: parallel.always,

@@ -128,6 +128,52 @@ impl Client {
                 Err(error) => panic!("layer {position}: {error}"),
             }
         }
+        self.modes(image)
+    }
+
+    /// Pulls an image as containerd unpacks in parallel: no layer is prepared over another one, and those that containerd
+    /// unpacks are committed at the end. `told`: as from containerd 2.3 on, labels say what is below.
+    pub(super) async fn pull_in_parallel(&mut self, image: &Image, told: bool) -> Vec<&'static str> {
+        let config = ImageConfig::parse(&image.config()).unwrap();
+        let mut unpacked = Vec::new();
+        for position in 0..image.layers().len() {
+            let chain = chain(image, position);
+            let mut given = self.labels(image, position, &chain);
+            if told {
+                let diff_id = config.rootfs.diff_ids[position].clone();
+                given.insert(labels::DIFF_ID.to_owned(), diff_id);
+                let below = config.rootfs.chain_id(position);
+                given.extend(below.map(|below| (labels::PARENT_CHAIN_ID.to_owned(), below)));
+            }
+            let key = self.key(&format!("extract-1 {chain}"));
+            match self.snapshotter.prepare(Some(&self.namespace), &key, "", given.clone()).await {
+                Err(SnapshotError::Ready(target)) => {
+                    assert_eq!(target, chain);
+                    let filter = format!("labels.\"{}\"=={chain},parent==\"\"", labels::TARGET);
+                    let found = self.snapshotter.list(&[filter]).await.unwrap();
+                    assert_eq!((found.len(), found[0].kind, &*found[0].parent), (1, Kind::Committed, ""));
+                    self.names.insert(chain, found[0].name.clone());
+                }
+                Ok(mounts) => {
+                    // A daemon that has been restarted gives the same.
+                    assert_eq!(self.snapshotter.mounts(&key).await.unwrap(), mounts);
+                    assert_eq!(mounts[0].kind, if position == 0 { "bind" } else { "overlay" });
+                    self.unpack(image, position, &mounts).await;
+                    unpacked.push((position, chain, key, given));
+                }
+                Err(error) => panic!("layer {position}: {error}"),
+            }
+        }
+        for (position, chain, key, given) in unpacked {
+            let parent = position.checked_sub(1).map(|below| self.name(image, below)).unwrap_or_default();
+            let name = self.key(&chain);
+            self.snapshotter.commit(&name, &key, &parent, given).await.unwrap();
+            self.names.insert(chain, name);
+        }
+        self.modes(image)
+    }
+
+    fn modes(&self, image: &Image) -> Vec<&'static str> {
         let mut modes = Vec::new();
         for position in 0..image.layers().len() {
             modes.push(match self.record(image, position).map(|record| record.mode) {

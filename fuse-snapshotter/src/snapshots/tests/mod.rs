@@ -8,6 +8,7 @@ mod cleanup;
 mod client;
 mod concurrent;
 mod pull;
+mod rebase;
 mod restart;
 mod view;
 

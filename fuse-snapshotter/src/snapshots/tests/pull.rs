@@ -137,8 +137,7 @@ async fn a_wrong_index_makes_layers_eager() {
 async fn without_labels_containerd_does_it() {
     let Some(rig) = Rig::new().await else { return };
     let given = Labels::from([(labels::TARGET.to_owned(), "sha256:chain".to_owned())]);
-    let mounts = rig.snapshotter().prepare(Some("test"), "test/1/key", "", given.clone()).await.unwrap();
-    assert_eq!(mounts[0].kind, "bind");
+    rig.snapshotter().prepare(Some("test"), "test/1/key", "", given.clone()).await.unwrap();
     let error = rig.snapshotter().prepare(None, "key", "", given).await.unwrap_err();
     assert!(matches!(error, SnapshotError::NoNamespace), "{error}");
 }
