@@ -17,10 +17,12 @@ pub mod layers;
 pub mod logging;
 pub mod metrics;
 pub mod mount;
+pub mod prefetch;
 pub mod snapshots;
 pub mod status;
 pub mod sys;
 pub mod tree;
 pub mod unpack;
 
+mod durable;
 mod text;

@@ -228,9 +228,9 @@ impl Seen {
 /// Puts the artifacts of an image's layers, which are given with any name for the layer, into one order: by priority, and
 /// where there is none layer by layer.
 pub fn interleave<L: Copy>(artifacts: &[(L, &PrefetchArtifact)]) -> Vec<(L, SpanRange)> {
-    let ranges = artifacts.iter().flat_map(|(layer, artifact)| {
-        artifact.ranges.iter().map(move |range| (*layer, *range))
-    });
+    let ranges = artifacts
+        .iter()
+        .flat_map(|(layer, artifact)| artifact.ranges.iter().map(move |range| (*layer, *range)));
     let mut ordered: Vec<_> = ranges.collect();
     // Stable, so that what has no order keeps the one it stands in.
     ordered.sort_by_key(|(_, range)| range.priority);
@@ -429,9 +429,12 @@ mod tests {
         let order: Vec<_> = order.into_iter().map(|(layer, range)| (layer, range.start, range.end)).collect();
         assert_eq!(order, [("lower", 3, 4), ("upper", 0, 1), ("lower", 9, 9)]);
         // Artifacts without an order.
-        let [one, two] = [&[(4, 4), (1, 1)][..], &[(0, 0)]]
-            .map(|pairs| PrefetchArtifact::new(ranges(pairs)).unwrap());
+        let [one, two] =
+            [&[(4, 4), (1, 1)][..], &[(0, 0)]].map(|pairs| PrefetchArtifact::new(ranges(pairs)).unwrap());
         let order = interleave(&[(0, &one), (1, &two)]);
-        assert_eq!(order.iter().map(|(layer, range)| (*layer, range.start)).collect::<Vec<_>>(), [(0, 1), (0, 4), (1, 0)]);
+        assert_eq!(
+            order.iter().map(|(layer, range)| (*layer, range.start)).collect::<Vec<_>>(),
+            [(0, 1), (0, 4), (1, 0)]
+        );
     }
 }

@@ -264,7 +264,12 @@ mod tests {
     #[test]
     fn the_largest_recording_is_small_enough() {
         let mut large = recording();
-        let read = RecordedRead { layer: 0, entry: 4_000_000, range: 1 << 33..(1 << 33) + 131_072, milliseconds: 120_000 };
+        let read = RecordedRead {
+            layer: 0,
+            entry: 4_000_000,
+            range: 1 << 33..(1 << 33) + 131_072,
+            milliseconds: 120_000,
+        };
         large.reads = vec![read; MAX_READS];
         let json = large.encode().unwrap();
         assert_eq!(Recording::parse(&json).unwrap(), large);

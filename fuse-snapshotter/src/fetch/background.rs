@@ -34,6 +34,7 @@ pub(super) async fn fetch_all(layer: Arc<LazyLayer>) {
             tracing::info!(layer = %layer.digest(), "the cache is full: the rest is fetched when it is needed");
             return;
         }
+        layer.prefetching().idle().await;
         layer.demand().idle().await;
         let end = (span..(span + RUN).min(count)).find(|span| layer.has_span(*span));
         let end = end.unwrap_or((span + RUN).min(count));

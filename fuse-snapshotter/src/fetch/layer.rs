@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::flight::{Duty, Flight, Flights};
 use super::headers::HeaderChecks;
+use super::observe::Observers;
 use super::readahead::ReadAhead;
 use super::span::Verified;
 use super::table::LayerTable;
@@ -32,6 +33,8 @@ const PINNED: u64 = 32 << 20;
 pub struct LayerSource {
     pub(super) connections: Arc<Semaphore>,
     pub(super) demand: Arc<Demand>,
+    /// Counts runs that are fetched because they will be read soon; background fetch waits for them.
+    prefetching: Arc<Demand>,
     pub(super) cache: Arc<CacheRoot>,
     metrics: Arc<Metrics>,
 }
@@ -41,7 +44,13 @@ impl LayerSource {
     #[must_use]
     pub fn new(cache: Arc<CacheRoot>, connections: usize) -> Self {
         let connections = Arc::new(Semaphore::new(connections));
-        Self { connections, demand: Arc::default(), cache, metrics: Metrics::new() }
+        Self {
+            connections,
+            demand: Arc::default(),
+            prefetching: Arc::default(),
+            cache,
+            metrics: Metrics::new(),
+        }
     }
 
     /// The same, whose layers count in these metrics.
@@ -76,10 +85,10 @@ impl Default for Demand {
 }
 
 /// One waiting reader.
-struct Waiting<'d>(&'d Demand);
+pub(super) struct Waiting<'d>(&'d Demand);
 
 impl Demand {
-    fn enter(&self) -> Waiting<'_> {
+    pub(super) fn enter(&self) -> Waiting<'_> {
         self.waiting.send_modify(|count| *count += 1);
         Waiting(self)
     }
@@ -160,6 +169,7 @@ pub struct LazyLayer {
     read_ahead: Mutex<ReadAhead>,
     pub(super) counters: Counters,
     last_error: Mutex<Option<String>>,
+    pub(super) observers: Observers,
 }
 
 impl std::fmt::Debug for LazyLayer {
@@ -201,6 +211,7 @@ impl LazyLayer {
             read_ahead: Mutex::default(),
             counters: Counters::default(),
             last_error: Mutex::default(),
+            observers: Observers::default(),
         })
     }
 
@@ -246,6 +257,10 @@ impl LazyLayer {
 
     pub(super) fn demand(&self) -> &Demand {
         &self.shared.demand
+    }
+
+    pub(super) fn prefetching(&self) -> &Demand {
+        &self.shared.prefetching
     }
 
     pub(super) fn connections(&self) -> &Semaphore {
@@ -312,7 +327,9 @@ impl LazyLayer {
     /// # Errors
     /// If the disk fails, or the entry was found to be false.
     pub fn try_read(&self, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<Option<()>, FetchError> {
-        self.read_cached(entry, offset, buffer).map_err(|error| self.note(error))
+        let found = self.read_cached(entry, offset, buffer).map_err(|error| self.note(error))?;
+        self.observers.tell(entry, offset..offset + buffer.len() as u64, found.is_none());
+        Ok(found)
     }
 
     fn read_cached(&self, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<Option<()>, FetchError> {

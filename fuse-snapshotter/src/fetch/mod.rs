@@ -13,6 +13,8 @@ mod background;
 mod flight;
 mod headers;
 mod layer;
+mod observe;
+mod prefetch;
 mod readahead;
 mod run;
 mod span;
@@ -25,6 +27,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use layer::{LayerSource, LayerStats, LazyLayer};
+pub use observe::ReadObserver;
 pub use table::{LayerTable, TableError};
 
 /// Why bytes cannot be had.

@@ -29,6 +29,7 @@ pub use scratch::{Scratch, ScratchRoot};
 use crate::cache::lock;
 use crate::layers::{LocalContent, OpenLayer, OpenLayers};
 use crate::metrics::Metrics;
+use crate::prefetch::Prefetch;
 use pull::Pull;
 
 /// How long a pull that nobody asks anything of is remembered.
@@ -70,6 +71,8 @@ pub struct ImageOptions {
     pub obstacle: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// Where what happens is counted.
     pub metrics: Arc<Metrics>,
+    /// Fetches ahead what the image's container will read.
+    pub prefetch: Arc<Prefetch>,
 }
 
 impl std::fmt::Debug for ImageOptions {

@@ -91,7 +91,8 @@ impl Shared {
                 ),
             };
             if let Some(artifact) = artifact
-                && let Some(descriptor) = store_artifact(&self.store, &self.options, &layer.digest, &artifact).await?
+                && let Some(descriptor) =
+                    store_artifact(&self.store, &self.options, &layer.digest, &artifact).await?
             {
                 self.progress.prefetch_built(layer, &descriptor.digest);
                 descriptors.push(descriptor);

@@ -243,6 +243,7 @@ fn options(
         user_namespace_program: (own, vec![USER_NAMESPACE_COMMAND.to_owned()]),
         metrics,
         fuse_metrics_wait: config.fuse_metrics_wait(),
+        prefetch: config.prefetch(),
         id_mapping: IdMapping::Auto,
     })
 }

@@ -523,10 +523,13 @@ pub(crate) enum PrefetchCommand {
     /// Does what `soci push` does, and fails if the store has no such index. A node that pulls the image then takes this
     /// index: of those that cover as many layers, the latest recording wins. awslabs/soci-snapshotter takes the first index
     /// that the registry lists, so for it the older ones have to be deleted there.
-    #[command(verbatim_doc_comment, after_long_help = "\
+    #[command(
+        verbatim_doc_comment,
+        after_long_help = "\
 Examples:
   soci prefetch record registry.example.com/app:v1
-  soci prefetch push registry.example.com/app:v1")]
+  soci prefetch push registry.example.com/app:v1"
+    )]
     Push(PushArgs),
 }
 

@@ -41,10 +41,7 @@ pub(crate) async fn run(app: &App, args: PrefetchRecordArgs) -> anyhow::Result<(
     let directory = args.snapshotter_root.clone().unwrap_or_else(|| app.root().to_owned());
     let (path, recording) = recording(&directory, &image.descriptor.digest)?;
     let store = app.store()?;
-    let places = Places {
-        ztocs: directory.join(ZTOCS),
-        registry: registry_of(&args, &recording)?,
-    };
+    let places = Places { ztocs: directory.join(ZTOCS), registry: registry_of(&args, &recording)? };
     let base = places.index(&store, &recording.index).await?;
     let recording = Arc::new(recording);
     let created =
@@ -144,7 +141,8 @@ impl Places {
             bail!("SOCI index {digest}, which the recording was taken with, is not in the artifact store");
         };
         let json = client.manifest_in(repository, digest).await;
-        let json = json.with_context(|| format!("cannot read SOCI index {digest}, with which the image was read"))?;
+        let json =
+            json.with_context(|| format!("cannot read SOCI index {digest}, with which the image was read"))?;
         if json.bytes.len() as u64 > MAX_MANIFEST_SIZE {
             bail!("SOCI index {digest} is too large");
         }
