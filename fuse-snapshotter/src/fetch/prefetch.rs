@@ -12,6 +12,9 @@ use super::FetchError;
 use super::layer::{LazyLayer, runs};
 use super::observe::ReadObserver;
 
+/// How often spans are asked for that somebody else has begun to fetch and given up.
+const ATTEMPTS: usize = 3;
+
 impl LazyLayer {
     /// Tells an observer of every read of this layer's files, as long as it lives.
     pub fn observe(&self, observer: &Arc<dyn ReadObserver>) {
@@ -35,21 +38,32 @@ impl LazyLayer {
     /// If a span cannot be had. Others of the run may be there all the same.
     pub async fn prefetch(self: &Arc<Self>, run: Range<usize>) -> Result<(usize, u64), FetchError> {
         let spans = self.table().spans();
-        let missing: Vec<_> =
-            (run.start..run.end.min(spans.len())).filter(|span| !self.has_span(*span)).collect();
-        if missing.is_empty() || self.cache_is_full() {
-            return Ok((0, 0));
-        }
+        let run = run.start..run.end.min(spans.len());
+        let (mut fetched, mut bytes) = (0, 0);
         let _prefetching = self.prefetching().enter();
-        // Spans that are claimed are not fetched by a reader who comes for them, so there must be a connection for them.
-        drop(self.connections().acquire().await);
-        let (flights, duties) = self.claim(missing, false);
-        let fetched = duties.len();
-        let bytes =
-            duties.iter().map(|duty| spans.compressed(duty.span)).map(|range| range.end - range.start).sum();
-        join_all(runs(duties).into_iter().map(|run| self.fly(run))).await;
-        for flight in flights {
-            flight.wait().await?;
+        for _ in 0..ATTEMPTS {
+            let missing: Vec<_> = run.clone().filter(|span| !self.has_span(*span)).collect();
+            if missing.is_empty() || self.cache_is_full() {
+                break;
+            }
+            // Spans that are claimed are not fetched by a reader who comes for them, so there must be a connection for them.
+            drop(self.connections().acquire().await);
+            let (flights, duties) = self.claim(missing, false);
+            fetched += duties.len();
+            let sizes = duties.iter().map(|duty| spans.compressed(duty.span));
+            bytes += sizes.map(|range| range.end - range.start).sum::<u64>();
+            join_all(runs(duties).into_iter().map(|run| self.fly(run))).await;
+            let mut cancelled = false;
+            for flight in flights {
+                match flight.wait().await {
+                    // Background fetch had it, and gave it up for a reader.
+                    Err(FetchError::Cancelled) => cancelled = true,
+                    landed => landed?,
+                }
+            }
+            if !cancelled {
+                break;
+            }
         }
         Ok((fetched, bytes))
     }
