@@ -41,41 +41,49 @@ pub(super) trait Layers {
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     steps: VecDeque<Step>,
+    /// Steps before these, whose layers were not open.
+    waiting: VecDeque<Step>,
     given: HashSet<(usize, usize)>,
 }
 
 impl Plan {
     pub(super) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self { steps: steps.into_iter().collect(), given: HashSet::new() }
+        Self { steps: steps.into_iter().collect(), ..Self::default() }
     }
 
     /// Whether nothing is left, not even of layers that are not open.
     pub(super) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+        self.steps.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Other layers may be open now.
+    pub(super) fn retry(&mut self) {
+        self.waiting.append(&mut self.steps);
+        std::mem::swap(&mut self.waiting, &mut self.steps);
     }
 
     /// The next request: a layer and neighbouring spans of it. What is wanted of layers that are not open is passed over
-    /// until they are.
+    /// until [`Plan::retry`].
     pub(super) fn next(&mut self, layers: &impl Layers) -> Option<(usize, Range<usize>)> {
-        let mut at = 0;
-        while let Some(step) = self.steps.get(at) {
+        while let Some(step) = self.steps.front() {
             let layer = step.layer;
-            let Some(mut spans) = layers.spans(layer, &step.wanted) else {
-                at += 1;
-                continue;
-            };
-            match spans.find(|span| !self.given.contains(&(layer, *span))) {
-                Some(span) => return Some((layer, self.extend(at, layer, span, layers))),
-                None => drop(self.steps.remove(at)),
+            match layers.spans(layer, &step.wanted) {
+                None => self.waiting.extend(self.steps.pop_front()),
+                Some(mut spans) => match spans.find(|span| !self.given.contains(&(layer, *span))) {
+                    Some(span) => return Some((layer, self.extend(layer, span, layers))),
+                    None => drop(self.steps.pop_front()),
+                },
             }
         }
         None
     }
 
     /// Takes neighbours of a span along that are wanted soon.
-    fn extend(&mut self, at: usize, layer: usize, span: usize, layers: &impl Layers) -> Range<usize> {
-        let soon = self.steps.range(at..self.steps.len().min(at + LOOKAHEAD));
-        let soon: Vec<_> = soon
+    fn extend(&mut self, layer: usize, span: usize, layers: &impl Layers) -> Range<usize> {
+        let soon: Vec<_> = self
+            .steps
+            .iter()
+            .take(LOOKAHEAD)
             .filter(|step| step.layer == layer)
             .filter_map(|step| layers.spans(layer, &step.wanted))
             .collect();
@@ -167,8 +175,10 @@ mod tests {
         assert_eq!(all(&mut plan, &layers), [(1, 1..2)]);
         assert!(!plan.is_empty());
         layers.open[2] = true;
+        plan.retry();
         assert_eq!(all(&mut plan, &layers), [(2, 7..8)]);
         layers.open[0] = true;
+        plan.retry();
         assert_eq!(all(&mut plan, &layers), [(0, 1..3)]);
         assert!(plan.is_empty());
     }

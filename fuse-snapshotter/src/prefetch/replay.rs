@@ -19,6 +19,9 @@ use crate::layers::{LayerKey, OpenLayer, OpenLayers, Origin};
 /// Artifacts that are fetched at the same time.
 const PARALLEL: usize = 8;
 
+/// Ranges that the artifacts of an image may have together: a layer's largest artifact, and more than any start needs.
+const MAX_RANGES: usize = 1 << 17;
+
 /// Requests of one replay that are under way or wait for others to end: enough, and few enough for the order to count.
 const LIMIT: usize = 16;
 
@@ -138,13 +141,19 @@ pub(super) async fn named(
             Ok::<_, String>((layer, artifact))
         });
     }
-    let fetched: Vec<_> = futures::stream::iter(fetching).buffered(PARALLEL).collect().await;
-    let artifacts: Vec<(usize, PrefetchArtifact)> = fetched
-        .into_iter()
-        .filter_map(|fetched| {
-            fetched.inspect_err(|error| tracing::warn!(%error, "a prefetch artifact is not used")).ok()
-        })
-        .collect();
+    let mut fetched = futures::stream::iter(fetching).buffered(PARALLEL);
+    let mut artifacts: Vec<(usize, PrefetchArtifact)> = Vec::new();
+    let mut ranges = 0;
+    while let Some(result) = fetched.next().await {
+        match result {
+            Ok((layer, artifact)) if ranges + artifact.ranges().len() <= MAX_RANGES => {
+                ranges += artifact.ranges().len();
+                artifacts.push((layer, artifact));
+            }
+            Ok(_) => tracing::warn!("a prefetch artifact is not used: together they have too many ranges"),
+            Err(error) => tracing::warn!(%error, "a prefetch artifact is not used"),
+        }
+    }
     let artifacts: Vec<_> = artifacts.iter().map(|(layer, artifact)| (*layer, artifact)).collect();
     interleave(&artifacts)
         .into_iter()
@@ -169,7 +178,7 @@ pub(super) async fn replay(
     let mut flying = FuturesUnordered::new();
     let mut given_up = false;
     loop {
-        given_up |= over.is_cancelled();
+        // Before the look at which layers are open: what is opened after that is another change.
         opened.mark_unchanged();
         match layers.upgrade() {
             Some(layers) => table.refresh(&layers),
@@ -200,8 +209,14 @@ pub(super) async fn replay(
                     progress.failed.fetch_add(1, Ordering::Relaxed);
                 }
             },
-            changed = opened.changed(), if !given_up => given_up |= changed.is_err(),
-            () = over.cancelled(), if !given_up => given_up = true,
+            changed = opened.changed(), if !given_up => {
+                given_up |= changed.is_err();
+                plan.retry();
+            }
+            () = over.cancelled(), if !given_up => {
+                given_up = true;
+                plan.retry();
+            }
         }
     }
     if plan.is_empty() {

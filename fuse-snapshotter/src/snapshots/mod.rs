@@ -46,7 +46,7 @@ use crate::cache::CacheRoot;
 use crate::fetch::LayerSource;
 use crate::fuse::FuseOptions;
 use crate::images::{ImageOptions, Images, ScratchRoot};
-use crate::layers::OpenLayers;
+use crate::layers::{LayerKey, OpenLayers};
 use crate::prefetch::{Prefetch, Start};
 use crate::tree::OverlayNamespace;
 use filter::Filter;
@@ -403,13 +403,19 @@ impl Snapshotter {
         let index =
             records.iter().rev().filter(|record| record.manifest == top.manifest).find_map(Record::index);
         let Some(index) = index.or_else(|| records.iter().rev().find_map(Record::index)) else { return };
-        let lazy = records.iter().filter_map(Record::lazy);
+        // An image may have the same layer twice.
+        let mut keys: Vec<LayerKey> = Vec::new();
+        for key in records.iter().filter_map(Record::lazy) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
         self.prefetch.starts(&Start {
             snapshot: snapshot.id,
             image: top.image.clone(),
             manifest: top.manifest.clone(),
             index: index.clone(),
-            layers: lazy.filter_map(|key| self.layers.get(&key)).collect(),
+            layers: keys.iter().filter_map(|key| self.layers.get(key)).collect(),
         });
     }
 

@@ -55,7 +55,7 @@ pub(crate) struct PrefetchRecordArgs {
     /// Platform as os/arch[/variant] [default: this machine's]
     #[arg(long, short, value_name = "PLATFORM")]
     pub(crate) platform: Option<Platform>,
-    /// Root directory of the snapshotter that has run the image [default: --root]
+    /// Root directory of the snapshotter that has run the image, if it is not --root
     #[arg(long, value_name = "DIR")]
     pub(crate) snapshotter_root: Option<PathBuf>,
     /// Print only the digest of the index
