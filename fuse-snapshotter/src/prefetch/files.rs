@@ -94,6 +94,7 @@ impl Recordings {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use soci_index::recording::{RecordedLayer, RecordedRead};
 
