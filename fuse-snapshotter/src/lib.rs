@@ -17,6 +17,7 @@ pub mod layers;
 pub mod logging;
 pub mod metrics;
 pub mod mount;
+pub mod prefetch;
 pub mod snapshots;
 mod startup;
 pub mod status;
@@ -24,4 +25,5 @@ pub mod sys;
 pub mod tree;
 pub mod unpack;
 
+mod durable;
 mod text;

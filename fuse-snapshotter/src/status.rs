@@ -7,6 +7,7 @@ use std::sync::Arc;
 use registry::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::prefetch::{RecordingStatus, ReplayStatus, Source};
 use crate::snapshots::store::Kind;
 use crate::snapshots::{Mode, Record, SnapshotError, Snapshotter};
 use crate::text::{Size, percent};
@@ -48,6 +49,12 @@ pub struct ImageStatus {
     /// Digest of the SOCI index in use.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub index: Option<Digest>,
+    /// What is recorded of its start.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub recording: Option<RecordingStatus>,
+    /// What was fetched ahead of its start, since it was pulled.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub prefetch: Option<ReplayStatus>,
     /// Its layers, bottom first.
     pub layers: Vec<LayerStatus>,
 }
@@ -144,7 +151,14 @@ impl Snapshotter {
                     }
                 });
             let layers = records.iter().map(|record| self.layer_status(record)).collect();
-            images.insert(name, ImageStatus { image: own.image, manifest: own.manifest, index, layers });
+            let (image, manifest) = (own.image, own.manifest);
+            images.insert(
+                name,
+                ImageStatus { image, manifest, index, recording: None, prefetch: None, layers },
+            );
+        }
+        for image in images.values_mut() {
+            (image.recording, image.prefetch) = self.prefetch().status(&image.manifest);
         }
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -232,6 +246,26 @@ impl fmt::Display for ImageStatus {
         match &self.index {
             Some(index) => writeln!(f, "  SOCI index {index}")?,
             None => writeln!(f, "  no SOCI index in use")?,
+        }
+        if let Some(recording) = &self.recording {
+            let (reads, size) = (recording.reads, Size(recording.bytes));
+            match (recording.running, recording.cold) {
+                (true, _) => writeln!(f, "  recording the start: {reads} reads of {size} so far")?,
+                (false, true) => writeln!(f, "  start recorded: {reads} reads of {size}")?,
+                (false, false) => writeln!(f, "  start recorded, not a cold one: {reads} reads of {size}")?,
+            }
+        }
+        if let Some(prefetch) = &self.prefetch {
+            let state = if prefetch.running { "prefetching" } else { "prefetched" };
+            let source = match prefetch.source {
+                Source::Recording => "as recorded",
+                Source::Artifacts => "by the index's prefetch artifacts",
+            };
+            write!(f, "  {state} {source}: {} spans of {}", prefetch.spans, Size(prefetch.bytes))?;
+            if prefetch.failed > 0 {
+                write!(f, ", {} requests failed", prefetch.failed)?;
+            }
+            writeln!(f)?;
         }
         writeln!(
             f,

@@ -6,9 +6,12 @@
 //! 2. a version 2 index, which the image manifest itself names in the annotation `com.amazon.soci.index-digest`: the
 //!    image's digest covers the annotation, so nobody but the image's author can have put it there;
 //! 3. of the version 1 indexes among the image's referrers, those whose `subject` is this image manifest; of these the
-//!    one that covers most layers, and of equals the one with the lowest digest, so that every node picks the same.
+//!    one that covers most layers; of equals one with recorded prefetch artifacts, the latest; of equals the one with the
+//!    lowest digest, so that every node picks the same.
 //!
 //! A version 2 index that is named but missing or broken, and referrers that are, do not stop the search.
+
+use std::cmp::Reverse;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -232,12 +235,14 @@ fn bound_v2(manifest: &ImageManifest) -> Option<Digest> {
     digest
 }
 
-/// The version 1 index that covers most layers; of equals the one with the lowest digest.
+/// The version 1 index that covers most layers; of equals the one with the latest recording, and then the one with the
+/// lowest digest.
 fn best(candidates: Vec<FoundIndex>) -> Option<FoundIndex> {
+    let rank = |found: &FoundIndex| Reverse((found.covered, found.manifest.recorded()));
     candidates
         .into_iter()
         .filter(|found| found.bound && found.covered > 0 && found.manifest.version == IndexVersion::V1)
-        .min_by(|a, b| b.covered.cmp(&a.covered).then_with(|| a.digest.cmp(&b.digest)))
+        .min_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.digest.cmp(&b.digest)))
 }
 
 impl FoundIndex {
@@ -309,6 +314,30 @@ mod tests {
         all.reverse();
         assert_eq!(best(all).unwrap().digest, lowest);
         assert_eq!(best(vec![candidate(3, 9, &stranger), candidate(0, 9, &image)]), None);
+    }
+
+    /// Otherwise what `soci prefetch push` published might never be used.
+    #[test]
+    fn of_equal_indexes_the_latest_recording_wins() {
+        let (image, image_manifest) = image();
+        let plain = candidate(2, 1, &image);
+        let recorded = |seconds: &str, layers| {
+            let mut manifest = candidate(layers, 1, &image).manifest;
+            manifest.annotations.insert(crate::manifest::RECORDED.into(), seconds.into());
+            let bytes = manifest.encode();
+            FoundIndex::parse(Digest::of(&bytes), bytes, &image, &image_manifest).unwrap()
+        };
+        let (old, new, junk) = (recorded("99", 2), recorded("100", 2), recorded("-1", 2));
+        for at in 0..4 {
+            let mut all = vec![old.clone(), plain.clone(), new.clone(), junk.clone()];
+            all.rotate_left(at);
+            assert_eq!(best(all).unwrap().digest, new.digest);
+        }
+        // More layers are worth more.
+        let full = candidate(3, 1, &image);
+        assert_eq!(best(vec![new, full.clone()]).unwrap().digest, full.digest);
+        let lowest = plain.digest.clone().min(junk.digest.clone());
+        assert_eq!(best(vec![plain, junk]).unwrap().digest, lowest);
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub mod platform;
 pub mod prefetch;
 pub mod pull;
 pub mod push;
+pub mod recording;
 pub mod registry_args;
 pub mod source;
 pub mod store;

@@ -45,6 +45,9 @@ pub const SPAN_SIZE: &str = "com.amazon.soci.span-size";
 pub const DISABLE_XATTRS: &str = "com.amazon.soci.disable-xattrs";
 /// Annotation of an index manifest: the tool that built it.
 pub const BUILD_TOOL: &str = "com.amazon.soci.build-tool-identifier";
+/// Annotation of an index manifest of this project: when the start was recorded that its prefetch artifacts are made of, in
+/// seconds since 1970.
+pub const RECORDED: &str = "soci.prefetch.recorded";
 /// Annotation of an image manifest: the version 2 index that is bound to it.
 pub const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
 /// Annotation of a version 2 index's descriptor in the image index: the image manifest that it is bound to.
@@ -312,6 +315,12 @@ impl IndexManifest {
     pub fn ztoc_of(&self, layer: &Digest) -> Option<ZtocRef<'_>> {
         let layer = layer.to_string();
         self.ztocs().find(|ztoc| ztoc.layer == layer)
+    }
+
+    /// When the start was recorded that its prefetch artifacts are made of, in seconds since 1970; `None` if they are not
+    /// made of one.
+    pub fn recorded(&self) -> Option<u64> {
+        self.annotations.get(RECORDED)?.parse().ok()
     }
 
     /// The tool that built the index, if it says so.

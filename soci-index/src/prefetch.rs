@@ -6,7 +6,11 @@
 //!
 //! Ranges include both ends and speak of the spans of the layer's zTOC in the same index. An index names one artifact per
 //! layer at most, after its zTOCs, with the layer's digest as the only annotation.
+//!
+//! Artifacts made of a recording ([`crate::recording`]) have an order: ranges stand as they were first read, and
+//! `priority` counts through all layers of the image. The reference fetches what is named, in whatever order.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -33,7 +37,8 @@ pub struct SpanRange {
     pub start: u32,
     /// Last span, not before `start`.
     pub end: u32,
-    /// Reserved by the format for an order, lower first; 0 if there is none. Nobody uses it yet.
+    /// An order through all layers of the image, lower first; 0 if there is none. The reference has the field and does
+    /// not use it.
     pub priority: i64,
 }
 
@@ -83,6 +88,23 @@ impl PrefetchArtifact {
             }
         }
         (!merged.is_empty()).then_some(Self { ranges: merged })
+    }
+
+    /// The artifact for these ranges as they stand, which is an order: of what several have, the first counts, and a range
+    /// that goes on where the one before it ends is the same. `None` if there are none.
+    pub fn in_order(ranges: impl IntoIterator<Item = SpanRange>) -> Option<Self> {
+        let mut seen = Seen::default();
+        let mut ordered: Vec<SpanRange> = Vec::new();
+        for range in ranges {
+            seen.add(range.start as usize..range.end as usize + 1, |new| {
+                let (start, end) = (new.start as u32, (new.end - 1) as u32);
+                match ordered.last_mut() {
+                    Some(last) if u64::from(start) == u64::from(last.end) + 1 => last.end = end,
+                    _ => ordered.push(SpanRange { start, end, priority: range.priority }),
+                }
+            });
+        }
+        (!ordered.is_empty()).then_some(Self { ranges: ordered })
     }
 
     /// Reads an artifact. It may come from anybody: whether the spans exist is for [`Self::check`] or [`Self::within`].
@@ -167,6 +189,71 @@ impl PrefetchArtifact {
             .filter(|range| !range.is_empty())
             .collect()
     }
+}
+
+/// Spans that were met.
+#[derive(Debug, Default)]
+struct Seen {
+    /// End by start; neither touching nor overlapping.
+    runs: BTreeMap<usize, usize>,
+}
+
+impl Seen {
+    /// Adds spans, and hands on those that are new.
+    fn add(&mut self, range: Range<usize>, mut new: impl FnMut(Range<usize>)) {
+        let mut whole = range.clone();
+        let mut at = range.start;
+        let first = self.runs.range(..=range.start).next_back().map_or(range.start, |(start, _)| *start);
+        let met: Vec<_> = self
+            .runs
+            .range(first..=range.end)
+            .map(|(start, end)| *start..*end)
+            .filter(|run| run.end >= range.start)
+            .collect();
+        for run in met {
+            if at < run.start.min(range.end) {
+                new(at..run.start.min(range.end));
+            }
+            at = at.max(run.end);
+            whole = whole.start.min(run.start)..whole.end.max(run.end);
+            self.runs.remove(&run.start);
+        }
+        if at < range.end {
+            new(at..range.end);
+        }
+        self.runs.insert(whole.start, whole.end);
+    }
+}
+
+/// Puts the artifacts of an image's layers, which are given with any name for the layer, into one order: by priority, and
+/// where there is none layer by layer.
+pub fn interleave<L: Copy>(artifacts: &[(L, &PrefetchArtifact)]) -> Vec<(L, SpanRange)> {
+    let ranges = artifacts
+        .iter()
+        .flat_map(|(layer, artifact)| artifact.ranges.iter().map(move |range| (*layer, *range)));
+    let mut ordered: Vec<_> = ranges.collect();
+    // Stable, so that what has no order keeps the one it stands in.
+    ordered.sort_by_key(|(_, range)| range.priority);
+    ordered
+}
+
+/// Numbers the spans of several layers by a common order: each layer comes with the places at which spans of it were wanted.
+/// The result has a layer's ranges with their priorities, for [`PrefetchArtifact::in_order`].
+pub fn prioritise(layers: &[Vec<(usize, Range<usize>)>]) -> Vec<Vec<SpanRange>> {
+    let mut all: Vec<_> = layers
+        .iter()
+        .enumerate()
+        .flat_map(|(layer, places)| places.iter().map(move |(place, spans)| (*place, layer, spans)))
+        .collect();
+    all.sort_by_key(|(place, ..)| *place);
+    let mut ranges = vec![Vec::new(); layers.len()];
+    for ((_, layer, spans), priority) in all.into_iter().zip(1..) {
+        let (Ok(start), Ok(end)) = (u32::try_from(spans.start), u32::try_from(spans.end)) else { continue };
+        if let Some(ranges) = ranges.get_mut(layer).filter(|_| start < end) {
+            ranges.push(SpanRange { start, end: end - 1, priority });
+        }
+    }
+    ranges
 }
 
 impl RawRange {
@@ -285,5 +372,69 @@ mod tests {
         assert!(artifact.check(10).is_err());
         assert!(PrefetchArtifact::new(ranges(&[(0, 9)])).unwrap().check(10).is_ok());
         assert_eq!(PrefetchArtifact::parse(&artifact.encode()).unwrap(), artifact);
+    }
+
+    fn prioritised(list: &[(u32, u32, i64)]) -> Vec<SpanRange> {
+        list.iter().map(|&(start, end, priority)| SpanRange { start, end, priority }).collect()
+    }
+
+    #[test]
+    fn an_ordered_artifact_names_each_span_once_where_it_came_first() {
+        for (given, expected) in [
+            (&[(5, 7, 1), (2, 3, 2), (6, 9, 3)][..], &[(5, 7, 1), (2, 3, 2), (8, 9, 3)][..]),
+            // What goes on is one range, though something else was in between.
+            (&[(0, 0, 1), (1, 1, 4), (9, 9, 5), (2, 2, 6)], &[(0, 1, 1), (9, 9, 5), (2, 2, 6)]),
+            (&[(1, 1, 1), (3, 3, 2), (0, 9, 3)], &[(1, 1, 1), (3, 3, 2), (0, 0, 3), (2, 2, 3), (4, 9, 3)]),
+            (&[(4, 4, 1), (4, 4, 2), (0, 4, 3)], &[(4, 4, 1), (0, 3, 3)]),
+        ] {
+            let artifact = PrefetchArtifact::in_order(prioritised(given)).unwrap();
+            assert_eq!(artifact.ranges(), prioritised(expected), "{given:?}");
+            assert_eq!(PrefetchArtifact::parse(&artifact.encode()).unwrap(), artifact);
+        }
+        assert_eq!(PrefetchArtifact::in_order([]), None);
+    }
+
+    /// Against a set, for many orders of many ranges.
+    #[test]
+    fn an_ordered_artifact_loses_no_span() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..500 {
+            let given: Vec<SpanRange> = (0..random.u32(1..40))
+                .map(|_| (random.u32(0..60), random.u32(0..9)))
+                .map(|(start, length)| SpanRange::new(start, start + length))
+                .collect();
+            let mut wanted = Vec::new();
+            for span in given.iter().flat_map(|range| range.start..=range.end) {
+                if !wanted.contains(&span) {
+                    wanted.push(span);
+                }
+            }
+            let artifact = PrefetchArtifact::in_order(given).unwrap();
+            let named: Vec<u32> =
+                artifact.ranges().iter().flat_map(|range| range.start..=range.end).collect();
+            assert_eq!(named, wanted);
+        }
+    }
+
+    #[test]
+    fn layers_take_turns_as_they_were_read() {
+        let lower = vec![(0, 3..5), (2, 9..10)];
+        let upper = vec![(1, 0..1), (3, 1..2)];
+        let numbered = prioritise(&[lower, upper]);
+        assert_eq!(numbered[0], prioritised(&[(3, 4, 1), (9, 9, 3)]));
+        assert_eq!(numbered[1], prioritised(&[(0, 0, 2), (1, 1, 4)]));
+        let artifacts: Vec<_> =
+            numbered.into_iter().map(|ranges| PrefetchArtifact::in_order(ranges).unwrap()).collect();
+        let order = interleave(&[("lower", &artifacts[0]), ("upper", &artifacts[1])]);
+        let order: Vec<_> = order.into_iter().map(|(layer, range)| (layer, range.start, range.end)).collect();
+        assert_eq!(order, [("lower", 3, 4), ("upper", 0, 1), ("lower", 9, 9)]);
+        // Artifacts without an order.
+        let [one, two] =
+            [&[(4, 4), (1, 1)][..], &[(0, 0)]].map(|pairs| PrefetchArtifact::new(ranges(pairs)).unwrap());
+        let order = interleave(&[(0, &one), (1, &two)]);
+        assert_eq!(
+            order.iter().map(|(layer, range)| (*layer, range.start)).collect::<Vec<_>>(),
+            [(0, 1), (0, 4), (1, 0)]
+        );
     }
 }

@@ -9,6 +9,7 @@ use common::{Soci, after};
 use registry::Digest;
 use serde_json::Value;
 use soci_index::prefetch::PrefetchArtifact;
+use soci_index::recording::{RecordedLayer, RecordedRead, Recording};
 use testdata::golden;
 use testdata::image::{Compression, Entry, Image, ImageBuilder, Layer, LayerBuilder, Texture};
 use testdata::registry::TestRegistry;
@@ -262,4 +263,149 @@ fn artifacts_are_pushed_and_removed_with_their_index() {
     soci.ok(&["index", "rm", index.trim()]);
     assert_eq!(soci.ok(&["prefetch", "ls", "--json"]), "[]\n");
     assert_eq!(std::fs::read_dir(soci.root().join("content/blobs/sha256")).unwrap().count(), 0);
+}
+
+/// A recording as the snapshotter writes it: what was read of `bin/app` and `etc/conf`, and something that is in no layer.
+fn recording(image: &Image, index: &str) -> Recording {
+    let [lower, upper] = [0, 1].map(|at| image.layers()[at].digest.parse().unwrap());
+    let ztoc = Digest::of(b"another one");
+    let layer = |layer| RecordedLayer { layer, ztoc: ztoc.clone() };
+    let read = |layer, entry, range| RecordedRead { layer, entry, range, milliseconds: 5 };
+    Recording {
+        image: "registry.example.com/app:v1".into(),
+        manifest: image.digest().parse().unwrap(),
+        index: index.parse().unwrap(),
+        taken: 1_700_000_000,
+        cold: true,
+        waited: 2,
+        layers: vec![layer(upper), layer(Digest::of(b"elsewhere")), layer(lower)],
+        reads: vec![
+            read(2, 1, 200_000..200_001),
+            read(0, 2, 0..100),
+            read(1, 0, 0..5),
+            read(2, 1, 0..70_000),
+            read(2, 4_000_000, 0..5),
+            read(2, 1, 390_000..4_000_000_000),
+        ],
+    }
+}
+
+fn write_recording(soci: &Soci, recording: &Recording) -> String {
+    let directory = soci.root().join("recordings");
+    std::fs::create_dir_all(&directory).unwrap();
+    let path = directory.join(format!("{}.json", recording.manifest.hex()));
+    std::fs::write(&path, recording.encode().unwrap()).unwrap();
+    path.display().to_string()
+}
+
+/// The artifacts with priorities, for [`recording`].
+fn recorded_artifacts(soci: &Soci, index: &Value) -> Vec<Vec<(u32, u32, i64)>> {
+    let named = index["layers"].as_array().unwrap().iter();
+    let named = named.filter(|layer| layer["mediaType"] == "application/vnd.amazon.soci.prefetch.v1+json");
+    named
+        .map(|layer| {
+            let digest: Digest = layer["digest"].as_str().unwrap().parse().unwrap();
+            let bytes = std::fs::read(soci.root().join("content/blobs/sha256").join(digest.hex())).unwrap();
+            let artifact = PrefetchArtifact::parse(&bytes).unwrap();
+            artifact.ranges().iter().map(|range| (range.start, range.end, range.priority)).collect()
+        })
+        .collect()
+}
+
+/// `bin/app` begins in span 0 of the lower layer; `etc/conf` in span 0 of the upper one.
+const RECORDED: [&[(u32, u32, i64)]; 2] = [&[(3, 3, 1), (0, 1, 3), (5, 6, 4)], &[(0, 0, 2)]];
+
+#[test]
+fn a_recording_becomes_an_index_beside_the_old_one() {
+    let (soci, image) = (Soci::new(), image());
+    let registry = TestRegistry::builder().start_blocking();
+    image.put_into(&registry, "app", "v1");
+    let reference = format!("{}/app:v1", registry.host());
+    // Built elsewhere, so that nothing of it is here.
+    let elsewhere = Soci::new();
+    let base = elsewhere.ok(&[&CREATE[..], &["--push", "--quiet", &reference]].concat());
+    let record = ["prefetch", "record", "--platform=linux/amd64", &reference];
+    assert!(soci.err(&record).contains("run the image there first"));
+    let mut recording = recording(&image, base.trim());
+    write_recording(&soci, &recording);
+    registry.clear_requests();
+    let run = soci.run(&record);
+    assert!(run.ok().contains(": 6 spans of 2 layers are prefetched\n"), "{}", run.stdout());
+    assert_eq!(run.stderr(), "");
+    // No layer is read.
+    for layer in image.layers() {
+        assert!(registry.requests().iter().all(|request| !request.path.contains(&layer.digest)));
+    }
+    let indexes = soci.indexes();
+    assert_eq!(indexes.len(), 1, "{indexes:?}");
+    let newest: Value = serde_json::from_str(&soci.ok(&[&record[..], &["--json"]].concat())).unwrap();
+    let index: Value =
+        serde_json::from_str(&soci.ok(&["index", "info", newest["index"].as_str().unwrap()])).unwrap();
+    assert_eq!(recorded_artifacts(&soci, &index), RECORDED);
+    assert_eq!(index["annotations"]["soci.prefetch.recorded"], "1700000000");
+    let of_base: Value = serde_json::from_str(&elsewhere.ok(&["index", "info", base.trim()])).unwrap();
+    assert_eq!(index["layers"].as_array().unwrap()[..2], of_base["layers"].as_array().unwrap()[..]);
+    assert_eq!(index["subject"], of_base["subject"]);
+
+    // Only what is new is sent, and with all it needs to another registry, too.
+    registry.clear_requests();
+    let pushed = soci.ok(&["prefetch", "push", "--platform=linux/amd64", &reference]);
+    assert_eq!(after(&pushed, "successfully pushed artifact with digest: ").len(), 3, "{pushed}");
+    let other = TestRegistry::builder().start_blocking();
+    image.put_into(&other, "copy", "v1");
+    let copy = format!("{}/copy:v1", other.host());
+    let pushed = soci.ok(&["prefetch", "push", "--platform=linux/amd64", &copy]);
+    assert_eq!(after(&pushed, "successfully pushed artifact with digest: ").len(), 6, "{pushed}");
+
+    // A later recording replaces the artifacts, and a warm one is worth a word.
+    recording.cold = false;
+    recording.reads.truncate(1);
+    recording.index = newest["index"].as_str().unwrap().parse().unwrap();
+    write_recording(&soci, &recording);
+    let run = soci.run(&[&record[..], &["--quiet"]].concat());
+    let index: Value = serde_json::from_str(&soci.ok(&["index", "info", run.ok().trim()])).unwrap();
+    assert_eq!(recorded_artifacts(&soci, &index), [RECORDED[0][..1].to_vec()]);
+    assert!(run.stderr().contains("not a cold one"), "{}", run.stderr());
+
+    // Of nothing comes nothing.
+    recording.reads.clear();
+    write_recording(&soci, &recording);
+    assert!(soci.err(&record).contains("names no span"));
+    recording.manifest = Digest::of(b"other");
+    std::fs::write(
+        soci.root().join(format!("recordings/{}.json", &image.digest()["sha256:".len()..])),
+        recording.encode().unwrap(),
+    )
+    .unwrap();
+    assert!(soci.err(&record).contains("recording of another image"));
+}
+
+#[test]
+fn create_and_convert_build_a_recording_in() {
+    let (soci, image) = soci();
+    let file = write_recording(&soci, &recording(&image, image.digest()));
+    let (index, _) = create(&soci, &["--prefetch-recording", &file]);
+    assert_eq!(recorded_artifacts(&soci, &index), RECORDED);
+    // Files that are named as well come last.
+    let (index, _) = create(&soci, &["--prefetch-recording", &file, "--prefetch-file=last,both"]);
+    let both = recorded_artifacts(&soci, &index);
+    assert_eq!(both[0], [RECORDED[0][0], RECORDED[0][1], (5, 12, 4)], "`last` goes on where `bin/app` ends");
+    assert_eq!(both[1], [(0, 2, 2)]);
+    let plain = soci.ok(&[
+        "convert",
+        "--min-layer-size=0",
+        "--platform=linux/amd64",
+        "--quiet",
+        "oci:layout",
+        "oci:plain:v1",
+    ]);
+    let convert =
+        ["convert", "--min-layer-size=0", "--platform=linux/amd64", "--quiet", "--prefetch-recording"];
+    let recorded = soci.ok(&[&convert[..], &[&file, "oci:layout", "oci:recorded:v1"]].concat());
+    assert_ne!(plain, recorded);
+    let missing = soci.err(&[&CREATE[..], &["--prefetch-recording=missing", "oci:layout"]].concat());
+    assert!(missing.contains("cannot read the recording missing"), "{missing}");
+    std::fs::write(soci.dir().join("junk"), "{}").unwrap();
+    let junk = soci.err(&[&CREATE[..], &["--prefetch-recording=junk", "oci:layout"]].concat());
+    assert!(junk.contains("is no recording of a start"), "{junk}");
 }

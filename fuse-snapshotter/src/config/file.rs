@@ -146,8 +146,12 @@ tables! {
         args: Vec<String> = Vec::new(),
     }
     Prefetch {
-        enable: bool = false,
+        // On, unlike in the reference, whose mounts wait for it.
+        enable: bool = true,
         max_concurrency: i64 = 0,
+        record: bool = true,
+        record_quiet_sec: i64 = 5,
+        record_max_sec: i64 = 120,
     }
     KubeconfigKeychain {
         enable_keychain: bool = false,
@@ -206,6 +210,8 @@ impl File {
         or(&mut parallel.max_concurrent_downloads_per_image, usual.max_concurrent_downloads_per_image);
         or(&mut parallel.max_concurrent_unpacks, usual.max_concurrent_unpacks);
         or(&mut parallel.max_concurrent_unpacks_per_image, usual.max_concurrent_unpacks_per_image);
+        or(&mut self.prefetch.record_quiet_sec, default.prefetch.record_quiet_sec);
+        or(&mut self.prefetch.record_max_sec, default.prefetch.record_max_sec);
         or(&mut self.cri_keychain.image_service_path, default.cri_keychain.image_service_path);
     }
 }

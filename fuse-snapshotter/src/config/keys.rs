@@ -75,7 +75,6 @@ const NO_DESCRIPTORS: &str = "the cache is one sparse file per layer";
 const NEVER_CHANGES: &str = "trees never change, so the kernel may keep what it knows for a day";
 const WHEN_IDLE: &str = "background fetch starts at once and gives way to every read";
 const STREAMED: &str = "layers are unpacked while they arrive";
-const NOT_READ: &str = "prefetch artifacts are not read yet";
 const ONE_CLIENT: &str = "tokens are kept until they expire, and credentials are asked for anew";
 const ON_DEMAND: &str =
     "what is cached is served without asking; a read that fails resolves the layer's place anew";
@@ -380,14 +379,31 @@ pub(super) const KEYS: &[Key] = &[
     ),
     idle(STREAMS, "path", Kind::Text, "Program that decompresses layers of this kind.", STREAMED),
     idle(STREAMS, "args", Kind::TextList, "Its arguments.", STREAMED),
-    idle(
+    key(
         "prefetch",
         "enable",
         Kind::Bool,
-        "Fetch what a layer's prefetch artifact names before the mount.",
-        NOT_READ,
+        "Fetch ahead what a recorded start of the image on this node has read, or else what the prefetch artifacts of its index name. Mounts do not wait for it.",
     ),
-    idle("prefetch", "max_concurrency", ANY, "Layers that are prefetched at the same time.", NOT_READ),
+    key(
+        "prefetch",
+        "max_concurrency",
+        COUNT,
+        "Requests for that at the same time. 0 and negative: 4. (In awslabs/soci-snapshotter: layers.)",
+    ),
+    key("prefetch", "record", Kind::Bool, "Record what the first container of an image reads at its start."),
+    key(
+        "prefetch",
+        "record_quiet_sec",
+        SECONDS,
+        "A recording ends when nothing new was read for so long. 0: the default.",
+    ),
+    key(
+        "prefetch",
+        "record_max_sec",
+        SECONDS,
+        "A recording ends after this time in any case. 0: the default.",
+    ),
     key(
         "kubeconfig_keychain",
         "enable_keychain",
@@ -472,4 +488,7 @@ pub(super) const OUR_OWN: &[&str] = &[
     "fuse.threads",
     "snapshotter.max_ztoc_percent",
     "snapshotter.keep_cache",
+    "prefetch.record",
+    "prefetch.record_quiet_sec",
+    "prefetch.record_max_sec",
 ];

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Config;
+use crate::prefetch::PrefetchOptions;
 
 /// Most threads for the kernel's requests unless more are asked for: they never wait, so more would not help.
 const MAX_FUSE_THREADS: usize = 8;
@@ -162,6 +163,22 @@ impl Config {
     #[must_use]
     pub fn background_fetch(&self) -> bool {
         !self.file.background_fetch.disable
+    }
+
+    /// How starts are recorded and replayed.
+    #[must_use]
+    pub fn prefetch(&self) -> PrefetchOptions {
+        let prefetch = &self.file.prefetch;
+        let usual = PrefetchOptions::default();
+        PrefetchOptions {
+            replay: prefetch.enable,
+            record: prefetch.record,
+            requests: limit(prefetch.max_concurrency)
+                .filter(|requests| *requests > 0)
+                .unwrap_or(usual.requests),
+            quiet: seconds(prefetch.record_quiet_sec),
+            longest: seconds(prefetch.record_max_sec),
+        }
     }
 
     /// Where artifacts and layers are kept.

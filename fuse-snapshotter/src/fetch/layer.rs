@@ -12,6 +12,7 @@ use registry::{BlobReader, Digest};
 
 use super::flight::{Duty, Flight, Flights};
 use super::headers::HeaderChecks;
+use super::observe::Observers;
 use super::parked::Parked;
 use super::readahead::ReadAhead;
 use super::run::Run;
@@ -132,6 +133,7 @@ pub struct LazyLayer {
     wanted: AtomicUsize,
     pub(super) counters: Counters,
     last_error: Mutex<Option<String>>,
+    pub(super) observers: Observers,
 }
 
 impl std::fmt::Debug for LazyLayer {
@@ -174,6 +176,7 @@ impl LazyLayer {
             wanted: AtomicUsize::new(0),
             counters: Counters::default(),
             last_error: Mutex::default(),
+            observers: Observers::default(),
         })
     }
 
@@ -285,21 +288,33 @@ impl LazyLayer {
     /// # Errors
     /// If the disk fails, or the entry was found to be false.
     pub fn try_read(&self, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<Option<()>, FetchError> {
-        self.read_cached(entry, offset, buffer).map_err(|error| self.note(error))
+        let found = self.read_cached(entry, offset, buffer).map_err(|error| self.note(error))?;
+        self.observers.tell(entry, offset..offset + buffer.len() as u64, found.is_none());
+        Ok(found)
     }
 
     fn read_cached(&self, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<Option<()>, FetchError> {
+        let found = self.peek(entry, offset, buffer)?;
+        if found.is_some() {
+            count(&self.counters.served_bytes, buffer.len() as u64);
+        }
+        Ok(found)
+    }
+
+    /// As [`LazyLayer::try_read`], for our own use: nobody is told, and it counts as nothing that a container has read.
+    pub(crate) fn peek(
+        &self,
+        entry: usize,
+        offset: u64,
+        buffer: &mut [u8],
+    ) -> Result<Option<()>, FetchError> {
         if self.common.refused.load(Ordering::Relaxed) > 0 && lock(&self.common.headers).is_refused(entry) {
             return Err(FetchError::False {
                 layer: self.digest.to_string(),
                 reason: format!("the tar header of entry {entry} is another one"),
             });
         }
-        if !self.cache.read(self.table.stream_offset(entry) + offset, buffer)? {
-            return Ok(None);
-        }
-        count(&self.counters.served_bytes, buffer.len() as u64);
-        Ok(Some(()))
+        Ok(self.cache.read(self.table.stream_offset(entry) + offset, buffer)?.then_some(()))
     }
 
     /// Reads from an entry's content, and fetches first what the cache lacks. `buffer` must not reach beyond the

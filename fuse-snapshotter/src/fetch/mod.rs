@@ -13,8 +13,10 @@ mod background;
 mod flight;
 mod headers;
 mod layer;
+mod observe;
 mod pace;
 mod parked;
+mod prefetch;
 mod readahead;
 mod run;
 mod schedule;
@@ -28,6 +30,7 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 pub use layer::{LayerSource, LayerStats, LazyLayer};
+pub use observe::ReadObserver;
 pub use table::{LayerTable, TableError};
 
 /// Why bytes cannot be had.

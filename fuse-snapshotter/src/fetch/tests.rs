@@ -9,5 +9,6 @@ mod golden;
 mod headers;
 mod limits;
 mod network;
+mod prefetch;
 pub(crate) mod rig;
 mod zstd;

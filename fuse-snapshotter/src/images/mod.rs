@@ -29,6 +29,7 @@ pub use scratch::{Scratch, ScratchRoot};
 use crate::cache::lock;
 use crate::layers::{LocalContent, OpenLayer, OpenLayers};
 use crate::metrics::Metrics;
+use crate::prefetch::Prefetch;
 use crate::startup::Command;
 use pull::Pull;
 
@@ -79,6 +80,8 @@ pub struct ImageOptions {
     pub obstacle: Arc<dyn Fn() -> Option<String> + Send + Sync>,
     /// Where what happens is counted.
     pub metrics: Arc<Metrics>,
+    /// Fetches ahead what the image's container will read.
+    pub prefetch: Arc<Prefetch>,
 }
 
 impl std::fmt::Debug for ImageOptions {
@@ -128,6 +131,11 @@ pub enum Outcome {
 pub struct Pulled(Arc<Pull>);
 
 impl Pulled {
+    /// Digest of the image's manifest.
+    pub(crate) fn manifest(&self) -> &Digest {
+        self.0.manifest()
+    }
+
     /// What a container of the image runs unless it is told otherwise.
     pub(crate) async fn command(&self) -> Option<Command> {
         self.0.command().await

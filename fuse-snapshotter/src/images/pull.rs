@@ -15,11 +15,12 @@ use soci_index::oci::{ImageConfig, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_
 use soci_index::source::RegistrySource;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
+use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Images, LayerRequest, Outcome, Position, Scratch};
 use crate::cache::lock;
-use crate::layers::{Ahead, Opened, Origin, eager};
+use crate::layers::{Ahead, LayerKey, Opened, Origin, eager};
 use crate::metrics::{Count, DaemonCount, LayerMetrics, Operation};
 use crate::startup::Command;
 use crate::text::Size;
@@ -32,6 +33,8 @@ struct Known {
     index: Option<FoundIndex>,
     /// Held as long as the index is in use, so that it is not forgotten before a snapshot names it.
     _index_metrics: Option<Arc<LayerMetrics>>,
+    /// As long as it is there, layers of the image may be opened.
+    _prefetch: Option<DropGuard>,
     /// Why there is no index.
     reason: String,
     config: Job<Result<Arc<ImageConfig>, String>>,
@@ -384,7 +387,28 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
     if let Some(metrics) = &metrics {
         metrics.observe(Operation::SociIndexFetch, started.elapsed());
     }
-    Ok(Known { manifest, index, _index_metrics: metrics, reason, config, opened })
+    let prefetch = index.as_ref().and_then(|index| prefetch(&manifest, index, origin, request, images));
+    Ok(Known { manifest, index, _index_metrics: metrics, _prefetch: prefetch, reason, config, opened })
+}
+
+/// Begins to fetch what the image's container will read, of the layers that are going to be lazy.
+fn prefetch(
+    manifest: &ImageManifest,
+    index: &FoundIndex,
+    origin: &Origin,
+    request: &LayerRequest,
+    images: &Images,
+) -> Option<DropGuard> {
+    let options = &images.options;
+    if options.always_unpack {
+        return None;
+    }
+    let large = manifest.layers.iter().filter(|layer| layer.size >= options.min_layer_size);
+    let keys = large.filter_map(|layer| {
+        let ztoc = index.manifest.ztoc_of(&layer.digest)?.descriptor.digest.clone();
+        Some(LayerKey { layer: layer.digest.clone(), ztoc })
+    });
+    options.prefetch.pulled(&request.manifest, keys.collect(), &index.manifest, origin)
 }
 
 /// Why a layer is not read lazily.

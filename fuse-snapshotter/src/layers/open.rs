@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use registry::{BlobReader, Client, Descriptor, Reference};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use ztoc::Ztoc;
 
@@ -36,6 +37,8 @@ pub struct OpenLayers {
     /// Held for reading by whoever opens a layer, for writing by whoever removes some, so that no layer goes between being
     /// opened and being used.
     gate: RwLock<()>,
+    /// Told when a layer was opened.
+    opened: watch::Sender<()>,
 }
 
 /// A layer that is read lazily.
@@ -48,6 +51,8 @@ pub struct OpenLayer {
     /// The parsed zTOC, as long as somebody else has it.
     ztoc: Mutex<Weak<Ztoc>>,
     background: Mutex<Option<AbortHandle>>,
+    /// Whether nothing of it was in the cache when it was opened.
+    was_empty: bool,
 }
 
 impl OpenLayer {
@@ -67,6 +72,12 @@ impl OpenLayer {
     #[must_use]
     pub fn lazy(&self) -> &Arc<LazyLayer> {
         &self.layer
+    }
+
+    /// Whether nobody has read from it yet, and nothing of it was in the cache when it was opened.
+    #[must_use]
+    pub fn is_cold(&self) -> bool {
+        self.was_empty && self.layer.stats().served_bytes == 0
     }
 
     /// The state of the fetch in the background.
@@ -127,6 +138,7 @@ impl OpenLayers {
             keep_cache: options.keep_cache,
             open: Mutex::default(),
             gate: RwLock::default(),
+            opened: watch::Sender::new(()),
         })
     }
 
@@ -236,6 +248,7 @@ impl OpenLayers {
         let sources = Arc::new(Sources::new(name, reader));
         let file = self.ztocs.file(&key.ztoc)?;
         let reader: Arc<dyn BlobReader> = Arc::<Sources>::clone(&sources);
+        let was_empty = cache.present() == 0;
         let layer = LazyLayer::new(reader, table, cache, file, self.shared.at(&host));
         let opened = Arc::new(OpenLayer {
             key: key.clone(),
@@ -244,8 +257,11 @@ impl OpenLayers {
             sources,
             ztoc: Mutex::new(Arc::downgrade(&ztoc)),
             background: Mutex::default(),
+            was_empty,
         });
-        Ok((Arc::clone(lock(&self.open).entry(key).or_insert(opened)), ztoc))
+        let opened = Arc::clone(lock(&self.open).entry(key).or_insert(opened));
+        self.opened.send_replace(());
+        Ok((opened, ztoc))
     }
 
     /// Begins to fetch the rest of a layer in the background, if that is wanted and not under way.
@@ -255,6 +271,12 @@ impl OpenLayers {
             let task = runtime.spawn(Arc::clone(&layer.layer).fetch_in_background());
             *background = Some(task.abort_handle());
         }
+    }
+
+    /// Changes whenever a layer was opened.
+    #[must_use]
+    pub fn opened(&self) -> watch::Receiver<()> {
+        self.opened.subscribe()
     }
 
     /// The layer, if it is open.

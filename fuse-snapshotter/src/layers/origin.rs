@@ -63,14 +63,23 @@ impl Origin {
 
     /// The bytes of a zTOC, verified.
     pub(crate) async fn fetch_ztoc(&self, ztoc: &Descriptor) -> Result<Bytes, String> {
-        let limit = soci_index::manifest::MAX_ZTOC_SIZE;
-        if let Some(bytes) = self.local_content(&ztoc.digest, limit).await {
+        self.fetch("zTOC", ztoc, soci_index::manifest::MAX_ZTOC_SIZE).await
+    }
+
+    /// The bytes of something that the index names, verified, if they are no more than `limit`.
+    pub(crate) async fn fetch(
+        &self,
+        what: &str,
+        descriptor: &Descriptor,
+        limit: u64,
+    ) -> Result<Bytes, String> {
+        if let Some(bytes) = self.local_content(&descriptor.digest, limit).await {
             return Ok(bytes);
         }
         let Some((client, repository)) = &self.registry else {
-            return Err(format!("zTOC {} is not in the local store", ztoc.digest));
+            return Err(format!("{what} {} is not in the local store", descriptor.digest));
         };
-        let fetched = client.blob_bytes(repository, ztoc, limit).await;
-        fetched.map_err(|error| format!("cannot fetch the zTOC: {error}"))
+        let fetched = client.blob_bytes(repository, descriptor, limit).await;
+        fetched.map_err(|error| format!("cannot fetch the {what}: {error}"))
     }
 }

@@ -1,7 +1,7 @@
 //! The zTOCs of layers in use, on disk: whatever happens to the registry, a layer that was committed can be opened again.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -46,12 +46,7 @@ impl ZtocFiles {
     pub(super) fn keep(&self, digest: &Digest, bytes: &[u8]) -> io::Result<()> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let temporary = self.directory.join(format!("{}.{number}", digest.hex()));
-        let mut file = OpenOptions::new().create_new(true).write(true).open(&temporary)?;
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
-        written.and_then(|()| std::fs::rename(&temporary, self.path(digest))).inspect_err(|_| {
-            let _ = std::fs::remove_file(&temporary);
-        })?;
-        File::open(&self.directory)?.sync_all()
+        crate::durable::write(&self.path(digest), &temporary, bytes)
     }
 
     /// The file of a stored zTOC, for the windows of its checkpoints.

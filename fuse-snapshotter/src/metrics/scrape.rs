@@ -46,6 +46,12 @@ impl Scrape {
         self.set(&series::CACHE_LIMIT, &[], limit);
     }
 
+    /// Spans, and their compressed bytes, that were fetched because they were known to be read.
+    pub fn prefetched(&mut self, spans: u64, bytes: u64) {
+        self.set(&series::PREFETCHED_SPANS, &[], spans);
+        self.set(&series::PREFETCHED_BYTES, &[], bytes);
+    }
+
     /// Number of snapshots of one kind, such as `active` or `committed`.
     pub fn snapshots(&mut self, kind: &str, count: u64) {
         self.set(&series::SNAPSHOTS, &[kind], count);

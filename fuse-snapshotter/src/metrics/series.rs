@@ -65,6 +65,10 @@ families! {
         "Layers that were fetched whole instead of being read lazily, by reason.";
     FETCH_ERRORS = Counter "soci_snapshotter_fetch_errors_total" ["kind"],
         "Fetches of layer contents that failed after all retries, by what is to blame.";
+    PREFETCHED_BYTES = Counter "soci_snapshotter_prefetched_bytes_total" [],
+        "Compressed bytes of layers that were fetched because a recording or a prefetch artifact says that they will be read.";
+    PREFETCHED_SPANS = Counter "soci_snapshotter_prefetched_spans_total" [],
+        "Spans of layers that were fetched because a recording or a prefetch artifact says that they will be read.";
     REGISTRY_REQUESTS = Counter "soci_snapshotter_registry_requests_total" [],
         "HTTP requests to registries and their storage, with redirects, retries and token requests.";
     REGISTRY_RECEIVED = Counter "soci_snapshotter_registry_received_bytes_total" [],

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use registry::Digest;
+
 use super::error::{SnapshotError, io_error};
 use super::layout::Name;
 use super::record::Record;
@@ -57,6 +59,7 @@ impl Snapshotter {
         }
         let collected = self.layers.collect(|| used_layers(&self.store))?;
         self.left.store(collected.held, Ordering::Relaxed);
+        self.prefetch.collect(&images(&self.store)?)?;
         self.forget_metrics()?;
         self.forget_mapped_layers()?;
         if !collected.removed.is_empty() {
@@ -80,6 +83,16 @@ impl Snapshotter {
             }
         }
     }
+}
+
+/// The manifests of the images that snapshots were pulled for.
+fn images(store: &SnapshotStore) -> Result<HashSet<Digest>, SnapshotError> {
+    let records = store.records()?;
+    Ok(records
+        .iter()
+        .filter_map(|(key, json)| Record::decode(json, key))
+        .map(|record| record.manifest)
+        .collect())
 }
 
 /// The layers of all snapshots that are read lazily.

@@ -97,6 +97,7 @@ impl Snapshotter {
             scrape.registry(&stats);
             let Some(snapshotter) = snapshotter.upgrade() else { return };
             snapshotter.layers.collect_metrics(scrape);
+            snapshotter.prefetch.collect_metrics(scrape);
             snapshotter.trees.collect_metrics(&snapshotter.layout, scrape);
             scrape.cache(snapshotter.cache.used(), snapshotter.cache.limit());
             collect_snapshots(&snapshotter.store, scrape);

@@ -13,6 +13,7 @@
 //! ROOT/snapshotter/trial                 where overlayfs is tried at start-up
 //! ROOT/ztocs/<hex>                       zTOCs of the layers in use
 //! ROOT/cache/…                           what has been fetched of them
+//! ROOT/recordings/<hex>.json             what the start of an image read
 //! ```
 
 use std::collections::HashSet;
@@ -121,6 +122,12 @@ impl Layout {
     #[must_use]
     pub fn ztocs(&self) -> PathBuf {
         self.root.join("ztocs")
+    }
+
+    /// Where recordings of starts are.
+    #[must_use]
+    pub fn recordings(&self) -> PathBuf {
+        self.root.join("recordings")
     }
 
     /// Where the cache is.

@@ -47,7 +47,8 @@ use crate::cache::CacheRoot;
 use crate::fetch::LayerSource;
 use crate::fuse::FuseOptions;
 use crate::images::{ImageOptions, Images, ScratchRoot};
-use crate::layers::OpenLayers;
+use crate::layers::{LayerKey, OpenLayers};
+use crate::prefetch::{Prefetch, Start};
 use crate::tree::OverlayNamespace;
 use filter::Filter;
 use store::{Commit, Info, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
@@ -60,6 +61,7 @@ pub struct Snapshotter {
     cache: Arc<CacheRoot>,
     images: Arc<Images>,
     trees: Arc<Trees>,
+    prefetch: Arc<Prefetch>,
     overlay_options: Vec<String>,
     id_mapper: idmap::IdMapper,
     /// Something was removed.
@@ -116,6 +118,11 @@ impl Snapshotter {
             runtime,
             counting::Counting::new(Arc::clone(&metrics), options.fuse_metrics_wait),
         ));
+        let recordings = layout.recordings();
+        let prefetch =
+            Prefetch::new(&recordings, options.prefetch, Arc::clone(&layers), trees.runtime.clone())
+                .map_err(error::io_error("use", &recordings))?;
+        let prefetch = Arc::new(prefetch);
         let unpack = layout.unpack();
         let scratch = ScratchRoot::open(&unpack).map_err(error::io_error("use", &unpack))?;
         let obstacle = {
@@ -151,6 +158,7 @@ impl Snapshotter {
                 user_xattr,
                 obstacle,
                 metrics,
+                prefetch: Arc::clone(&prefetch),
             },
         );
         let snapshotter = Arc::new(Self {
@@ -160,6 +168,7 @@ impl Snapshotter {
             cache,
             images: Arc::new(images),
             trees,
+            prefetch,
             overlay_options: overlay_options(user_xattr),
             id_mapper: idmap::IdMapper::new(options.id_mapping, options.user_namespace_program),
             removed: Notify::new(),
@@ -188,6 +197,12 @@ impl Snapshotter {
     #[must_use]
     pub fn layers(&self) -> &OpenLayers {
         &self.layers
+    }
+
+    /// Recordings of starts, and their replays.
+    #[must_use]
+    pub fn prefetch(&self) -> &Prefetch {
+        &self.prefetch
     }
 
     /// What has been fetched.
@@ -233,7 +248,9 @@ impl Snapshotter {
             self.store(move |store| store.get(&key)).await?
         };
         self.make_directories(&snapshot)?;
-        self.mounts_of(&snapshot).await
+        let mounts = self.mounts_of(&snapshot).await?;
+        self.container_starts(&snapshot);
+        Ok(mounts)
     }
 
     /// Makes an active snapshot a committed one.
@@ -286,6 +303,7 @@ impl Snapshotter {
         let record = removed.record.as_deref().and_then(|json| Record::decode(json, "removed"));
         if let Some(record) = record {
             self.images.cancel(&record.manifest);
+            self.prefetch.cancel(&record.manifest);
         }
         self.removed.notify_one();
         Ok(())
@@ -361,7 +379,9 @@ impl Snapshotter {
             if kind == Kind::Active {
                 self.inherit_root(&snapshot).await?;
             }
-            self.mounts_of(&snapshot).await
+            let mounts = self.mounts_of(&snapshot).await?;
+            self.container_starts(&snapshot);
+            Ok::<_, SnapshotError>(mounts)
         };
         match made.await {
             Ok(mounts) => Ok(mounts),
@@ -373,6 +393,34 @@ impl Snapshotter {
                 Err(error)
             }
         }
+    }
+
+    /// Tells those who record and replay starts of a snapshot that a container is made of, when its mounts are asked for. Not
+    /// of one that a layer is unpacked into.
+    fn container_starts(self: &Arc<Self>, snapshot: &store::Snapshot) {
+        if snapshot.kind != Kind::Active || snapshot.record.is_some() {
+            return;
+        }
+        let records: Vec<_> = snapshot.parents.iter().rev().filter_map(Record::of).collect();
+        // Layers below may have been pulled for another image.
+        let Some(top) = records.last() else { return };
+        let index =
+            records.iter().rev().filter(|record| record.manifest == top.manifest).find_map(Record::index);
+        let Some(index) = index.or_else(|| records.iter().rev().find_map(Record::index)) else { return };
+        // An image may have the same layer twice.
+        let mut keys: Vec<LayerKey> = Vec::new();
+        for key in records.iter().filter_map(Record::lazy) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        self.prefetch.starts(&Start {
+            snapshot: snapshot.id,
+            image: top.image.clone(),
+            manifest: top.manifest.clone(),
+            index: index.clone(),
+            layers: keys.iter().filter_map(|key| self.layers.get(key)).collect(),
+        });
     }
 
     /// The directories of a snapshot that does not only consist of others'.

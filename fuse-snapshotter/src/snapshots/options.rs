@@ -10,6 +10,7 @@ use super::IdMapping;
 use crate::images::ContentOfNamespace;
 use crate::layers::OpenOptions;
 use crate::metrics::Metrics;
+use crate::prefetch::PrefetchOptions;
 
 /// What a snapshotter is made with.
 #[derive(Clone)]
@@ -58,6 +59,8 @@ pub struct Options {
     pub metrics: Arc<Metrics>,
     /// Time from the first mount of an image until its FUSE operations are logged.
     pub fuse_metrics_wait: Duration,
+    /// Recording starts and replaying them.
+    pub prefetch: PrefetchOptions,
     /// How the layers of containers in user namespaces get their owners.
     pub id_mapping: IdMapping,
 }
@@ -90,6 +93,7 @@ impl Options {
             user_namespace_program: (PathBuf::new(), Vec::new()),
             metrics: Metrics::new(),
             fuse_metrics_wait: Duration::from_secs(60),
+            prefetch: PrefetchOptions::default(),
             id_mapping: IdMapping::Auto,
         }
     }

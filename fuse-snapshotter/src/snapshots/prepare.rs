@@ -313,6 +313,10 @@ impl Snapshotter {
 impl Snapshotter {
     /// Fetches what a container of an image will read first.
     async fn expect_start(&self, pulled: &Pulled, lower: &Lower) {
+        if self.prefetch.knows(pulled.manifest()) {
+            // Nothing need be guessed.
+            return;
+        }
         let Some(forest) = self.trees.mounted() else { return };
         let Some(command) = pulled.command().await else { return };
         let mut trees = Vec::new();

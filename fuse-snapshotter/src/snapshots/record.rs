@@ -79,6 +79,15 @@ impl Record {
         serde_json::to_vec(self).ok()
     }
 
+    /// The index that names its zTOC, if it is read lazily.
+    #[must_use]
+    pub fn index(&self) -> Option<&Digest> {
+        match &self.mode {
+            Mode::Lazy { index, .. } => Some(index),
+            Mode::Eager { .. } | Mode::Deferred { .. } => None,
+        }
+    }
+
     /// The layer to open, if it is read lazily.
     #[must_use]
     pub fn lazy(&self) -> Option<LayerKey> {

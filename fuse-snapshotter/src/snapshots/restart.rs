@@ -112,6 +112,7 @@ impl Snapshotter {
 
     /// Takes everything down, before the process ends for good.
     pub fn unmount_all(&self) {
+        self.prefetch.close();
         self.trees.unmount_all();
         detach_all(&self.layout);
     }
@@ -119,6 +120,7 @@ impl Snapshotter {
     /// Before the process ends to be started again: trees stay mounted, for those who look at them now will look again. If there
     /// are none, nothing stays.
     pub fn leave(&self) {
+        self.prefetch.close();
         if self.trees.is_empty() {
             self.unmount_all();
         } else {

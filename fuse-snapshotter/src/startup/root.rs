@@ -211,7 +211,7 @@ impl Content {
                 layer.expect(*entry, range.clone()).await.ok()?;
                 let mut bytes = vec![0; usize::try_from(range.end.saturating_sub(range.start)).ok()?];
                 // Evicted again: the cache has better things to keep.
-                layer.try_read(*entry, range.start, &mut bytes).ok()??;
+                layer.peek(*entry, range.start, &mut bytes).ok()??;
                 Some(bytes)
             }
             Self::Local(file) => {

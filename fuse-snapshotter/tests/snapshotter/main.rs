@@ -2,7 +2,14 @@
 //!
 //! All of it needs root, `/dev/fuse`, containerd and runc. Where they are missing the tests say so aloud, and in CI they
 //! fail.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 mod container;
 mod converted;
@@ -12,6 +19,7 @@ mod fallback;
 mod node;
 mod outage;
 mod pages;
+mod prefetch;
 mod remap;
 mod restart;
 mod snapshots;

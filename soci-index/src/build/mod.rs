@@ -5,6 +5,7 @@ mod file;
 pub(crate) mod layer;
 mod prefetch;
 mod progress;
+mod recorded;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,11 +20,13 @@ pub(crate) use budget::MemoryBudget;
 pub use file::{FileError, build_file, store_ztoc};
 pub use prefetch::MAX_PREFETCH_FILES;
 pub use progress::{LayerEvent, Progress, Silent, Skipped};
+pub use recorded::{RecordedError, create_recorded};
 
 use crate::image::{self, PlatformChoice, PlatformImage};
 use crate::manifest::{IndexManifest, IndexVersion, MAX_ZTOC_SIZE, PREFETCH, ZtocKind};
 use crate::oci::IMAGE_MANIFEST;
 use crate::platform::Platform;
+use crate::recording::Recording;
 use crate::source::{ImageSource, SourceError};
 use crate::store::{ArtifactKind, Record, Store, StoreError};
 use layer::{BuildLayerError, Format, Outcome};
@@ -52,6 +55,9 @@ pub struct BuildOptions {
     /// Files to prefetch, as paths in the image. The spans that hold them go into a prefetch artifact per layer; what is not
     /// found is reported and left out.
     pub prefetch_files: Vec<String>,
+    /// What was recorded of a start of an image with these layers: the spans that were read go into a prefetch artifact per
+    /// layer, in the order of reading.
+    pub recording: Option<Arc<Recording>>,
     /// Build tool identifier, part of every zTOC and so of every digest.
     pub tool: String,
     /// Layers that are built at the same time, if their memory allows. Each takes one core.
@@ -69,6 +75,7 @@ impl Default for BuildOptions {
             force: false,
             optimize_xattrs: false,
             prefetch_files: Vec::new(),
+            recording: None,
             tool: ztoc::DEFAULT_BUILD_TOOL.to_owned(),
             parallel_layers: cores.min(MAX_PARALLEL_LAYERS),
             memory: DEFAULT_MEMORY,
@@ -324,7 +331,7 @@ impl Indexer {
         if ztocs.is_empty() {
             return Err(CreateError::Empty);
         }
-        if !options.prefetch_files.is_empty() {
+        if !options.prefetch_files.is_empty() || options.recording.is_some() {
             ztocs.extend(self.shared.prefetch_artifacts(&image.platform, &indexed).await?);
         }
         let index = IndexManifest::new(self.version, ztocs, Some(&image.descriptor), &options.tool);

@@ -1,4 +1,5 @@
-//! Prefetch artifacts of an image: from the names of files to the spans that hold them.
+//! Prefetch artifacts of an image: from the names of files, or from what was recorded of a start, to the spans that hold
+//! them.
 //!
 //! As in the reference, a name is looked for from the top layer down and the first layer that has it counts; the spans are
 //! those of the entry's offset and of the byte behind its end, so that one too many is named where a file ends with its
@@ -6,16 +7,20 @@
 //! which is the one a container sees; a hard link stands for the file it links to; a directory is not prefetched.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use registry::{Descriptor, Digest};
 use ztoc::{EntryKind, Ztoc};
 
-use super::{CreateError, LayerZtoc, Shared, layer_record};
+use super::{BuildOptions, CreateError, LayerZtoc, Shared, layer_record};
 use crate::extract::clean;
 use crate::manifest::{IndexManifest, MAX_ZTOC_SIZE, PREFETCH};
 use crate::platform::Platform;
-use crate::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact, SpanRange};
-use crate::store::{ArtifactKind, Record, StoreError};
+use crate::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact, SpanRange, prioritise};
+use crate::recording::Recording;
+use crate::store::{ArtifactKind, Record, Store, StoreError};
 
 /// Files that may be named for one image. Whoever wants more wants the image downloaded.
 pub const MAX_PREFETCH_FILES: usize = 1 << 20;
@@ -47,6 +52,7 @@ impl Shared {
             .filter(|(file, _)| !file.is_empty())
             .map(|(file, given)| (clean(file.as_bytes()), given))
             .collect();
+        let recorded = self.recorded(layers).await?;
         let mut found: HashMap<&Digest, Vec<SpanRange>> = HashMap::new();
         for &(layer, ztoc) in layers.iter().rev() {
             if wanted.is_empty() {
@@ -76,13 +82,44 @@ impl Shared {
 
         let mut descriptors = Vec::new();
         for (layer, _) in layers {
-            if let Some(artifact) =
-                found.get(&layer.digest).and_then(|ranges| PrefetchArtifact::new(ranges.clone()))
+            let named = found.remove(&layer.digest).and_then(PrefetchArtifact::new);
+            let artifact = match (recorded.get(&layer.digest), named) {
+                (None, named) => named,
+                // What was read comes in its order, and what was named after it.
+                (Some(recorded), named) => PrefetchArtifact::in_order(
+                    recorded.iter().copied().chain(named.iter().flat_map(|named| named.ranges().to_vec())),
+                ),
+            };
+            if let Some(artifact) = artifact
+                && let Some(descriptor) =
+                    store_artifact(&self.store, &self.options, &layer.digest, &artifact).await?
             {
-                descriptors.extend(self.store_prefetch(layer, &artifact).await?);
+                self.progress.prefetch_built(layer, &descriptor.digest);
+                descriptors.push(descriptor);
             }
         }
         Ok(descriptors)
+    }
+
+    /// The spans of each layer that the recording names, in its order.
+    async fn recorded(
+        &self,
+        layers: &[(&Descriptor, &LayerZtoc)],
+    ) -> Result<HashMap<Digest, Vec<SpanRange>>, CreateError> {
+        let Some(recording) = &self.options.recording else { return Ok(HashMap::new()) };
+        let mut places = Vec::new();
+        let mut digests = Vec::new();
+        for (layer, ztoc) in layers {
+            if digests.contains(&layer.digest)
+                || !recording.layers.iter().any(|recorded| recorded.layer == layer.digest)
+            {
+                continue;
+            }
+            let bytes = self.store.get(&ztoc.digest, MAX_ZTOC_SIZE).await?;
+            places.push(recorded_spans(recording, &layer.digest, &ztoc.digest, bytes).await?);
+            digests.push(layer.digest.clone());
+        }
+        Ok(digests.into_iter().zip(prioritise(&places)).collect())
     }
 
     /// Looks for names in a layer. One zTOC at a time is read for this.
@@ -99,30 +136,48 @@ impl Shared {
             Err(error) => Err(CreateError::Internal(error.to_string())),
         }
     }
+}
 
-    async fn store_prefetch(
-        &self,
-        layer: &Descriptor,
-        artifact: &PrefetchArtifact,
-    ) -> Result<Option<Descriptor>, CreateError> {
-        let bytes = artifact.encode();
-        let size = bytes.len() as u64;
-        if size > MAX_PREFETCH_SIZE {
-            // Takes spans of a few bytes and a hundred thousand files: no reason to fail.
-            tracing::warn!(layer = %layer.digest, size, "the prefetch artifact is too large and is left out");
-            return Ok(None);
-        }
-        let digest = self.store.put(bytes).await?;
-        let mut record = Record {
-            kind: ArtifactKind::Prefetch,
-            media_type: PREFETCH.to_owned(),
-            ..layer_record(&self.options, digest.clone(), size, layer.digest.clone())
-        };
-        record.stamp();
-        self.store.record(vec![record]).await?;
-        self.progress.prefetch_built(layer, &digest);
-        Ok(Some(IndexManifest::prefetch_descriptor(digest, size, &layer.digest)))
+/// Where in a recording spans of a layer were read, by its zTOC, of which these are the bytes.
+pub(super) async fn recorded_spans(
+    recording: &Arc<Recording>,
+    layer: &Digest,
+    ztoc: &Digest,
+    bytes: Bytes,
+) -> Result<Vec<(usize, Range<usize>)>, CreateError> {
+    let (recording, layer) = (Arc::clone(recording), layer.clone());
+    let mapping =
+        tokio::task::spawn_blocking(move || Ztoc::parse(bytes).map(|ztoc| recording.spans(&layer, &ztoc)));
+    match mapping.await {
+        Ok(Ok(spans)) => Ok(spans),
+        Ok(Err(error)) => Err(StoreError::Damaged(ztoc.clone(), error.to_string()).into()),
+        Err(error) => Err(CreateError::Internal(error.to_string())),
     }
+}
+
+/// Stores the prefetch artifact of a layer, and gives its descriptor for the index; `None` if it is too large.
+pub(super) async fn store_artifact(
+    store: &Store,
+    options: &BuildOptions,
+    layer: &Digest,
+    artifact: &PrefetchArtifact,
+) -> Result<Option<Descriptor>, StoreError> {
+    let bytes = artifact.encode();
+    let size = bytes.len() as u64;
+    if size > MAX_PREFETCH_SIZE {
+        // Takes spans of a few bytes and a hundred thousand files: no reason to fail.
+        tracing::warn!(%layer, size, "the prefetch artifact is too large and is left out");
+        return Ok(None);
+    }
+    let digest = store.put(bytes).await?;
+    let mut record = Record {
+        kind: ArtifactKind::Prefetch,
+        media_type: PREFETCH.to_owned(),
+        ..layer_record(options, digest.clone(), size, layer.clone())
+    };
+    record.stamp();
+    store.record(vec![record]).await?;
+    Ok(Some(IndexManifest::prefetch_descriptor(digest, size, layer)))
 }
 
 fn search(ztoc: &Ztoc, names: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Hit)> {

@@ -60,7 +60,7 @@ const NETWORK: &str = "198.18.0.0/15";
 
 const EXAMPLES: &str = "\
 EXAMPLES
-  startup                                          everything: six images, three links, three variants, 5 runs each
+  startup                                          everything: six images, three links, four variants, 5 runs each
   startup --image redis --profile 10ms/1gbit       one image over one link
   startup --image torch --variant lazy --runs 3    the large image, our lazy snapshotter only
   startup --smoke                                  does it work at all? a tiny image, one start each
@@ -82,7 +82,7 @@ struct Args {
     /// A link, as round-trip time and rate; may be repeated [default: 0.2ms/10gbit 10ms/1gbit 50ms/100mbit]
     #[arg(long = "profile", value_name = "RTT/RATE")]
     profiles: Vec<Profile>,
-    /// What starts them: lazy, eager or overlayfs; may be repeated [default: all three]
+    /// What starts them: lazy, recorded, eager or overlayfs; may be repeated [default: all four]
     #[arg(long = "variant", value_name = "NAME")]
     variants: Vec<String>,
     /// Another snapshotter that listens at SOCKET: COMMAND pulls {ref} into containerd at {address}, into {namespace}, with
@@ -210,6 +210,7 @@ fn group(
 ) -> anyhow::Result<Group> {
     let mut samples = vec![Vec::new(); variants.len()];
     let mut pulls = Vec::new();
+
     for number in 1..=runs {
         pulls.push(floor::empty_pull(site, image, profile)?);
         for (variant, samples) in variants.iter().zip(&mut samples) {

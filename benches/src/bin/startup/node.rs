@@ -1,5 +1,7 @@
 //! A node: containerd with a snapshotter, both new and empty.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -43,8 +45,11 @@ impl Node {
         let mut peer = None;
         match variant {
             Variant::Overlayfs => {}
-            Variant::Lazy | Variant::Eager => {
+            Variant::Lazy | Variant::Recorded | Variant::Eager => {
                 let place = Daemon::new()?;
+                if *variant == Variant::Recorded {
+                    place.remember(&site.recordings.borrow())?;
+                }
                 options = options.proxy(variant.snapshotter(), place.socket());
                 daemon = Some(place);
             }
@@ -123,7 +128,7 @@ impl Node {
                 command.args(["image", "pull", "--plain-http", "--snapshotter", "overlayfs", reference]);
                 command
             }
-            Variant::Lazy | Variant::Eager => {
+            Variant::Lazy | Variant::Recorded | Variant::Eager => {
                 let mut command = self.command(&sibling("soci")?);
                 command.args(["--address", &self.containerd.address(), "--namespace", NAMESPACE, "--root"]);
                 command.arg(self.containerd.directory().join("soci-root"));
@@ -184,6 +189,22 @@ impl Node {
             .map_or_else(Vec::new, |daemon| mounts(daemon.home.path(), Some("fuse.rawBridge")))
     }
 
+    /// Waits until our daemon has recorded a start, and returns the recordings by file name.
+    pub(crate) fn recordings(&self) -> anyhow::Result<BTreeMap<OsString, Vec<u8>>> {
+        let directory = self.daemon.as_ref().context("only our own daemon records")?.recordings();
+        let found = until(PATIENCE, || {
+            let mut all = BTreeMap::new();
+            for entry in fs::read_dir(&directory)? {
+                let path = entry?.path();
+                if path.extension().is_some_and(|extension| extension == "json") {
+                    all.insert(path.file_name().unwrap_or_default().to_owned(), fs::read(&path)?);
+                }
+            }
+            Ok((!all.is_empty()).then_some(all))
+        })?;
+        found.with_context(|| format!("no start was recorded in {}:\n{}", directory.display(), self.log()))
+    }
+
     /// All that our daemon has logged; empty if the snapshotter is another one.
     pub(crate) fn daemon_log(&self) -> String {
         self.daemon.as_ref().map_or_else(String::new, Daemon::log)
@@ -223,6 +244,20 @@ impl Daemon {
 
     fn socket(&self) -> PathBuf {
         self.home.path().join("s")
+    }
+
+    /// Where it keeps recordings of starts.
+    fn recordings(&self) -> PathBuf {
+        self.home.path().join("root/recordings")
+    }
+
+    /// Gives it recordings, as an earlier start would have left them.
+    fn remember(&self, recordings: &BTreeMap<OsString, Vec<u8>>) -> anyhow::Result<()> {
+        fs::create_dir_all(self.recordings())?;
+        for (name, recording) in recordings {
+            fs::write(self.recordings().join(name), recording)?;
+        }
+        Ok(())
     }
 
     fn pid(&self) -> Option<u32> {

@@ -3,6 +3,9 @@
 //! The namespace has no name: it lives as long as the registry, which the kernel kills when this process ends in
 //! whatever way. So nothing has to be cleaned up after a crash but the directory of its files.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
@@ -40,6 +43,8 @@ pub(crate) struct Site {
     pub(crate) link: Link,
     /// Settings for our daemon, in TOML, before those that it cannot do without here.
     pub(crate) daemon_config: String,
+    /// Recordings of starts, by file name.
+    pub(crate) recordings: RefCell<BTreeMap<OsString, Vec<u8>>>,
     process: Child,
     host: String,
     address: SocketAddr,
@@ -95,7 +100,8 @@ impl Site {
         let host = address.to_string();
         // From here on dropping it ends the process.
         let daemon_config = String::new();
-        let mut site = Self { link, daemon_config, process, host, address, storage, log };
+        let recordings = RefCell::default();
+        let mut site = Self { link, daemon_config, recordings, process, host, address, storage, log };
         ensure!(
             line == "ready\n",
             "cannot make a network namespace: are you root, and is that allowed here?"

@@ -39,6 +39,7 @@ pub(crate) fn measure(site: &Site, image: &Image) -> anyhow::Result<Touched> {
     let node = Node::start(&Variant::Lazy, site)?;
     node.pull(&image.reference)?;
     drop(Container::run(&node, &image.reference, &image.ready)?);
+    site.recordings.borrow_mut().extend(node.recordings()?);
     let trees = node.trees();
     let devices: BTreeSet<_> = trees.iter().map(|(_, device)| device.as_str()).collect();
     ensure!(!devices.is_empty(), "{}: nothing of it is lazy\n{}", image.name, node.log());

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 pub(crate) enum Variant {
     /// Our snapshotter with its defaults.
     Lazy,
+    /// The same, where the image was started before and its start was recorded. Nothing else is left of that.
+    Recorded,
     /// Our snapshotter, which fetches and unpacks whole layers.
     Eager,
     /// containerd's own: `ctr image pull`.
@@ -28,8 +30,12 @@ pub(crate) struct Peer {
 }
 
 /// What `--variant` may say, besides `--peer`.
-pub(crate) const VARIANTS: [(&str, Variant); 3] =
-    [("lazy", Variant::Lazy), ("eager", Variant::Eager), ("overlayfs", Variant::Overlayfs)];
+pub(crate) const VARIANTS: [(&str, Variant); 4] = [
+    ("lazy", Variant::Lazy),
+    ("recorded", Variant::Recorded),
+    ("eager", Variant::Eager),
+    ("overlayfs", Variant::Overlayfs),
+];
 
 impl Variant {
     /// In tables.
@@ -43,7 +49,7 @@ impl Variant {
     /// For `ctr --snapshotter`.
     pub(crate) fn snapshotter(&self) -> &str {
         match self {
-            Self::Lazy | Self::Eager => "soci",
+            Self::Lazy | Self::Recorded | Self::Eager => "soci",
             Self::Overlayfs => "overlayfs",
             Self::Peer(peer) => &peer.name,
         }
@@ -121,7 +127,7 @@ mod tests {
         let [Variant::Lazy, Variant::Peer(peer)] = &all[..] else { panic!("{all:?}") };
         assert_eq!(peer.command("r/x:1", "/run/c", "default"), "pull -a /run/c r/x:1, slowly");
         assert_eq!(peer.reset.as_deref(), Some("systemctl restart other"));
-        assert_eq!(Variant::select(&[], &[], &[]).unwrap().len(), 3);
+        assert_eq!(Variant::select(&[], &[], &[]).unwrap().len(), 4);
         for wrong in
             ["", "x", "x=/s", "x=/s,pull", "=/s,{ref}", "a.b=/s,{ref}", "soci=/s,{ref}", "lazy=/s,{ref}"]
         {

@@ -237,6 +237,7 @@ fn options(root: &Path, config: &Config, client: Client, metrics: Arc<Metrics>) 
         user_namespace_program: (own, vec![USER_NAMESPACE_COMMAND.to_owned()]),
         metrics,
         fuse_metrics_wait: config.fuse_metrics_wait(),
+        prefetch: config.prefetch(),
         id_mapping: IdMapping::Auto,
     })
 }

@@ -7,6 +7,7 @@
 mod cleanup;
 mod client;
 mod concurrent;
+mod prefetch;
 mod pull;
 mod rebase;
 mod restart;

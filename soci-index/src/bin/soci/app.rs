@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -114,6 +114,11 @@ impl App {
                 self.endpoint.namespace()
             ),
         }
+    }
+
+    /// The directory of the artifact store, and of the snapshotter unless that has another one.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The artifact store.

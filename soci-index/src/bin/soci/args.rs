@@ -6,6 +6,7 @@
 
 mod build;
 mod convert;
+mod prefetch;
 mod verify;
 
 use std::path::PathBuf;
@@ -20,8 +21,9 @@ use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
 use soci_index::source::{SourceError, SourceSpec};
 
-pub(crate) use build::BuildArgs;
+pub(crate) use build::{BuildArgs, read_recording};
 pub(crate) use convert::{ConvertArgs, Format};
+pub(crate) use prefetch::{PrefetchCommand, PrefetchInfoArgs, PrefetchListArgs, PrefetchRecordArgs};
 pub(crate) use verify::VerifyArgs;
 
 use crate::table::parse_go_duration;
@@ -157,7 +159,7 @@ pub(crate) enum Command {
     /// running this there.
     #[command(name = "rebuild-db")]
     RebuildDb,
-    /// List and show prefetch artifacts
+    /// List and show prefetch artifacts; make them of what was recorded, and publish them
     Prefetch {
         #[command(subcommand)]
         command: PrefetchCommand,
@@ -508,29 +510,4 @@ pub(crate) struct GetFileArgs {
     pub(crate) layer: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) registry: RegistryArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum PrefetchCommand {
-    /// List the prefetch artifacts in the store
-    #[command(visible_alias = "ls")]
-    List(PrefetchListArgs),
-    /// Show which spans a prefetch artifact names
-    Info(PrefetchInfoArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PrefetchListArgs {
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PrefetchInfoArgs {
-    /// Digest of the prefetch artifact
-    pub(crate) digest: Digest,
-    /// Print the artifact's JSON as well
-    #[arg(long)]
-    pub(crate) json: bool,
 }

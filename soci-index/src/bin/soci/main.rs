@@ -18,6 +18,7 @@ use std::sync::Arc;
 use app::App;
 use args::{Cli, Command, IndexCommand, PrefetchCommand, ZtocCommand};
 use clap::{CommandFactory, Parser};
+use commands::push::Which;
 use output::Output;
 use soci_index::manual::{self, Section};
 
@@ -60,7 +61,7 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
     match cli.command {
         Command::Create(args) => commands::create::run(&app, args).await,
         Command::Convert(args) => commands::convert::run(&app, *args).await,
-        Command::Push(args) => commands::push::run(&app, args).await,
+        Command::Push(args) => commands::push::run(&app, args, Which::Newest).await,
         Command::Verify(args) => commands::verify::run(&app, args).await,
         Command::Pull(args) => commands::pull::run(&app, args).await,
         Command::Index { command } => match command {
@@ -78,6 +79,8 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
         Command::Prefetch { command } => match command {
             PrefetchCommand::List(args) => commands::prefetch::list(&app, args).await,
             PrefetchCommand::Info(args) => commands::prefetch::info(&app, args).await,
+            PrefetchCommand::Record(args) => commands::record::run(&app, args).await,
+            PrefetchCommand::Push(args) => commands::push::run(&app, args, Which::WithPrefetch).await,
         },
         Command::Completion(args) => {
             Ok(output.raw(&manual::completion("soci", Cli::command(), args.shell))?)

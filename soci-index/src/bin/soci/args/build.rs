@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use soci_index::build::{BuildOptions, DEFAULT_MEMORY};
+use soci_index::recording::{MAX_RECORDING_SIZE, Recording};
 
 /// Largest list of files to prefetch, in bytes: half a million paths of usual length.
 const MAX_LIST_SIZE: u64 = 64 << 20;
@@ -43,6 +45,10 @@ pub(crate) struct BuildArgs {
     /// File with the paths of more files to prefetch, as a JSON array of strings
     #[arg(long, value_name = "FILE")]
     pub(crate) prefetch_files_json: Option<PathBuf>,
+    /// Recording of a start of the same layers, as the snapshotter keeps it (see `soci prefetch record`): what was read
+    /// then is prefetched, in that order
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prefetch_recording: Option<PathBuf>,
 }
 
 impl BuildArgs {
@@ -55,16 +61,30 @@ impl BuildArgs {
         if let Some(path) = &self.prefetch_files_json {
             prefetch_files.extend(read_list(path)?);
         }
+        let recording = self.prefetch_recording.as_deref().map(read_recording).transpose()?;
         Ok(BuildOptions {
             span_size: self.span_size,
             min_layer_size: self.min_layer_size,
             force: self.force,
             optimize_xattrs: self.optimizations.contains(&Optimization::Xattr),
             prefetch_files,
+            recording: recording.map(Arc::new),
             memory: self.max_memory,
             ..BuildOptions::default()
         })
     }
+}
+
+/// Reads a recording of the snapshotter.
+///
+/// # Errors
+/// When there is none, or it is none.
+pub(crate) fn read_recording(path: &Path) -> anyhow::Result<Recording> {
+    let shown = path.display();
+    let mut json = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_RECORDING_SIZE + 1).read_to_end(&mut json));
+    read.with_context(|| format!("cannot read the recording {shown}"))?;
+    Recording::parse(&json).with_context(|| format!("{shown} is no recording of a start"))
 }
 
 /// Reads a JSON array of strings.

@@ -7,5 +7,6 @@ pub(crate) mod prefetch;
 pub(crate) mod pull;
 pub(crate) mod push;
 pub(crate) mod rebuild;
+pub(crate) mod record;
 pub(crate) mod verify;
 pub(crate) mod ztoc;

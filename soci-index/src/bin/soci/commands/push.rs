@@ -1,17 +1,26 @@
 //! `soci push`.
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use registry::{Client, Digest, Repository};
 use soci_index::image;
 use soci_index::push::{self, ExistingIndex, PushError, PushOptions};
 use soci_index::source::{ImageSource, RegistrySource, SourceSpec};
-use soci_index::store::Store;
+use soci_index::store::{ArtifactKind, Record, Store};
 
 use crate::app::{App, client};
 use crate::args::{Existing, PushArgs, UploadArgs};
 use crate::progress::PushView;
 
-pub(crate) async fn run(app: &App, args: PushArgs) -> anyhow::Result<()> {
+/// Which index of an image is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    /// The newest.
+    Newest,
+    /// The newest that names prefetch artifacts.
+    WithPrefetch,
+}
+
+pub(crate) async fn run(app: &App, args: PushArgs, which: Which) -> anyhow::Result<()> {
     if let Some(snapshotter) = &args.snapshotter {
         tracing::debug!(snapshotter, "--snapshotter does nothing");
     }
@@ -23,7 +32,10 @@ pub(crate) async fn run(app: &App, args: PushArgs) -> anyhow::Result<()> {
     let source = RegistrySource::new(client.clone(), reference.clone());
     let root = source.root().await?;
     let images = image::select(&source, &root, &args.platforms.choice()).await?;
-    let records = store.records().await?;
+    let mut records = store.records().await?;
+    if which == Which::WithPrefetch {
+        records = with_prefetch(&store, records).await;
+    }
     // Removals stay out until the last blob has been read.
     let _lease = store.lease().await?;
     let mut pushed = 0;
@@ -41,7 +53,7 @@ pub(crate) async fn run(app: &App, args: PushArgs) -> anyhow::Result<()> {
                 app.output.warn(format_args!("platform {} has no SOCI index in the store", image.platform));
                 continue;
             }
-            return Err(PushError::NoIndex(manifest.clone()).into());
+            return Err(none(which, manifest));
         };
         let repository = reference.repository();
         one(app, &client, repository, &store, manifest, &record.digest, &args.upload, args.quiet).await?;
@@ -51,9 +63,31 @@ pub(crate) async fn run(app: &App, args: PushArgs) -> anyhow::Result<()> {
         pushed += 1;
     }
     match images.first() {
-        Some(image) if pushed == 0 => Err(PushError::NoIndex(image.descriptor.digest.clone()).into()),
+        Some(image) if pushed == 0 => Err(none(which, &image.descriptor.digest)),
         _ => Ok(()),
     }
+}
+
+fn none(which: Which, image: &Digest) -> anyhow::Error {
+    match which {
+        Which::Newest => PushError::NoIndex(image.clone()).into(),
+        Which::WithPrefetch => anyhow!(
+            "no index with prefetch artifacts for image manifest {image} in the artifact store; run `soci prefetch \
+             record` on a node that has run the image, or `soci create --prefetch-file`"
+        ),
+    }
+}
+
+/// The records of indexes that name prefetch artifacts. What cannot be read is not pushed.
+async fn with_prefetch(store: &Store, records: Vec<Record>) -> Vec<Record> {
+    let mut found = Vec::new();
+    for record in records.into_iter().filter(|record| record.kind == ArtifactKind::Index) {
+        let index = store.index(&record.digest).await;
+        if index.is_ok_and(|index| index.prefetches().next().is_some()) {
+            found.push(record);
+        }
+    }
+    found
 }
 
 /// Pushes one index.
