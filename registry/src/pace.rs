@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::blob::Traffic;
+
 /// So many times its usual waits is more than a server's pace explains.
 const UNUSUAL: u32 = 4;
 /// Servers that are remembered. Redirects could name any number of them.
@@ -37,6 +39,8 @@ impl Paces {
 pub(crate) struct Pace {
     /// In microseconds. Longer waits count at once, shorter ones little by little.
     usual: AtomicU64,
+    /// What comes from it.
+    pub(crate) traffic: Traffic,
 }
 
 impl Pace {

@@ -9,7 +9,7 @@ use super::run::Run;
 use crate::metrics::{Count, Operation};
 
 /// Spans in one background request. A long run keeps the link busy; it is given up for a demand all the same.
-const RUN: usize = 4;
+const RUN: usize = 8;
 
 /// Pause after an error, so that a registry that is down is not hammered; doubled with each further error.
 const PAUSE: Duration = Duration::from_secs(5);

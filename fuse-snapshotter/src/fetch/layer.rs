@@ -16,7 +16,7 @@ use super::observe::Observers;
 use super::parked::Parked;
 use super::readahead::ReadAhead;
 use super::run::Run;
-use super::schedule::{Schedule, Schedules};
+use super::schedule::{Pulling, Schedule, Schedules};
 use super::span::Verified;
 use super::table::LayerTable;
 use super::{FetchError, background};
@@ -52,6 +52,13 @@ impl LayerSource {
     #[must_use]
     pub fn at(&self, host: &str) -> Self {
         Self { schedule: self.schedules.of(host), ..self.clone() }
+    }
+
+    /// Says that a layer of the registry at this host is being pulled, as long as the result lives: what a container is expected
+    /// to read waits for that.
+    #[must_use]
+    pub fn pulling(&self, host: &str) -> Pulling {
+        self.schedules.of(host).pulling()
     }
 
     /// The same, whose layers count in these metrics.

@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 pub use layer::{LayerSource, LayerStats, LazyLayer};
 pub use observe::ReadObserver;
+pub use schedule::Pulling;
 pub use table::{LayerTable, TableError};
 
 /// Why bytes cannot be had.

@@ -7,9 +7,6 @@ use std::time::Duration;
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(20);
 const USUAL_RATE: u64 = 50 << 20;
 
-/// About what a span has, compressed, in bytes.
-const USUAL_REQUEST: u64 = 2 << 20;
-
 /// Bodies shorter than this say nothing about the rate, in bytes.
 const TELLING: u64 = 256 << 10;
 
@@ -40,11 +37,6 @@ impl Pace {
             0 => USUAL_ROUND_TRIP,
             micros => Duration::from_micros(micros),
         }
-    }
-
-    /// How long a usual request takes, from its first byte to the last one of the answer.
-    pub(super) fn usual(&self) -> Duration {
-        self.round_trip() + self.transfer(USUAL_REQUEST)
     }
 
     /// How long so many bytes take.

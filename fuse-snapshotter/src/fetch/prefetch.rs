@@ -49,6 +49,7 @@ impl LazyLayer {
             }
             // Spans that are claimed are not fetched by a reader who comes for them, so there must be a connection for them.
             drop(self.schedule().connection().await);
+            self.schedule().pulled().await;
             let (flights, duties) = self.claim(missing, false);
             // What nobody expects gives way.
             let _waiting = self.schedule().enter(!duties.is_empty());

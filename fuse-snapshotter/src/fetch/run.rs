@@ -103,9 +103,8 @@ impl LazyLayer {
             Some(unfinished) => unfinished,
             None => (self.sink(first)?, spans.compressed(first).start),
         };
-        let (begin, asked) = (position, Instant::now());
+        let begin = position;
         let mut body = self.open(begin..end).await?;
-        self.schedule().pace.note_answer(asked.elapsed());
         let answered = Instant::now();
         loop {
             let chunk = match self.next_chunk(run, &mut body, position).await {
@@ -189,8 +188,11 @@ impl LazyLayer {
     }
 
     async fn open(&self, range: Range<u64>) -> Result<registry::ByteStream, FetchError> {
+        let asked = Instant::now();
         count(&self.counters.requests, 1);
-        Ok(self.reader().read_range(range).await?)
+        let body = self.reader().read_range(range).await?;
+        self.schedule().pace.note_answer(asked.elapsed());
+        Ok(body)
     }
 
     fn sink(&self, span: usize) -> Result<SpanSink, FetchError> {

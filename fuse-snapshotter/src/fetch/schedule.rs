@@ -6,7 +6,7 @@
 //! stops at once, unless it would be done before the reader's first byte can be here. What has arrived of a span by then is kept
 //! (`parked`), so that nothing is fetched twice.
 //!
-//! How long "a moment" is depends on the link, so its round trip and rate are measured as requests are made.
+//! Between them is what readers are expected to ask for soon. It begins once the image is pulled, and does not give way.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,21 +18,21 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use super::pace::Pace;
 use crate::cache::lock;
 
-/// Requests at a time that no reader waits for. Two keep a link busy while one of them waits for its first byte.
-const SPARE: usize = 2;
+/// Requests at a time that nobody waits for. One leaves most of a processor to the containers.
+const SPARE: usize = 1;
 
 /// Requests at a time for what a reader is expected to ask for soon. A reader who comes has to share the link with them.
 const EXPECTED: usize = 3;
 
+/// How long what is expected waits for pulls.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// Spans that are kept unfinished in all of a daemon: each may take two megabytes of memory.
 const PARKED: usize = 16;
 
-/// So many times what a request takes has to pass without a reader before the link counts as idle.
-const CALM: u32 = 2;
-
-/// Bounds of that time.
-const SHORTEST_CALM: Duration = Duration::from_millis(10);
-const LONGEST_CALM: Duration = Duration::from_secs(2);
+/// How long no reader may have waited before the link counts as idle. A program that starts computes for tenths of a second
+/// between its reads, with all processors; what nobody asked for would take them away from it.
+const CALM: Duration = Duration::from_secs(1);
 
 /// How long a first reader is waited for: a container mostly follows its image at once.
 const GRACE: Duration = Duration::from_secs(1);
@@ -46,6 +46,8 @@ struct Readers {
     arrivals: u64,
     /// When the last one got what it wanted, or the first layer was opened.
     since: Instant,
+    /// Layers that are being pulled.
+    pulling: usize,
 }
 
 /// The schedules of a daemon: one for each registry, since what is at the end of another link is no reason to wait.
@@ -103,6 +105,16 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// A layer that is being pulled.
+#[derive(Debug)]
+pub struct Pulling(Arc<Schedule>);
+
+impl Drop for Pulling {
+    fn drop(&mut self) {
+        self.0.readers.send_modify(|readers| readers.pulling -= 1);
+    }
+}
+
 /// One of some: room for an unfinished span, or somebody who expects readers.
 #[derive(Debug)]
 pub(super) struct Counted(Arc<AtomicUsize>);
@@ -116,7 +128,7 @@ impl Drop for Counted {
 impl Schedule {
     /// At most `connections` requests at a time.
     pub(super) fn new(connections: usize) -> Self {
-        let readers = Readers { waiting: 0, arrivals: 0, since: Instant::now() };
+        let readers = Readers { waiting: 0, arrivals: 0, since: Instant::now(), pulling: 0 };
         Self {
             connections: Semaphore::new(connections),
             expected: Semaphore::new(EXPECTED),
@@ -169,7 +181,22 @@ impl Schedule {
     /// Waits for a turn to fetch what a reader will ask for soon. It does not give way: the reader would only have to wait for
     /// it himself.
     pub(super) async fn expected(&self) -> Option<SemaphorePermit<'_>> {
-        self.expected.acquire().await.ok()
+        let permit = self.expected.acquire().await.ok();
+        self.pulled().await;
+        permit
+    }
+
+    /// Waits until no layer is being pulled, but not for long: no container starts before its image is there, but others may be
+    /// pulled all the time.
+    pub(super) async fn pulled(&self) {
+        let mut readers = self.readers.subscribe();
+        let _ = tokio::time::timeout(PATIENCE, readers.wait_for(|readers| readers.pulling == 0)).await;
+    }
+
+    /// Says that a layer is being pulled, as long as the result lives.
+    pub(super) fn pulling(self: &Arc<Self>) -> Pulling {
+        self.readers.send_modify(|readers| readers.pulling += 1);
+        Pulling(Arc::clone(self))
     }
 
     /// Waits for a turn to fetch what nobody waits for, until no reader has waited for a while.
@@ -188,11 +215,10 @@ impl Schedule {
             else {
                 return;
             };
-            let pause = (self.pace.usual() * CALM).clamp(SHORTEST_CALM, LONGEST_CALM);
             tokio::select! {
                 biased;
                 _ = readers.wait_for(|readers| readers.waiting > 0) => {}
-                () = tokio::time::sleep_until((since + pause).into()) => return,
+                () = tokio::time::sleep_until((since + CALM).into()) => return,
             }
         }
     }

@@ -462,6 +462,8 @@ struct Maker {
 impl Maker {
     async fn make(self, position: usize) -> Outcome {
         let layer = &self.known.manifest.layers[position];
+        let registry = self.origin.registry.as_ref().map(|(_, repository)| repository.host());
+        let _pulling = self.images.layers.source().pulling(registry.unwrap_or_default());
         let NotLazy { kind, reason } = match self.lazy(layer, position).await {
             Ok(outcome) => return outcome,
             Err(not_lazy) => not_lazy,

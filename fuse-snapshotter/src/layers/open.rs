@@ -264,6 +264,12 @@ impl OpenLayers {
         Ok((opened, ztoc))
     }
 
+    /// What its layers share.
+    #[must_use]
+    pub fn source(&self) -> &LayerSource {
+        &self.shared
+    }
+
     /// Begins to fetch the rest of a layer in the background, if that is wanted and not under way.
     pub fn start_background(&self, layer: &OpenLayer, runtime: &tokio::runtime::Handle) {
         let mut background = lock(&layer.background);

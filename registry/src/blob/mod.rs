@@ -5,6 +5,7 @@ mod pull;
 mod push;
 mod range;
 mod remote;
+mod straggler;
 mod stream;
 
 use std::ops::Range;
@@ -17,6 +18,7 @@ use crate::error::Result;
 
 pub use file::FileBlob;
 pub use remote::RegistryBlob;
+pub(crate) use straggler::Traffic;
 
 /// Ranged reads of one immutable blob, wherever it is.
 #[async_trait]

@@ -7,6 +7,7 @@ use bytes::{Buf, Bytes};
 use futures::StreamExt;
 
 use super::remote::RegistryBlob;
+use super::straggler::Progress;
 use crate::body::{self, ByteStream};
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
@@ -32,7 +33,14 @@ pub(super) struct OpenBody {
 
 impl OpenBody {
     pub(super) fn new(reply: Reply, skip: u64, end: u64) -> Self {
+        reply.pace.traffic.enter();
         Self { reply, skip, end }
+    }
+}
+
+impl Drop for OpenBody {
+    fn drop(&mut self) {
+        self.reply.pace.traffic.leave();
     }
 }
 
@@ -44,6 +52,7 @@ pub(super) struct ResumingBody {
     whole: bool,
     open: Option<OpenBody>,
     backoff: Backoff,
+    progress: Progress,
     /// Where the connection broke last.
     broke_at: u64,
 }
@@ -58,7 +67,8 @@ impl ResumingBody {
         let open = Some(blob.open(range.clone()).await?);
         let shared = &blob.shared;
         let backoff = Backoff::new(blob.retry_policy().clone(), &shared.counters);
-        let body = Self { broke_at: range.start, blob, range, whole, open, backoff };
+        let progress = Progress::default();
+        let body = Self { broke_at: range.start, blob, range, whole, open, backoff, progress };
         let pieces = futures::stream::unfold(Some(body), |body| async move {
             let mut body = body?;
             match body.next().await {
@@ -89,6 +99,7 @@ impl ResumingBody {
             let idle = open.reply.pace.patience(timeouts.stall, timeouts.idle, self.backoff.retries());
             let begun = Instant::now();
             let chunk = body::chunk(&mut open.reply.response, idle, &shared.counters, context).await;
+            let waited = begun.elapsed();
             match &chunk {
                 Ok(_) => open.reply.pace.note(begun.elapsed()),
                 Err(Error::Timeout { .. }) => {
@@ -111,6 +122,11 @@ impl ResumingBody {
                         continue;
                     }
                     self.range.start += wanted;
+                    let left = open.end - self.range.start;
+                    if self.progress.straggles(&open.reply.pace.traffic, waited, wanted, left) {
+                        tracing::debug!(%context, position = self.range.start, "the connection is slow; using another one");
+                        self.open = None;
+                    }
                     return Ok(Some(piece));
                 }
                 Ok(None) => {
