@@ -73,7 +73,8 @@ const fn idle(
 const NO_DATABASE: &str = "layers are read-only tables, not a database";
 const NO_DESCRIPTORS: &str = "the cache is one sparse file per layer";
 const NEVER_CHANGES: &str = "trees never change, so the kernel may keep what it knows for a day";
-const WHEN_IDLE: &str = "background fetch starts at once and gives way to every read";
+const WHEN_IDLE: &str =
+    "background fetch begins when nobody has waited for a second, and gives way to every read";
 const STREAMED: &str = "layers are unpacked while they arrive";
 const ONE_CLIENT: &str = "tokens are kept until they expire, and credentials are asked for anew";
 const ON_DEMAND: &str =

@@ -26,6 +26,9 @@ use crate::metrics::{LayerMetrics, Metrics};
 /// How often a read looks again for blocks that were evicted, or cancelled, after they had been fetched.
 const ATTEMPTS: usize = 8;
 
+/// Compressed bytes that are fetched at once of what a reader is expected to ask for.
+const EXPECTED_AT_ONCE: u64 = 2 << 20;
+
 /// How much of what is being waited for is kept from eviction, in bytes. It makes reads from a cache that is
 /// smaller than a span come to an end; more of it would make the limit meaningless.
 const PINNED: u64 = 32 << 20;
@@ -111,7 +114,6 @@ pub(super) struct Counters {
 #[derive(Debug, Default)]
 struct Common {
     flights: Flights,
-    parked: Parked,
     headers: Mutex<HeaderChecks>,
     refused: AtomicU64,
 }
@@ -136,6 +138,8 @@ pub struct LazyLayer {
     /// When the whole layer was found to be wrong, and how.
     pub(super) refused_whole: Mutex<Option<(Instant, FetchError)>>,
     common: Arc<Common>,
+    /// Not among what is common: these hold the cache, which holds that.
+    parked: Parked,
     read_ahead: Mutex<ReadAhead>,
     wanted: AtomicUsize,
     pub(super) counters: Counters,
@@ -179,6 +183,7 @@ impl LazyLayer {
             complete: AtomicBool::new(false),
             refused_whole: Mutex::default(),
             common,
+            parked: Parked::default(),
             read_ahead: Mutex::default(),
             wanted: AtomicUsize::new(0),
             counters: Counters::default(),
@@ -232,7 +237,7 @@ impl LazyLayer {
     }
 
     pub(super) fn parked(&self) -> &Parked {
-        &self.common.parked
+        &self.parked
     }
 
     pub(super) fn cache(&self) -> &Arc<LayerCache> {
@@ -393,14 +398,26 @@ impl LazyLayer {
     /// If it cannot be had; see [`FetchError`].
     pub async fn expect(self: &Arc<Self>, entry: usize, range: Range<u64>) -> Result<(), FetchError> {
         let _expecting = self.shared.schedule.expecting();
-        for _ in 0..ATTEMPTS {
-            let missing = self.missing_spans(entry, &range);
-            if missing.is_empty() || self.cache_is_full() {
-                return Ok(());
-            }
+        let missing = self.missing_spans(entry, &range);
+        let mut missing = missing.as_slice();
+        while !missing.is_empty() && !self.cache_is_full() {
+            // Of each piece the last span waits for the first, and so does a reader who comes for it.
+            let mut bytes = 0;
+            let size = |span: &usize| {
+                let compressed = self.table.spans().compressed(*span);
+                compressed.end - compressed.start
+            };
+            let fits = |span: &&usize| {
+                bytes += size(span);
+                bytes <= EXPECTED_AT_ONCE
+            };
+            let count = missing.iter().take_while(fits).count().max(1);
+            let (piece, rest) = missing.split_at(count);
+            missing = rest;
             let _turn = self.shared.schedule.expected().await;
-            let (flights, duties) = self.claim(missing, false);
-            // Others are not to begin what can wait.
+            let (flights, duties) =
+                self.claim(piece.iter().copied().filter(|span| !self.has_span(*span)).collect(), false);
+            // What nobody expects gives way.
             let _waiting = self.shared.schedule.enter(!duties.is_empty());
             for run in runs(duties) {
                 self.fly(Run::new(run, u64::MAX)).await;
@@ -509,10 +526,7 @@ impl LazyLayer {
         // Another flight may have landed since the caller saw that a span was missing.
         let (there, missing): (Vec<_>, Vec<_>) =
             duties.into_iter().partition(|duty| self.has_span(duty.span));
-        for duty in there {
-            self.common.parked.forget(duty.span);
-            duty.land(Ok(()));
-        }
+        there.into_iter().for_each(|duty| duty.land(Ok(())));
         (flights, missing)
     }
 
@@ -552,7 +566,9 @@ impl LazyLayer {
 
     /// Takes a verified span into the cache, once what its tar headers said has been looked at: nobody is to read a
     /// file before it is refused.
-    pub(super) fn accept(&self, mut verified: Verified) -> Result<(), FetchError> {
+    pub(super) fn accept(&self, span: usize, mut verified: Verified) -> Result<(), FetchError> {
+        // A part of it may have come before, by another request.
+        self.parked.forget(span);
         let headers = std::mem::take(&mut verified.headers);
         {
             let mut checks = lock(&self.common.headers);

@@ -7,6 +7,9 @@ use std::time::Duration;
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(20);
 const USUAL_RATE: u64 = 50 << 20;
 
+/// Longest answer that is believed.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// Bodies shorter than this say nothing about the rate, in bytes.
 const TELLING: u64 = 256 << 10;
 
@@ -22,6 +25,8 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn note_answer(&self, after: Duration) {
+        // What takes longer has been tried again, and says nothing about the link.
+        let after = after.min(LONGEST);
         blend(&self.round_trip, u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
     }
 

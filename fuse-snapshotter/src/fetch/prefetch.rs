@@ -47,8 +47,6 @@ impl LazyLayer {
             if missing.is_empty() || self.cache_is_full() {
                 break;
             }
-            // Spans that are claimed are not fetched by a reader who comes for them, so there must be a connection for them.
-            drop(self.schedule().connection().await);
             self.schedule().pulled().await;
             let (flights, duties) = self.claim(missing, false);
             // What nobody expects gives way.

@@ -70,7 +70,8 @@ impl LazyLayer {
     /// Fetches neighbouring spans, in ascending order, and ends their flights. Whatever is left when the future is
     /// dropped, or when it gives way to a reader, ends as cancelled.
     pub(super) async fn fly(&self, mut run: Run) {
-        let permit = self.schedule().connection().await;
+        // What no reader waits for has turns of its own, so that it never keeps one from his.
+        let permit = if run.keeps_connection { self.schedule().connection().await } else { None };
         let mut corrupt = VecDeque::new();
         let started = Instant::now();
         let outcome = self.stream(&mut run, &mut corrupt).await;
@@ -111,10 +112,11 @@ impl LazyLayer {
                 Next::Chunk(chunk) => chunk?,
                 Next::End => break,
                 Next::GiveWay => {
-                    run.duties.clear();
+                    // Before the flight ends: whoever comes for it then goes on from here.
                     if let Some(room) = self.schedule().room() {
                         self.parked().put(sink, position, room);
                     }
+                    run.duties.clear();
                     return Ok(());
                 }
             };
@@ -133,7 +135,7 @@ impl LazyLayer {
                 }
                 match sink.finish() {
                     Ok(verified) => {
-                        self.accept(verified)?;
+                        self.accept(span, verified)?;
                         run.duties.pop_front().into_iter().for_each(|duty| duty.land(Ok(())));
                     }
                     Err(complaint) => {
@@ -176,10 +178,15 @@ impl LazyLayer {
                     let end = run.duties.front().map_or(0, |duty| self.table().spans().compressed(duty.span).end);
                     let pace = &self.schedule().pace;
                     // The reader's own first byte is a round trip away: until then the link has nothing else to do.
-                    let soon = pace.transfer(end.saturating_sub(position)) <= pace.round_trip();
-                    if !soon && !run.is_demanded() {
+                    let left = pace.transfer(end.saturating_sub(position));
+                    if run.is_demanded() {
+                        return body.next().await.into();
+                    }
+                    if left > pace.round_trip() {
                         return Next::GiveWay;
                     }
+                    let rest = tokio::time::timeout(pace.round_trip() * 2, body.next()).await;
+                    return rest.map_or(Next::GiveWay, Next::from);
                 }
                 chunk = body.next() => return chunk.into(),
             }
@@ -214,7 +221,7 @@ impl LazyLayer {
             sink.push(&chunk).await?;
         }
         match sink.finish() {
-            Ok(verified) => self.accept(verified).map(Ok),
+            Ok(verified) => self.accept(span, verified).map(Ok),
             Err(complaint) => Ok(Err(complaint)),
         }
     }

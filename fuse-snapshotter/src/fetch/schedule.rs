@@ -24,10 +24,13 @@ const SPARE: usize = 1;
 /// Requests at a time for what a reader is expected to ask for soon. A reader who comes has to share the link with them.
 const EXPECTED: usize = 3;
 
+/// How long a reader waits for others to be done with their connections.
+const LONGEST_QUEUE: Duration = Duration::from_secs(10);
+
 /// How long what is expected waits for pulls.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Spans that are kept unfinished in all of a daemon: each may take two megabytes of memory.
+/// Spans that are kept unfinished of all layers in a registry: each may take two megabytes of memory.
 const PARKED: usize = 16;
 
 /// How long no reader may have waited before the link counts as idle. A program that starts computes for tenths of a second
@@ -126,7 +129,7 @@ impl Drop for Counted {
 }
 
 impl Schedule {
-    /// At most `connections` requests at a time.
+    /// At most `connections` requests of readers at a time.
     pub(super) fn new(connections: usize) -> Self {
         let readers = Readers { waiting: 0, arrivals: 0, since: Instant::now(), pulling: 0 };
         Self {
@@ -161,10 +164,10 @@ impl Schedule {
         self.readers.borrow().arrivals
     }
 
-    /// Waits for a free connection.
+    /// Waits for a free connection. Not for ever: those who have all of them may themselves be waiting, for a registry that does
+    /// not answer, and the time that a reader may have to wait for it counts from his own request.
     pub(super) async fn connection(&self) -> Option<SemaphorePermit<'_>> {
-        // It is never closed.
-        self.connections.acquire().await.ok()
+        tokio::time::timeout(LONGEST_QUEUE, self.connections.acquire()).await.ok()?.ok()
     }
 
     /// Says that what readers will ask for soon is going to be fetched.

@@ -300,7 +300,7 @@ impl Snapshotter {
             // Until now, so that the tree did not need to parse it again.
             drop(ztoc);
             match planted {
-                Ok(lower) => snapshotter.expect_start(&pulled, &lower).await,
+                Ok(lower) => snapshotter.expect_start(pulled, &lower).await,
                 Err(error) => {
                     tracing::warn!(chain = target, %error, "cannot mount the image ahead of its container");
                 }
@@ -312,13 +312,15 @@ impl Snapshotter {
 
 impl Snapshotter {
     /// Fetches what a container of an image will read first.
-    async fn expect_start(&self, pulled: &Pulled, lower: &Lower) {
+    async fn expect_start(&self, pulled: Pulled, lower: &Lower) {
         if self.prefetch.knows(pulled.manifest()) {
             // Nothing need be guessed.
             return;
         }
         let Some(forest) = self.trees.mounted() else { return };
         let Some(command) = pulled.command().await else { return };
+        // It holds the layers.
+        drop(pulled);
         let mut trees = Vec::new();
         let parts = lower.directories.iter().rev().map(|(id, path)| {
             match forest.lookup(crate::fs::ROOT, id.to_string().as_bytes()) {
@@ -331,15 +333,7 @@ impl Snapshotter {
         });
         let root = startup::Root::new(Arc::clone(&forest), parts.collect());
         let forecast = startup::Forecast::new(root, command);
-        self.trees.keep_forecast(trees.into_iter(), &forecast);
-        let started = std::time::Instant::now();
-        let expected = forecast.start().await;
-        tracing::info!(
-            files = expected.files,
-            bytes = expected.bytes,
-            milliseconds = started.elapsed().as_millis() as u64,
-            "fetched what the image's program reads at its start"
-        );
+        self.trees.expect(&trees, &forecast);
     }
 }
 

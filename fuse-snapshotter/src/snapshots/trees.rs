@@ -9,6 +9,7 @@ use registry::Digest;
 use rustix::mount::mount_bind;
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::counting::Counting;
 use super::error::{SnapshotError, io_error};
@@ -48,8 +49,15 @@ pub struct Trees {
     /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
     planted: Mutex<HashMap<u64, Arc<OnceCell<Arc<Planted>>>>>,
     /// What is expected of the images, by the snapshots that are topmost in their trees.
-    forecasts: Mutex<HashMap<u64, Arc<Forecast>>>,
+    forecasts: Mutex<HashMap<u64, Kept>>,
     pub(super) counting: Counting,
+}
+
+/// What is expected of an image, and the fetching of it, which ends with the last of its trees.
+#[derive(Debug, Clone)]
+struct Kept {
+    forecast: Arc<Forecast>,
+    _fetching: Arc<AbortOnDropHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -132,6 +140,7 @@ impl Trees {
         if mount.as_ref().is_some_and(|mounted| mounted.fuse.is_finished()) {
             tracing::error!("the file system of the trees was ended by somebody else; mounting it again");
             lock(&self.planted).clear();
+            lock(&self.forecasts).clear();
             *mount = None;
         }
     }
@@ -248,16 +257,34 @@ impl Trees {
             let forecasts = lock(&self.forecasts);
             let has = |planted: &Arc<Planted>| planted.layers.iter().any(|other| Arc::ptr_eq(other, &layer));
             let mut images = self.all().into_iter().filter(|(_, planted)| has(planted));
-            images.find_map(|(id, _)| forecasts.get(&id).cloned())
+            images.find_map(|(id, _)| forecasts.get(&id).map(|kept| Arc::clone(&kept.forecast)))
         };
         if let Some(forecast) = forecast {
             forecast.program(number).await;
         }
     }
 
-    /// Keeps what is expected of an image as long as one of its trees is mounted.
-    pub(super) fn keep_forecast(&self, trees: impl Iterator<Item = u64>, forecast: &Arc<Forecast>) {
-        lock(&self.forecasts).extend(trees.map(|id| (id, Arc::clone(forecast))));
+    /// Fetches what is expected of an image, as long as one of its trees is mounted.
+    pub(super) fn expect(&self, trees: &[u64], forecast: &Arc<Forecast>) {
+        let fetching = {
+            let forecast = Arc::clone(forecast);
+            self.runtime.spawn(async move {
+                let started = std::time::Instant::now();
+                let expected = forecast.start().await;
+                tracing::info!(
+                    files = expected.files,
+                    bytes = expected.bytes,
+                    milliseconds = started.elapsed().as_millis() as u64,
+                    "fetched what the image's program reads at its start"
+                );
+            })
+        };
+        let fetching = Arc::new(AbortOnDropHandle::new(fetching));
+        let kept = Kept { forecast: Arc::clone(forecast), _fetching: fetching };
+        let mut forecasts = lock(&self.forecasts);
+        // A tree that was taken down meanwhile takes its forecast along.
+        let planted = lock(&self.planted);
+        forecasts.extend(trees.iter().filter(|id| planted.contains_key(id)).map(|id| (*id, kept.clone())));
     }
 
     /// Fails if the snapshot of a tree was removed before the tree was mounted, and takes the tree down: the clean-up
@@ -379,6 +406,7 @@ impl Trees {
     /// Leaves everything mounted, for a process that ends.
     pub(super) fn leave(&self) {
         self.closed.store(true, Ordering::Release);
+        lock(&self.forecasts).clear();
         if let Some(mounted) = lock(&self.mount).take() {
             mounted.fuse.leave();
         }
@@ -388,6 +416,7 @@ impl Trees {
     pub(super) fn unmount_all(&self) {
         // What is being mounted now must not bring the file system back.
         self.closed.store(true, Ordering::Release);
+        lock(&self.forecasts).clear();
         let ids: Vec<_> = lock(&self.planted).drain().map(|(id, _)| id).collect();
         for id in ids {
             detach_if_mounted(&self.layout.fs(id));

@@ -8,6 +8,15 @@ const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 /// Words of a command that are looked at, at most.
 const MAX_WORDS: usize = 64;
 
+/// Directories of a search path that are looked into, at most.
+pub(super) const MAX_DIRECTORIES: usize = 64;
+
+/// Longest word, variable or directory that is looked at, in bytes.
+const MAX_LENGTH: usize = 4096;
+
+/// Variables that matter.
+const VARIABLES: [&str; 2] = ["PATH=", "LD_LIBRARY_PATH="];
+
 /// What a container of an image runs unless it is told otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Command {
@@ -20,11 +29,16 @@ impl Command {
     /// The command of a configuration; `None` if it names none.
     pub(crate) fn of(config: &ImageConfig) -> Option<Self> {
         let run = &config.config;
-        let words: Vec<_> = run.entrypoint.iter().chain(&run.cmd).take(MAX_WORDS).cloned().collect();
+        let words = run.entrypoint.iter().chain(&run.cmd).take(MAX_WORDS);
+        let words: Vec<_> = words.filter(|word| word.len() <= MAX_LENGTH).cloned().collect();
+        let matters = |variable: &&String| {
+            variable.len() <= MAX_LENGTH && VARIABLES.iter().any(|name| variable.starts_with(name))
+        };
+        let directory = &run.working_dir;
         (!words.is_empty()).then(|| Self {
             words,
-            environment: run.env.clone(),
-            directory: run.working_dir.clone(),
+            environment: run.env.iter().filter(matters).take(VARIABLES.len()).cloned().collect(),
+            directory: if directory.len() <= MAX_LENGTH { directory.clone() } else { String::new() },
         })
     }
 
@@ -51,6 +65,7 @@ impl Command {
         let path = self.variable("PATH").unwrap_or(USUAL_PATH);
         let plausible = !name.is_empty() && name.len() < 256;
         path.split(':')
+            .take(MAX_DIRECTORIES)
             .filter(move |directory| plausible && directory.starts_with('/'))
             .map(move |directory| [directory.as_bytes(), b"/", name].concat())
     }

@@ -17,12 +17,17 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 /// Bytes at the start of a file in which the headers are looked for.
 pub(super) const HEAD: u64 = 64 << 10;
 
-/// Longest dynamic section, and longest table of names that is read to know what a library needs, in bytes.
+/// Longest dynamic section, in bytes.
 const MAX_DYNAMIC: u64 = 256 << 10;
-const MAX_STRINGS: u64 = 4 << 20;
+
+/// Longest name of a library, or list of directories, in bytes.
+const MAX_NAME: u64 = 1024;
 
 /// Longest piece that is expected because it is relocated or holds symbols, in bytes.
 const MAX_PIECE: u64 = 32 << 20;
+
+/// Pieces of one file that are expected, at most. Real ones have half a dozen.
+const MAX_RANGES: usize = 16;
 
 /// Libraries of one file, at most.
 const MAX_NEEDED: usize = 128;
@@ -128,26 +133,27 @@ async fn of_class<Elf: FileHeader<Endian = Endianness>, R: Future<Output = Optio
     // Hashes, symbols and their names lie together in front of the relocations.
     let first = dynamic.symbols.iter().filter_map(|address| place(*address)).map(|(start, _)| start).min();
     program.expect(first.unwrap_or(strings.start).min(strings.start)..strings.end);
-    if strings.end - strings.start <= MAX_STRINGS
-        && let Some(bytes) = read(strings).await
-    {
-        let text = |offset: &u64| {
-            let rest = bytes.get(usize::try_from(*offset).ok()?..)?;
-            let length = rest.iter().position(|byte| *byte == 0)?;
-            (0 < length && length < 4096).then(|| rest[..length].to_vec())
-        };
-        program.needed = dynamic.needed.iter().filter_map(text).collect();
-        let lists = dynamic.search.iter().filter_map(text);
-        program.search = lists
-            .flat_map(|list| list.split(|byte| *byte == b':').map(<[u8]>::to_vec).collect::<Vec<_>>())
-            .collect();
+    // Each by itself: the names of a large C++ library have megabytes, and lie anywhere.
+    let text = async |offset: u64| {
+        let start = strings.start.checked_add(offset)?;
+        let mut text = read(start..start.saturating_add(MAX_NAME).min(strings.end)).await?;
+        let length = text.iter().position(|byte| *byte == 0)?;
+        text.truncate(length);
+        (length > 0).then_some(text)
+    };
+    for offset in dynamic.needed {
+        program.needed.extend(text(offset).await);
+    }
+    for offset in dynamic.search {
+        let list = text(offset).await.unwrap_or_default();
+        program.search.extend(list.split(|byte| *byte == b':').map(<[u8]>::to_vec));
     }
     Some(program)
 }
 
 impl Program {
     fn expect(&mut self, range: Range<u64>) {
-        if !range.is_empty() && range.end - range.start <= MAX_PIECE {
+        if !range.is_empty() && range.end - range.start <= MAX_PIECE && self.ranges.len() < MAX_RANGES {
             self.ranges.push(range);
         }
     }

@@ -43,8 +43,11 @@ const MAX_BYTES: u64 = 256 << 20;
 /// Files up to this size are expected as a whole, in bytes: they are in one span, or in two.
 const WHOLE: u64 = 2 << 20;
 
-/// Files that are looked at and fetched at a time: enough that those which lead on to others are among them.
-const FETCHES: usize = 16;
+/// Files that are looked at at a time: enough that those which lead on to others are among them.
+const LOOKS: usize = 16;
+
+/// Parts of files that are fetched at a time beside that.
+const FETCHES: usize = 4;
 
 /// What the container runtime, the dynamic linker and the C library read of every image, if it is there.
 const ALWAYS: [&str; 5] =
@@ -69,7 +72,8 @@ struct Name {
 pub(crate) struct Forecast {
     root: Root,
     command: Command,
-    slots: Semaphore,
+    looks: Semaphore,
+    fetches: Semaphore,
     seen: Mutex<(HashSet<Place>, Expected)>,
 }
 
@@ -83,7 +87,8 @@ struct Look {
 impl Forecast {
     /// Nothing is expected yet.
     pub(crate) fn new(root: Root, command: Command) -> Arc<Self> {
-        Arc::new(Self { root, command, slots: Semaphore::new(FETCHES), seen: Mutex::default() })
+        let (looks, fetches) = (Semaphore::new(LOOKS), Semaphore::new(FETCHES));
+        Arc::new(Self { root, command, looks, fetches, seen: Mutex::default() })
     }
 
     /// Fetches what a container of the image will read when it starts with its own command.
@@ -189,12 +194,15 @@ impl Forecast {
     }
 
     async fn read(&self, content: &Content, range: Range<u64>) -> Option<Vec<u8>> {
-        let _slot = self.slots.acquire().await;
+        if !self.can_expect(&range) {
+            return None;
+        }
+        let _slot = self.looks.acquire().await;
         content.read(range).await
     }
 
     async fn fetch(&self, content: &Content, range: Range<u64>) {
-        let _slot = self.slots.acquire().await;
+        let _slot = self.fetches.acquire().await;
         if let Content::Lazy { layer, entry, .. } = content
             && let Err(error) = layer.expect(*entry, range).await
         {

@@ -4,10 +4,11 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 
-use super::command::Command;
+use super::command::{Command, MAX_DIRECTORIES};
 use crate::fetch::LazyLayer;
 use crate::fs::Forest;
 use crate::tree::InodeKind;
@@ -16,7 +17,10 @@ use crate::tree::InodeKind;
 const MAX_LINKS: usize = 40;
 
 /// Longest path, in bytes.
-const MAX_PATH: usize = 4096;
+const MAX_PATH: usize = 1024;
+
+/// Names that are looked up for one image, at most: a second's work. Images can be made so that they lead nowhere for hours.
+const MAX_LOOKUPS: usize = 1_000_000;
 
 /// Where libraries are when nothing says so; the directories of architectures are added.
 const USUAL_LIBRARIES: [&str; 5] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib"];
@@ -48,6 +52,7 @@ pub(crate) struct Root {
     forest: Arc<Forest>,
     /// Topmost first.
     parts: Vec<Part>,
+    lookups: AtomicUsize,
 }
 
 /// A regular file.
@@ -88,7 +93,7 @@ enum Node {
 
 impl Root {
     pub(crate) fn new(forest: Arc<Forest>, parts: Vec<Part>) -> Self {
-        Self { forest, parts }
+        Self { forest, parts, lookups: AtomicUsize::new(0) }
     }
 
     /// The regular file at an absolute path; links are followed.
@@ -143,6 +148,10 @@ impl Root {
     }
 
     fn in_tree(&self, root: u64, path: &[u8]) -> Option<Node> {
+        let names = components(path).count();
+        if self.lookups.fetch_add(names, Ordering::Relaxed) > MAX_LOOKUPS {
+            return None;
+        }
         let mut found = self.forest.getattr(root).ok()?;
         for name in components(path) {
             found = self.forest.lookup(found.number, name).ok()?;
@@ -195,7 +204,8 @@ impl Root {
                 let inside = ARCHITECTURES.iter().map(move |name| format!("{directory}/{name}").into_bytes());
                 inside.chain([directory.as_bytes().to_vec()])
             });
-            let all = named.chain(environment).chain(usual).filter(|directory| directory.starts_with(b"/"));
+            let named = named.take(MAX_DIRECTORIES).chain(environment.take(MAX_DIRECTORIES));
+            let all = named.chain(usual).filter(|directory| directory.starts_with(b"/"));
             places.extend(all.map(|directory| [&directory[..], b"/", name].concat()));
         }
         places.into_iter()

@@ -62,6 +62,59 @@ async fn it_gives_way_to_a_reader_who_waits_for_something_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_has_arrived_when_it_gives_way_is_not_fetched_again() {
+    let rig = Rig::with(usual(SPAN), 5000, u64::MAX);
+    // Two chunks of the first span, and no more.
+    rig.fake.close();
+    rig.fake.let_pass(2);
+    let background = tokio::spawn(Arc::clone(&rig.layer).fetch_in_background());
+    until(|| rig.layer.stats().fetched_bytes == 10_000).await;
+    let start = rig.fake.requests()[0].start;
+    let last = entry(&rig.image, "usr/lib/last");
+    let reader = tokio::spawn({
+        let (layer, image) = (Arc::clone(&rig.layer), rig.image.clone());
+        async move { super::rig::check(&layer, &image, last, 400_000..400_100).await }
+    });
+    until(|| rig.fake.requests().len() == 2 && rig.fake.active() == 1).await;
+    rig.fake.open();
+    within(reader).await.unwrap().unwrap();
+    within(background).await.unwrap();
+    let again: Vec<_> =
+        rig.fake.requests().into_iter().skip(2).filter(|range| range.contains(&start)).collect();
+    assert_eq!(again, [], "of what began at {start}");
+    assert!(rig.fake.requests().iter().any(|range| range.start == start + 10_000));
+    for file in rig.image.files() {
+        rig.read_all(file).await.unwrap();
+    }
+    // Nothing is left over, and nothing holds the cache.
+    let (cache, used) = (Arc::downgrade(rig.layer.cache()), rig.source.cache().used());
+    assert!(used > 0);
+    drop(rig.layer);
+    assert!(cache.upgrade().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_unfinished_span_does_not_keep_its_cache() {
+    let rig = Rig::with(usual(SPAN), 5000, u64::MAX);
+    rig.fake.close();
+    rig.fake.let_pass(2);
+    let background = tokio::spawn(Arc::clone(&rig.layer).fetch_in_background());
+    until(|| rig.layer.stats().fetched_bytes == 10_000).await;
+    let last = entry(&rig.image, "usr/lib/last");
+    let reader = tokio::spawn({
+        let layer = Arc::clone(&rig.layer);
+        async move { layer.fill(last, 400_000..400_100).await }
+    });
+    until(|| rig.fake.requests().len() == 2 && rig.fake.active() == 1).await;
+    background.abort();
+    rig.fake.open();
+    within(reader).await.unwrap().unwrap();
+    let cache = Arc::downgrade(rig.layer.cache());
+    drop(rig.layer);
+    until(|| cache.upgrade().is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn it_keeps_on_with_what_a_reader_waits_for() {
     let rig = Rig::with(usual(SPAN), 5000, u64::MAX);
     rig.fake.close();

@@ -8,13 +8,14 @@ use crate::fetch::LayerTable;
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_cache_smaller_than_the_layer_works() {
     let rig = Rig::with(usual(65536), 10_000, 2 << 20);
-    for round in 0..2 {
+    for _ in 0..2 {
         for file in rig.image.files() {
             let length = rig.image.content(file).len();
             for start in (0..length).step_by(131_072) {
                 rig.read(file, start..length.min(start + 131_072)).await.unwrap();
             }
-            assert!(rig.source.cache().used() <= 2 << 20, "{round}");
+            // A span that rides along may still be on its way in, and holds its place until it is.
+            super::rig::until(|| rig.source.cache().used() <= 2 << 20).await;
         }
     }
 }
