@@ -4,15 +4,19 @@
 //! one TCP connection and its congestion window. The API may use HTTP/2. Pools are made when first needed, so that
 //! a client that only talks plain HTTP neither reads nor needs the system's certificates.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::{Certificate, Identity};
+use url::Url;
 
 use crate::config::{ClientConfig, TlsOptions};
 use crate::error::{Error, Result};
+
+/// Servers with pools of their own. Redirects could name any number of them.
+const MAX_APART: usize = 32;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +33,8 @@ struct Key {
     tls: Option<TlsOptions>,
     connect: Duration,
     purpose: Purpose,
+    /// The server, if it has a pool of its own.
+    server: Option<String>,
 }
 
 /// All connection pools of a client.
@@ -36,7 +42,14 @@ struct Key {
 pub(crate) struct Pools {
     user_agent: String,
     max_idle_per_host: usize,
-    made: Mutex<HashMap<Key, Pool>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    made: HashMap<Key, Pool>,
+    /// Servers that have stalled. They no longer use the pools that all share, so that theirs can be given up.
+    apart: HashSet<(String, Purpose)>,
 }
 
 /// A pool and when it was made.
@@ -55,33 +68,46 @@ impl Pools {
         Self {
             user_agent: config.user_agent.clone(),
             max_idle_per_host: config.max_idle_per_host,
-            made: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
-    /// The pool for `https` (with these TLS settings) or plain HTTP.
+    /// The pool for requests to `url`, with these TLS settings if it is not plain HTTP.
     pub(crate) fn get(
         &self,
-        https: bool,
+        url: &Url,
         tls: &Arc<TlsOptions>,
         connect: Duration,
         purpose: Purpose,
     ) -> Result<reqwest::Client> {
-        let key = Key { tls: https.then(|| (**tls).clone()), connect, purpose };
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pool) = made.get(&key) {
+        let tls = (url.scheme() == "https").then(|| (**tls).clone());
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = Some((server(url), purpose)).filter(|server| state.apart.contains(server));
+        let key = Key { tls, connect, purpose, server: server.map(|(server, _)| server) };
+        if let Some(pool) = state.made.get(&key) {
             return Ok(pool.client.clone());
         }
         let client = self.make(&key)?;
-        made.insert(key, Pool { client: client.clone(), made: Instant::now() });
+        state.made.insert(key, Pool { client: client.clone(), made: Instant::now() });
         Ok(client)
     }
 
-    /// Forgets the idle connections of all pools for a purpose that are older than `since`, when a request begun was met by
+    /// Forgets the idle connections to the server of `url` that are older than `since`, when a request begun was met by
     /// silence: a link that drops everything leaves many connections which look alive, and each would cost another wait.
-    pub(crate) fn renew(&self, purpose: Purpose, since: Instant) {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.retain(|key, pool| key.purpose != purpose || pool.made >= since);
+    /// Other servers keep theirs.
+    pub(crate) fn renew(&self, url: &Url, purpose: Purpose, since: Instant) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { made, apart } = &mut *state;
+        let server = server(url);
+        if apart.len() >= MAX_APART && !apart.contains(&(server.clone(), purpose)) {
+            // Where so many stall it is the link, and no connection is worth anything.
+            apart.clear();
+            made.clear();
+        }
+        made.retain(|key, pool| {
+            key.purpose != purpose || key.server.as_ref() != Some(&server) || pool.made >= since
+        });
+        apart.insert((server, purpose));
     }
 
     fn make(&self, key: &Key) -> Result<reqwest::Client> {
@@ -116,6 +142,10 @@ impl Pools {
             Error::config(format!("cannot set up TLS: {error}{cause}; are CA certificates installed?"))
         })
     }
+}
+
+fn server(url: &Url) -> String {
+    url.origin().ascii_serialization()
 }
 
 /// Reads and checks all files that `tls` names.
@@ -153,4 +183,61 @@ fn identity(tls: &TlsOptions) -> Result<Option<Identity>> {
         Error::config(format!("{}: no client certificate with its private key in PEM form", cert.display()))
     })?;
     Ok(Some(identity))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn pools() -> (Pools, impl Fn(&Pools, &str, Purpose)) {
+        let tls = Arc::new(TlsOptions::default());
+        let get = move |pools: &Pools, url: &str, purpose| {
+            pools.get(&Url::parse(url).unwrap(), &tls, Duration::from_secs(3), purpose).unwrap();
+        };
+        (Pools::new(&ClientConfig::default()), get)
+    }
+
+    #[test]
+    fn a_server_that_stalls_costs_others_no_connections() {
+        let (pools, get) = pools();
+        let made = |url: &str| {
+            let state = pools.state.lock().unwrap();
+            let server = server(&Url::parse(url).unwrap());
+            state.made.iter().find(|(key, _)| key.server.as_ref() == Some(&server)).map(|(_, pool)| pool.made)
+        };
+        let (one, other) = ("http://one/v2/x", "http://other/v2/x");
+        get(&pools, one, Purpose::Blob);
+        get(&pools, other, Purpose::Blob);
+        let shared = pools.state.lock().unwrap().made.values().next().unwrap().made;
+        assert_eq!((made(one), made(other)), (None, None));
+        let renew = |since| pools.renew(&Url::parse(one).unwrap(), Purpose::Blob, since);
+        renew(Instant::now());
+        for url in [one, other] {
+            get(&pools, url, Purpose::Blob);
+            get(&pools, url, Purpose::Api);
+        }
+        let first = made(one).unwrap();
+        assert!(made(other).is_none(), "others still share a pool");
+        assert!(pools.state.lock().unwrap().made.values().any(|pool| pool.made == shared));
+        // Requests that were under way stall, too, but say nothing about connections made since.
+        renew(shared);
+        assert_eq!(made(one), Some(first));
+        renew(Instant::now());
+        assert_eq!(made(one), None);
+        get(&pools, one, Purpose::Blob);
+        assert!(made(one).unwrap() > first);
+    }
+
+    #[test]
+    fn pools_are_bounded() {
+        let (pools, get) = pools();
+        for number in 0..MAX_APART * 3 {
+            let url = format!("http://host{number}/");
+            pools.renew(&Url::parse(&url).unwrap(), Purpose::Blob, Instant::now());
+            get(&pools, &url, Purpose::Blob);
+        }
+        let state = pools.state.lock().unwrap();
+        assert!(state.apart.len() <= MAX_APART && state.made.len() <= MAX_APART);
+    }
 }

@@ -215,7 +215,7 @@ impl Transport {
         let begun = Instant::now();
         match tokio::time::timeout(limit, outgoing.send()).await {
             Err(_) => {
-                self.pools.renew(request.purpose, begun);
+                self.pools.renew(url, request.purpose, begun);
                 Err(Error::Timeout { context: context.clone(), waited_for: "the answer", limit })
             }
             Ok(Err(error)) => Err(Error::transport(context, error)),
@@ -236,7 +236,7 @@ impl Transport {
         url: &Url,
         purpose: Purpose,
     ) -> Result<reqwest::Client> {
-        self.pools.get(url.scheme() == "https", endpoint.tls(), endpoint.connect_timeout(), purpose)
+        self.pools.get(url, endpoint.tls(), endpoint.connect_timeout(), purpose)
     }
 
     /// Where `response` sends us, if it does.

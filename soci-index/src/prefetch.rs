@@ -226,15 +226,25 @@ impl Seen {
 }
 
 /// Puts the artifacts of an image's layers, which are given with any name for the layer, into one order: by priority, and
-/// where there is none layer by layer.
+/// where there is none layer by layer. Each span of an artifact comes once, where it is first: an artifact of anybody may
+/// name all of a layer a hundred thousand times.
 pub fn interleave<L: Copy>(artifacts: &[(L, &PrefetchArtifact)]) -> Vec<(L, SpanRange)> {
     let ranges = artifacts
         .iter()
-        .flat_map(|(layer, artifact)| artifact.ranges.iter().map(move |range| (*layer, *range)));
+        .enumerate()
+        .flat_map(|(at, (_, artifact))| artifact.ranges.iter().map(move |range| (at, *range)));
     let mut ordered: Vec<_> = ranges.collect();
     // Stable, so that what has no order keeps the one it stands in.
     ordered.sort_by_key(|(_, range)| range.priority);
-    ordered
+    let mut named: Vec<_> = artifacts.iter().map(|(layer, _)| (*layer, Seen::default())).collect();
+    let mut once = Vec::new();
+    for (at, range) in ordered {
+        let Some((layer, seen)) = named.get_mut(at) else { continue };
+        seen.add(range.start as usize..range.end as usize + 1, |new| {
+            once.push((*layer, SpanRange { start: new.start as u32, end: (new.end - 1) as u32, ..range }));
+        });
+    }
+    once
 }
 
 /// Numbers the spans of several layers by a common order: each layer comes with the places at which spans of it were wanted.
@@ -414,6 +424,18 @@ mod tests {
                 artifact.ranges().iter().flat_map(|range| range.start..=range.end).collect();
             assert_eq!(named, wanted);
         }
+    }
+
+    #[test]
+    fn what_is_named_again_and_again_comes_once() {
+        let whole = i32::MAX as u32;
+        // Backwards, so that nothing is in the order it stands in.
+        let repeated = (0..100_000).map(|at| SpanRange { start: 5, end: whole, priority: -at });
+        let hostile = PrefetchArtifact { ranges: repeated.chain(ranges(&[(3, 9), (0, whole)])).collect() };
+        let other = PrefetchArtifact { ranges: ranges(&[(4, 4), (4, 4)]) };
+        let order = interleave(&[("hostile", &hostile), ("other", &other)]);
+        let order: Vec<_> = order.into_iter().map(|(layer, range)| (layer, range.start, range.end)).collect();
+        assert_eq!(order, [("hostile", 5, whole), ("hostile", 3, 4), ("hostile", 0, 2), ("other", 4, 4)]);
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Recordings {
         for entry in std::fs::read_dir(directory)?.filter_map(Result::ok) {
             // What an earlier process did not finish.
             if entry.path().extension().is_none_or(|extension| extension != EXTENSION) {
-                std::fs::remove_file(entry.path())?;
+                remove(&entry.path());
             }
         }
         Ok(Self { directory: directory.to_owned(), next: AtomicU64::new(0) })
@@ -71,7 +71,11 @@ impl Recordings {
         crate::durable::write(&self.path(&recording.manifest), &temporary, &json)
     }
 
-    /// Removes recordings of images that are not `used`, as far as they are old, or too many.
+    /// Removes recordings of images that are not `used`, as far as they are old, or too many. What cannot be
+    /// removed stays.
+    ///
+    /// # Errors
+    /// If the directory cannot be read.
     pub(super) fn collect(&self, used: &HashSet<String>) -> io::Result<()> {
         let mut unused = Vec::new();
         for entry in std::fs::read_dir(&self.directory)?.filter_map(Result::ok) {
@@ -86,10 +90,19 @@ impl Recordings {
         unused.sort_by(|a, b| b.cmp(a));
         for (at, (modified, path)) in unused.into_iter().enumerate() {
             if at >= KEPT || modified.elapsed().is_ok_and(|age| age > AGE) {
-                std::fs::remove_file(path)?;
+                remove(&path);
             }
         }
         Ok(())
+    }
+}
+
+/// Removes a file. Nothing depends on that: what is in the way must not keep the daemon from its work.
+fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot remove what is no recording in use; please remove it");
     }
 }
 
@@ -142,6 +155,28 @@ mod tests {
         let files = Recordings::open(directory.path()).unwrap();
         assert!(!partial.exists());
         assert!(files.load(&Digest::of(b"a")).is_some());
+    }
+
+    /// Only recordings belong there, but others can write there, too.
+    #[test]
+    fn what_cannot_be_removed_stays_and_is_in_nobodys_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let stranger = directory.path().join("lost+found");
+        std::fs::create_dir_all(stranger.join("x")).unwrap();
+        let files = Recordings::open(directory.path()).unwrap();
+        assert!(stranger.exists());
+        files.save(&recording(b"0")).unwrap();
+        // Older ones come after it.
+        let in_the_way = directory.path().join("directory.json");
+        std::fs::create_dir(&in_the_way).unwrap();
+        let old = SystemTime::now() - AGE * 2;
+        std::fs::File::open(&in_the_way).unwrap().set_modified(old).unwrap();
+        files.save(&recording(b"old")).unwrap();
+        let path = files.path(&Digest::of(b"old"));
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(old - AGE).unwrap();
+        files.collect(&HashSet::new()).unwrap();
+        assert!(in_the_way.exists() && !path.exists());
+        assert!(files.load(&Digest::of(b"0")).is_some());
     }
 
     #[test]

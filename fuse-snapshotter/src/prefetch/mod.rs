@@ -26,7 +26,6 @@ use registry::Digest;
 use serde::{Deserialize, Serialize};
 use soci_index::manifest::IndexManifest;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -48,7 +47,7 @@ pub struct PrefetchOptions {
     pub replay: bool,
     /// Record starts.
     pub record: bool,
-    /// Requests of all replays at the same time.
+    /// Requests of an image's replay at the same time. Each image has its own: another one's registry may be dead.
     pub requests: usize,
     /// A recording ends when nothing new was read for so long.
     pub quiet: Duration,
@@ -88,8 +87,6 @@ pub struct Prefetch {
     options: PrefetchOptions,
     files: Recordings,
     layers: Arc<OpenLayers>,
-    /// Requests that may be under way.
-    slots: Arc<Semaphore>,
     runtime: Handle,
     images: Mutex<HashMap<Digest, Image>>,
     /// Spans and bytes of replays whose image is gone.
@@ -175,7 +172,6 @@ impl Prefetch {
             options,
             files: Recordings::open(directory)?,
             layers,
-            slots: Arc::new(Semaphore::new(options.requests.max(1))),
             runtime,
             images: Mutex::default(),
             past: Default::default(),
@@ -245,11 +241,11 @@ impl Prefetch {
         let task = self.runtime.spawn(async move {
             let (source, steps) = prefetch.steps(&manifest, &keys, artifacts).await?;
             let progress = prefetch.begin(&manifest, source)?;
-            let (layers, slots) = (Arc::downgrade(&prefetch.layers), Arc::clone(&prefetch.slots));
+            let (layers, requests) = (Arc::downgrade(&prefetch.layers), prefetch.options.requests);
             // It must not keep alive what it belongs to.
             drop(prefetch);
             let began = Instant::now();
-            replay::replay(layers, keys, Plan::new(steps), over, slots, &progress).await;
+            replay::replay(layers, keys, Plan::new(steps), over, requests, &progress).await;
             progress.running.store(false, Ordering::Release);
             tracing::info!(
                 image = %manifest, ?source,

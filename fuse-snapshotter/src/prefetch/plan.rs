@@ -37,18 +37,27 @@ pub(super) trait Layers {
     fn size(&self, layer: usize, span: usize) -> u64;
 }
 
+/// A step that is not done.
+#[derive(Debug)]
+struct Pending {
+    step: Step,
+    /// Its spans before this one were given. Without it a step of many spans would be looked through for each of its requests.
+    from: usize,
+}
+
 /// What is still to be fetched.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    steps: VecDeque<Step>,
+    steps: VecDeque<Pending>,
     /// Steps before these, whose layers were not open.
-    waiting: VecDeque<Step>,
+    waiting: VecDeque<Pending>,
     given: HashSet<(usize, usize)>,
 }
 
 impl Plan {
     pub(super) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self { steps: steps.into_iter().collect(), ..Self::default() }
+        let steps = steps.into_iter().map(|step| Pending { step, from: 0 });
+        Self { steps: steps.collect(), ..Self::default() }
     }
 
     /// Whether nothing is left, not even of layers that are not open.
@@ -65,14 +74,20 @@ impl Plan {
     /// The next request: a layer and neighbouring spans of it. What is wanted of layers that are not open is passed over
     /// until [`Plan::retry`].
     pub(super) fn next(&mut self, layers: &impl Layers) -> Option<(usize, Range<usize>)> {
-        while let Some(step) = self.steps.front() {
+        while let Some(Pending { step, from }) = self.steps.front_mut() {
             let layer = step.layer;
             match layers.spans(layer, &step.wanted) {
                 None => self.waiting.extend(self.steps.pop_front()),
-                Some(mut spans) => match spans.find(|span| !self.given.contains(&(layer, *span))) {
-                    Some(span) => return Some((layer, self.extend(layer, span, layers))),
-                    None => drop(self.steps.pop_front()),
-                },
+                Some(spans) => {
+                    let mut left = spans.start.max(*from)..spans.end;
+                    match left.find(|span| !self.given.contains(&(layer, *span))) {
+                        Some(span) => {
+                            *from = span;
+                            return Some((layer, self.extend(layer, span, layers)));
+                        }
+                        None => drop(self.steps.pop_front()),
+                    }
+                }
             }
         }
         None
@@ -84,8 +99,8 @@ impl Plan {
             .steps
             .iter()
             .take(LOOKAHEAD)
-            .filter(|step| step.layer == layer)
-            .filter_map(|step| layers.spans(layer, &step.wanted))
+            .filter(|Pending { step, .. }| step.layer == layer)
+            .filter_map(|Pending { step, .. }| layers.spans(layer, &step.wanted))
             .collect();
         let mut run = span..span + 1;
         let mut size = layers.size(layer, span);
@@ -180,6 +195,30 @@ mod tests {
         layers.open[0] = true;
         plan.retry();
         assert_eq!(all(&mut plan, &layers), [(0, 1..3)]);
+        assert!(plan.is_empty());
+    }
+
+    /// The largest layers have tens of thousands of spans, and each may be a request of its own.
+    #[test]
+    fn a_step_of_many_spans_is_gone_through_once() {
+        struct Large;
+        impl Layers for Large {
+            fn spans(&self, _: usize, wanted: &Wanted) -> Option<Range<usize>> {
+                let Wanted::Spans(spans) = wanted else { return None };
+                Some(spans.start..spans.end.min(50_000))
+            }
+
+            fn size(&self, _: usize, _: usize) -> u64 {
+                MAX_RUN
+            }
+        }
+        let step = Step { layer: 0, wanted: Wanted::Spans(0..usize::MAX) };
+        let mut plan = Plan::new([step.clone(), step]);
+        for span in 0..50_000 {
+            assert_eq!(plan.next(&Large), Some((0, span..span + 1)));
+            assert_eq!(plan.steps[0].from, span);
+        }
+        assert_eq!(plan.next(&Large), None);
         assert!(plan.is_empty());
     }
 

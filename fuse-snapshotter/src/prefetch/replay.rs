@@ -9,7 +9,6 @@ use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use soci_index::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact, interleave};
 use soci_index::recording::Recording;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{Layers, Plan, Step, Wanted};
@@ -22,7 +21,7 @@ const PARALLEL: usize = 8;
 /// Ranges that the artifacts of an image may have together: a layer's largest artifact, and more than any start needs.
 const MAX_RANGES: usize = 1 << 17;
 
-/// Requests of one replay that are under way or wait for others to end: enough, and few enough for the order to count.
+/// Most requests of one replay at the same time: few enough for the order to count.
 const LIMIT: usize = 16;
 
 /// Where it is known from what will be read.
@@ -164,13 +163,14 @@ pub(super) async fn named(
         .collect()
 }
 
-/// Fetches all of a plan, as far as its layers are open, or are opened before `over`.
+/// Fetches all of a plan, as far as its layers are open, or are opened before `over`, with so many `requests` at the same
+/// time.
 pub(super) async fn replay(
     layers: Weak<OpenLayers>,
     keys: Vec<LayerKey>,
     mut plan: Plan,
     over: CancellationToken,
-    slots: Arc<Semaphore>,
+    requests: usize,
     progress: &Progress,
 ) {
     let Some(mut opened) = layers.upgrade().map(|layers| layers.opened()) else { return };
@@ -184,15 +184,11 @@ pub(super) async fn replay(
             Some(layers) => table.refresh(&layers),
             None => return,
         }
-        while flying.len() < LIMIT
+        while flying.len() < requests.clamp(1, LIMIT)
             && let Some((layer, run)) = plan.next(&table)
         {
             let Some(layer) = table.lazy(layer) else { continue };
-            let slots = Arc::clone(&slots);
-            flying.push(async move {
-                let _slot = slots.acquire().await;
-                layer.prefetch(run).await
-            });
+            flying.push(async move { layer.prefetch(run).await });
         }
         if flying.is_empty() && (plan.is_empty() || given_up) {
             break;

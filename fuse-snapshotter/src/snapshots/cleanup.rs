@@ -59,7 +59,9 @@ impl Snapshotter {
         }
         let collected = self.layers.collect(|| used_layers(&self.store))?;
         self.left.store(collected.held, Ordering::Relaxed);
-        self.prefetch.collect(&images(&self.store)?)?;
+        if let Err(error) = self.prefetch.collect(&images(&self.store)?) {
+            tracing::warn!(%error, "cannot look for recordings that are not needed; trying again at the next clean-up");
+        }
         self.forget_metrics()?;
         self.forget_mapped_layers()?;
         if !collected.removed.is_empty() {

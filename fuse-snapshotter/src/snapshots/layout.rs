@@ -177,15 +177,19 @@ impl Layout {
         Ok(())
     }
 
-    /// Makes the directory for [`Layout::lower`].
+    /// Makes the directory for [`Layout::lower`]. Before the snapshot's own: see [`Layout::is_untouched`].
     pub(super) fn make_lower(&self, id: u64) -> io::Result<()> {
         make(&self.lower(id), FS_MODE)
     }
 
-    /// Whether a snapshot's directory still has the owner and the mode that it was made with.
+    /// Whether a snapshot's directory, which has a [`Layout::lower`], still has the owner and the mode that it was made with
+    /// because the layer that was unpacked into it says nothing of its root. A layer that asks for just these says also when
+    /// its root was changed: long before. Nothing else sets the time of the directory back.
     pub(super) fn is_untouched(&self, id: u64) -> io::Result<bool> {
         let metadata = fs::symlink_metadata(self.fs(id))?;
-        Ok((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777) == (0, 0, FS_MODE))
+        let attributes = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);
+        Ok(attributes == (0, 0, FS_MODE)
+            && metadata.modified()? >= fs::symlink_metadata(self.lower(id))?.modified()?)
     }
 
     /// Makes the directory for [`Layout::mapped`].

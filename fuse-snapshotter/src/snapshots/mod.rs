@@ -428,10 +428,8 @@ impl Snapshotter {
         let path = self.layout.fs(snapshot.id);
         let later = rebase::gets_parent_later(snapshot);
         let work = snapshot.kind == Kind::Active && (later || !snapshot.parents.is_empty());
-        let made = self.layout.make(snapshot.id, work).and_then(|()| match later {
-            true => self.layout.make_lower(snapshot.id),
-            false => Ok(()),
-        });
+        let lower = if later { self.layout.make_lower(snapshot.id) } else { Ok(()) };
+        let made = lower.and_then(|()| self.layout.make(snapshot.id, work));
         made.map_err(error::io_error("create", &path))
     }
 

@@ -35,7 +35,9 @@ use crate::transport::{Reply, Request, Stall};
 const TARGET_RETRIES: u32 = 1;
 /// Retries at a mirror before the next server is asked.
 const MIRROR_RETRIES: u32 = 1;
-/// How often a read looks for a URL that works; more means that somebody else's are refused, too.
+/// As good as any number of failures: the server gets all the time that it may have.
+const UNHURRIED: u32 = u32::MAX;
+/// How often a read looks for a URL that works before it doubts that there is one.
 const ROUNDS: usize = 3;
 
 /// A [`BlobReader`] over a registry's blob. Clones share the resolved URL and the counters.
@@ -150,7 +152,8 @@ impl RegistryBlob {
         // What time others take to resolve it counts, too.
         let mut backoff = Backoff::new(self.retry_policy().clone(), &self.shared.counters);
         let mut tried: Option<Arc<Target>> = None;
-        for _ in 0..ROUNDS {
+        let mut failed = None;
+        for round in 1.. {
             if let Some(target) = self.remembered(tried.as_ref()) {
                 match self.read_target(&target, &range).await {
                     Ok(body) => return Ok(body),
@@ -159,14 +162,22 @@ impl RegistryBlob {
                         tracing::debug!(url = %redact::url(&target.url), %error, "blob's URL no longer serves; resolving anew");
                         self.forget(&target);
                         tried = Some(target);
+                        failed = Some(error);
                     }
                 }
             }
-            let _single = self.shared.resolving.lock().await;
-            if self.remembered(tried.as_ref()).is_some() {
-                continue;
+            let single = self.shared.resolving.lock().await;
+            if self.remembered(tried.as_ref()).is_none() {
+                return self.resolve(&range, &mut backoff).await;
             }
-            return self.resolve(&range, &mut backoff).await;
+            drop(single);
+            // Others find URLs, and this read fails at all of them.
+            match failed.take() {
+                Some(error) if round >= ROUNDS && !error.is_transient() => break,
+                Some(error) if round >= ROUNDS && !self.is_persistent() => return Err(error),
+                Some(error) if round >= ROUNDS => backoff.pause(error).await?,
+                _ => {}
+            }
         }
         let reason = "the storage refuses every URL that the registry gives out";
         Err(Error::protocol(&self.context(), reason))
@@ -223,10 +234,16 @@ impl RegistryBlob {
         for (i, endpoint) in endpoints.into_iter().enumerate() {
             let is_last = i + 1 == count;
             let policy = client.retry_policy().at_most(MIRROR_RETRIES);
+            let last_retry = policy.max_retries;
             let mut mirror = Backoff::new(policy, &self.shared.counters);
             let backoff = if is_last { &mut *backoff } else { &mut mirror };
             let done = loop {
-                match self.read_at(&endpoint, None, range, backoff.retries()).await {
+                // A mirror that first has to ask its upstream must come to an answer once. From then on its pace is known.
+                let failures = match backoff.retries() {
+                    retries if !is_last && retries >= last_retry => UNHURRIED,
+                    retries => retries,
+                };
+                match self.read_at(&endpoint, None, range, failures).await {
                     Ok(done) => break Ok(done),
                     Err(error) => {
                         if let Err(error) = backoff.pause(error).await {
@@ -373,3 +390,6 @@ impl BlobReader for RegistryBlob {
 fn operation(digest: &Digest) -> String {
     format!("read blob {digest}")
 }
+
+#[cfg(test)]
+mod tests;

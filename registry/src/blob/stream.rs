@@ -104,7 +104,7 @@ impl ResumingBody {
                 Ok(_) => open.reply.pace.note(begun.elapsed()),
                 Err(Error::Timeout { .. }) => {
                     tracing::debug!(%context, position = self.range.start, "the connection has fallen silent");
-                    shared.client.transport().pools.renew(Purpose::Blob, begun);
+                    shared.client.transport().pools.renew(&open.reply.url, Purpose::Blob, begun);
                 }
                 Err(_) => {}
             }

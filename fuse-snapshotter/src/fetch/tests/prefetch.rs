@@ -117,8 +117,9 @@ async fn background_fetch_waits_for_it() {
 
 #[tokio::test]
 async fn observers_hear_of_reads_as_long_as_they_live() {
-    #[derive(Default)]
-    struct Ears(Mutex<Vec<(usize, std::ops::Range<u64>, bool)>>);
+    type Heard = Mutex<Vec<(usize, std::ops::Range<u64>, bool)>>;
+    /// What was heard outlives who heard it.
+    struct Ears(Arc<Heard>);
     impl ReadObserver for Ears {
         fn read(&self, entry: usize, range: std::ops::Range<u64>, waits: bool) {
             self.0.lock().unwrap().push((entry, range, waits));
@@ -126,12 +127,15 @@ async fn observers_hear_of_reads_as_long_as_they_live() {
     }
     let rig = Rig::new(usual(SPAN));
     let big = entry(&rig.image, "usr/lib/big");
-    let ears = Arc::new(Ears::default());
-    let observer: Arc<dyn ReadObserver> = Arc::<Ears>::clone(&ears);
+    let heard = Arc::new(Heard::default());
+    let observer: Arc<dyn ReadObserver> = Arc::new(Ears(Arc::clone(&heard)));
     rig.layer.observe(&observer);
     rig.read(big, 5000..6000).await.unwrap();
-    assert_eq!(*ears.0.lock().unwrap(), [(big, 5000..6000, true), (big, 5000..6000, false)]);
+    let expected = [(big, 5000..6000, true), (big, 5000..6000, false)];
+    assert_eq!(*heard.lock().unwrap(), expected);
+    let gone = Arc::downgrade(&observer);
     drop(observer);
-    drop(ears);
+    assert!(gone.upgrade().is_none(), "the layer keeps its observers alive");
     rig.read(big, 5000..6000).await.unwrap();
+    assert_eq!(*heard.lock().unwrap(), expected);
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use soci_index::prefetch::{PrefetchArtifact, SpanRange};
 use soci_index::recording::Recording;
 use testdata::image::Texture;
+use testdata::registry::{Action, Fault};
 
 use super::*;
 use crate::prefetch::{RecordingStatus, ReplayStatus, Source};
@@ -274,6 +275,28 @@ async fn artifacts_that_are_wrong_do_no_harm() {
             assert!(rig.replay(&image).await.spans < all as u64);
         }
     }
+}
+
+/// An image's registry is dead, and the requests for it go on until their deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_do_not_wait_for_each_others_registries() {
+    let Some(rig) = rig(|options| options.prefetch.requests = 1).await else { return };
+    let artifact = PrefetchArtifact::new(vec![SpanRange::new(0, 3)]).unwrap().encode();
+    let dead =
+        image([layer([Entry::made("dead", Texture::Random, 77, 10 * SPAN)]), layer([Entry::file("x", "x")])]);
+    push_with_artifacts(&rig, &dead, &[(0, artifact.clone(), true)]);
+    let alive = large();
+    push_with_artifacts(&rig, &alive, &[(0, artifact, true)]);
+    // All but the look whether it can be read lazily.
+    let silence = Fault::always(Action::Stall(Duration::from_secs(3600))).path(&dead.layers()[0].digest);
+    rig.registry.inject(Fault { skip: 1, ..silence });
+    let mut client = Client::new(&rig, "test");
+    client.pull(&dead).await;
+    eventually("a request hangs", || !rig.asked(&dead).is_empty()).await;
+    assert_eq!(client.pull(&alive).await, ["lazy", "lazy"]);
+    assert_eq!(rig.replay(&alive).await.spans, 4);
+    assert!(rig.prefetch(&dead).1.is_some_and(|replay| replay.running && replay.spans == 0));
+    rig.snapshotter().prefetch().cancel(&dead.digest().parse().unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -97,6 +97,29 @@ async fn containerd_unpacks_all_layers_of_an_image_without_an_index() {
     }
 }
 
+/// A root directory that is as new directories are is not that of a layer which has none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_layer_has_the_last_word_about_its_root() {
+    let Some(rig) = Rig::new().await else { return };
+    let base = || layer([Entry::dir(".").mode(0o750).owner(7, 8), Entry::file("one", "1")]);
+    for upper in [
+        layer([Entry::dir(".").mode(0o755).owner(0, 0), Entry::file("two", "2")]),
+        layer([Entry::dir(".").mode(0o755).owner(0, 0)]),
+        layer([Entry::dir(".").mode(0o711).owner(0, 0), Entry::file("two", "2")]),
+        layer([Entry::file("two", "2")]),
+        layer([]),
+    ] {
+        let image = image([base(), upper]);
+        rig.push(&image);
+        for told in [false, true] {
+            let mut client = Client::new(&rig, "test");
+            assert_eq!(client.pull_in_parallel(&image, told).await, ["deferred"; 2]);
+            assert_shows(&rig, &client, &image).await;
+            client.remove_all().await;
+        }
+    }
+}
+
 /// What is over a layer that containerd unpacks cannot be committed before that one is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn over_a_layer_that_containerd_unpacks_nothing_is_lazy() {
