@@ -11,6 +11,7 @@
 
 mod background;
 mod flight;
+mod halves;
 mod headers;
 mod layer;
 mod observe;

@@ -1,11 +1,15 @@
 //! What the link is like, as requests show it.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Before anything was measured: a registry in the same region.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(20);
 const USUAL_RATE: u64 = 50 << 20;
+
+/// Round trip below which a registry is so near that one connection does.
+const NEAR: Duration = Duration::from_millis(4);
 
 /// Longest answer that is believed.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -44,6 +48,14 @@ impl Pace {
         }
     }
 
+    /// Where to part a range that a reader waits for, if it is worth it to read it over two connections.
+    pub(super) fn middle(&self, range: Range<u64>) -> Option<u64> {
+        let length = range.end.saturating_sub(range.start);
+        let (round_trip, transfer) = (self.round_trip(), self.transfer(length));
+        let worth = length >= 2 * TELLING && round_trip >= NEAR && transfer >= round_trip * 2;
+        worth.then_some(range.start + length / 2)
+    }
+
     /// How long so many bytes take.
     pub(super) fn transfer(&self, bytes: u64) -> Duration {
         let rate = match self.rate.load(Ordering::Relaxed) {
@@ -79,6 +91,9 @@ mod tests {
             pace.note_answer(Duration::from_millis(10));
         }
         assert!(pace.round_trip() < Duration::from_millis(11));
+        // 5 MB take half a second, fifty round trips; a tenth of that takes five, and is too little.
+        assert_eq!(pace.middle(10..(5 << 20) + 10), Some((5 << 19) + 10));
+        assert_eq!(pace.middle(10..(1 << 18) + 10), None);
         // Nothing strange overflows.
         pace.note_answer(Duration::MAX);
         pace.note_body(u64::MAX, Duration::ZERO);

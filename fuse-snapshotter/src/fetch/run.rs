@@ -10,6 +10,7 @@ use registry::BlobReader;
 
 use super::FetchError;
 use super::flight::Duty;
+use super::halves;
 use super::layer::{LazyLayer, count};
 use super::span::SpanSink;
 use crate::metrics::Operation;
@@ -105,7 +106,9 @@ impl LazyLayer {
             None => (self.sink(first)?, spans.compressed(first).start),
         };
         let begin = position;
-        let mut body = self.open(begin..end).await?;
+        let demanded = spans.compressed(last).end;
+        let middle = run.keeps_connection.then(|| self.schedule().pace.middle(begin..demanded)).flatten();
+        let mut body = self.open(begin..end, middle).await?;
         let answered = Instant::now();
         loop {
             let chunk = match self.next_chunk(run, &mut body, position).await {
@@ -152,7 +155,9 @@ impl LazyLayer {
                 }
                 let Some(next) = run.duties.front() else {
                     if reached == end {
-                        self.schedule().pace.note_body(end - begin, answered.elapsed());
+                        if middle.is_none() {
+                            self.schedule().pace.note_body(end - begin, answered.elapsed());
+                        }
                         // A body whose end was seen leaves its connection to the next request. The reader does not
                         // wait long for that.
                         let _ = body.next().await;
@@ -194,7 +199,12 @@ impl LazyLayer {
         body.next().await.into()
     }
 
-    async fn open(&self, range: Range<u64>) -> Result<registry::ByteStream, FetchError> {
+    /// Begins to read a range, by two requests if `middle` says where to part it.
+    async fn open(&self, range: Range<u64>, middle: Option<u64>) -> Result<registry::ByteStream, FetchError> {
+        if let Some(middle) = middle {
+            count(&self.counters.requests, 2);
+            return Ok(halves::read(&self.reader(), range, middle).await?);
+        }
         let asked = Instant::now();
         count(&self.counters.requests, 1);
         let body = self.reader().read_range(range).await?;

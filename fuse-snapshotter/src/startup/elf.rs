@@ -84,7 +84,8 @@ async fn of_class<Elf: FileHeader<Endian = Endianness>, R: Future<Output = Optio
     size: u64,
     read: impl Fn(Range<u64>) -> R,
 ) -> Option<Program> {
-    let mut program = Program { ranges: vec![0..HEAD.min(size)], ..Program::default() };
+    let mut program = Program::default();
+    program.expect(0..HEAD.min(size));
     let mut segments = Vec::new();
     let mut section = 0..0;
     {
