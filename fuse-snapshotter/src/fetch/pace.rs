@@ -8,8 +8,8 @@ use std::time::Duration;
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(20);
 const USUAL_RATE: u64 = 50 << 20;
 
-/// Round trip below which a registry is so near that one connection does.
-const NEAR: Duration = Duration::from_millis(4);
+/// Round trip below which a registry is so near that one connection does: at 10 ms a second one gained nothing.
+const NEAR: Duration = Duration::from_millis(25);
 
 /// Longest answer that is believed.
 const LONGEST: Duration = Duration::from_secs(1);
@@ -91,7 +91,9 @@ mod tests {
             pace.note_answer(Duration::from_millis(10));
         }
         assert!(pace.round_trip() < Duration::from_millis(11));
-        // 5 MB take half a second, fifty round trips; a tenth of that takes five, and is too little.
+        // 5 MB take half a second: fifty round trips, but short ones. Of 50 ms they are ten, and a twentieth of it is too little.
+        assert_eq!(pace.middle(10..(5 << 20) + 10), None);
+        pace.note_answer(Duration::from_millis(170));
         assert_eq!(pace.middle(10..(5 << 20) + 10), Some((5 << 19) + 10));
         assert_eq!(pace.middle(10..(1 << 18) + 10), None);
         // Nothing strange overflows.
