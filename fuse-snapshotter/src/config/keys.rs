@@ -390,7 +390,7 @@ pub(super) const KEYS: &[Key] = &[
         "prefetch",
         "max_concurrency",
         COUNT,
-        "Requests for that at the same time. 0 and negative: 4. (In awslabs/soci-snapshotter: layers.)",
+        "Requests for that at the same time, of each image; 16 at most. 0 and negative: 4. (In awslabs/soci-snapshotter: layers.)",
     ),
     key("prefetch", "record", Kind::Bool, "Record what the first container of an image reads at its start."),
     key(

@@ -224,7 +224,9 @@ async fn what_comes_over_two_connections_comes_in_order_and_ends_with_its_reader
     let body = crate::fetch::halves::read(&reader, 1000..900_000, 300_000).await.unwrap();
     let bytes: Vec<bytes::Bytes> = within(futures::TryStreamExt::try_collect(body)).await.unwrap();
     assert!(bytes.concat() == blob[1000..900_000]);
-    assert_eq!(rig.fake.requests(), [1000..300_000, 300_000..900_000]);
+    let mut requests = rig.fake.requests();
+    requests.sort_by_key(|range| range.start);
+    assert_eq!(requests, [1000..300_000, 300_000..900_000]);
     // An error of either is the reader's.
     for broken in [0, 1] {
         rig.fake.clear();
