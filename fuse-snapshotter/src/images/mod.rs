@@ -184,11 +184,13 @@ impl Images {
     async fn in_time<T>(&self, job: impl Future<Output = T>) -> Option<T> {
         let mut job = std::pin::pin!(job);
         let mut left = self.options.mount_timeout;
+        // Silence is noticed only when it has lasted: there must be time left then.
+        let silence = SILENCE.min(left / 3);
         loop {
             let step = left.min(STEP);
             match tokio::time::timeout(step, &mut job).await {
                 Ok(done) => return Some(done),
-                Err(_) if self.client.heard_within(SILENCE) => left -= step,
+                Err(_) if self.client.heard_within(silence) => left -= step,
                 Err(_) => {}
             }
             if left.is_zero() {
