@@ -150,6 +150,7 @@ tables! {
         enable: bool = true,
         max_concurrency: i64 = 0,
         record: bool = true,
+        forecast: bool = true,
         record_quiet_sec: i64 = 5,
         record_max_sec: i64 = 120,
     }

@@ -395,6 +395,12 @@ pub(super) const KEYS: &[Key] = &[
     key("prefetch", "record", Kind::Bool, "Record what the first container of an image reads at its start."),
     key(
         "prefetch",
+        "forecast",
+        Kind::Bool,
+        "Fetch what the image's own program will read at its start, where nothing tells it.",
+    ),
+    key(
+        "prefetch",
         "record_quiet_sec",
         SECONDS,
         "A recording ends when nothing new was read for so long. 0: the default.",
@@ -490,6 +496,7 @@ pub(super) const OUR_OWN: &[&str] = &[
     "snapshotter.max_ztoc_percent",
     "snapshotter.keep_cache",
     "prefetch.record",
+    "prefetch.forecast",
     "prefetch.record_quiet_sec",
     "prefetch.record_max_sec",
 ];

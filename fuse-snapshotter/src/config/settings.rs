@@ -173,6 +173,7 @@ impl Config {
         PrefetchOptions {
             replay: prefetch.enable,
             record: prefetch.record,
+            forecast: prefetch.forecast,
             requests: limit(prefetch.max_concurrency)
                 .filter(|requests| *requests > 0)
                 .unwrap_or(usual.requests),

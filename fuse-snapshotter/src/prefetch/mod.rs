@@ -47,6 +47,8 @@ pub struct PrefetchOptions {
     pub replay: bool,
     /// Record starts.
     pub record: bool,
+    /// Guess what will be read where nothing says it.
+    pub forecast: bool,
     /// Requests of an image's replay at the same time. Each image has its own: another one's registry may be dead.
     pub requests: usize,
     /// A recording ends when nothing new was read for so long.
@@ -60,6 +62,7 @@ impl Default for PrefetchOptions {
         Self {
             replay: true,
             record: true,
+            forecast: true,
             requests: 4,
             quiet: Duration::from_secs(5),
             longest: Duration::from_secs(120),
@@ -195,10 +198,11 @@ impl Prefetch {
         Some(over.drop_guard())
     }
 
-    /// Whether it is known what a container of an image will read, and that is being fetched, or was.
+    /// Whether it is to be guessed what a container of an image will read: nothing says it.
     #[must_use]
-    pub fn knows(&self, manifest: &Digest) -> bool {
-        lock(&self.images).get(manifest).is_some_and(|image| image.replay.is_some())
+    pub fn guesses(&self, manifest: &Digest) -> bool {
+        let known = lock(&self.images).get(manifest).is_some_and(|image| image.replay.is_some());
+        self.options.forecast && !known
     }
 
     /// A container is about to be started: records what it reads if it is the first one, and replays what was recorded if

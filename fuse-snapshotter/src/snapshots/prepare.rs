@@ -313,8 +313,7 @@ impl Snapshotter {
 impl Snapshotter {
     /// Fetches what a container of an image will read first.
     async fn expect_start(&self, pulled: Pulled, lower: &Lower) {
-        if self.prefetch.knows(pulled.manifest()) {
-            // Nothing need be guessed.
+        if !self.prefetch.guesses(pulled.manifest()) {
             return;
         }
         let Some(forest) = self.trees.mounted() else { return };
