@@ -212,13 +212,11 @@ impl Trees {
         let cell = Arc::clone(lock(&self.planted).entry(run.top).or_default());
         let planting = async {
             let (trees, run, lower) = (Arc::clone(self), run.clone(), lower.to_vec());
-            let planting = tokio::task::spawn_blocking(move || {
-                let planted = trees.plant(&run, &lower);
-                // The zTOCs, as far as nobody else holds them, and what the merge needed.
-                crate::sys::give_back();
-                planted
-            });
-            planting.await?
+            let planted = tokio::task::spawn_blocking(move || trees.plant(&run, &lower)).await?;
+            // The zTOCs, as far as nobody else holds them, and what the merge needed. Whoever waits for the mount need not wait
+            // for that.
+            drop(tokio::task::spawn_blocking(crate::sys::give_back));
+            planted
         };
         let planted = cell.get_or_try_init(|| planting).await.map(Arc::clone);
         {
