@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -12,6 +12,7 @@ use registry::{BlobReader, Digest};
 
 use super::flight::{Duty, Flight, Flights};
 use super::headers::HeaderChecks;
+use super::likely::Likely;
 use super::observe::Observers;
 use super::parked::Parked;
 use super::readahead::ReadAhead;
@@ -25,9 +26,6 @@ use crate::metrics::{LayerMetrics, Metrics};
 
 /// How often a read looks again for blocks that were evicted, or cancelled, after they had been fetched.
 const ATTEMPTS: usize = 8;
-
-/// Compressed bytes that are fetched at once of what a reader is expected to ask for.
-const EXPECTED_AT_ONCE: u64 = 2 << 20;
 
 /// How much of what is being waited for is kept from eviction, in bytes. It makes reads from a cache that is
 /// smaller than a span come to an end; more of it would make the limit meaningless.
@@ -141,6 +139,7 @@ pub struct LazyLayer {
     /// Not among what is common: these hold the cache, which holds that.
     parked: Parked,
     read_ahead: Mutex<ReadAhead>,
+    likely: Mutex<Likely>,
     wanted: AtomicUsize,
     pub(super) counters: Counters,
     last_error: Mutex<Option<String>>,
@@ -185,6 +184,7 @@ impl LazyLayer {
             common,
             parked: Parked::default(),
             read_ahead: Mutex::default(),
+            likely: Mutex::default(),
             wanted: AtomicUsize::new(0),
             counters: Counters::default(),
             last_error: Mutex::default(),
@@ -238,6 +238,10 @@ impl LazyLayer {
 
     pub(super) fn parked(&self) -> &Parked {
         &self.parked
+    }
+
+    pub(super) fn likely(&self) -> &Mutex<Likely> {
+        &self.likely
     }
 
     pub(super) fn cache(&self) -> &Arc<LayerCache> {
@@ -371,6 +375,7 @@ impl LazyLayer {
             // Reading on is not waited for, but rides along in the same request.
             let end = self.read_ahead(entry, first, last + 1);
             self.launch(duties, end, waiting.arrival);
+            self.wants(entry, last, self.spans_of_entry(entry));
             let (mut complete, mut failed) = (true, false);
             for flight in flights {
                 let joined = flight.joined;
@@ -391,47 +396,6 @@ impl LazyLayer {
         Err(too_small())
     }
 
-    /// Fetches what is missing of a range of an entry's content, because a reader is expected to ask for it soon. Readers who
-    /// are there already go first, but what nobody expects waits.
-    ///
-    /// # Errors
-    /// If it cannot be had; see [`FetchError`].
-    pub async fn expect(self: &Arc<Self>, entry: usize, range: Range<u64>) -> Result<(), FetchError> {
-        let _expecting = self.shared.schedule.expecting();
-        let missing = self.missing_spans(entry, &range);
-        let mut missing = missing.as_slice();
-        while !missing.is_empty() && !self.cache_is_full() {
-            // Of each piece the last span waits for the first, and so does a reader who comes for it.
-            let mut bytes = 0;
-            let size = |span: &usize| {
-                let compressed = self.table.spans().compressed(*span);
-                compressed.end - compressed.start
-            };
-            let fits = |span: &&usize| {
-                bytes += size(span);
-                bytes <= EXPECTED_AT_ONCE
-            };
-            let count = missing.iter().take_while(fits).count().max(1);
-            let (piece, rest) = missing.split_at(count);
-            missing = rest;
-            let _turn = self.shared.schedule.expected().await;
-            let (flights, duties) =
-                self.claim(piece.iter().copied().filter(|span| !self.has_span(*span)).collect(), false);
-            // What nobody expects gives way.
-            let _waiting = self.shared.schedule.enter(!duties.is_empty());
-            for run in runs(duties) {
-                self.fly(Run::new(run, u64::MAX)).await;
-            }
-            for flight in flights {
-                match flight.wait().await {
-                    Ok(()) | Err(FetchError::Cancelled) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Keeps the first [`PINNED`] bytes of a range from being evicted.
     fn pin(&self, entry: usize, range: &Range<u64>) -> Pin {
         let start = self.table.stream_offset(entry) + range.start.min(self.table.size(entry));
@@ -444,10 +408,15 @@ impl LazyLayer {
             // The link has better things to do.
             return end;
         }
+        let last = *self.spans_of_entry(entry).end();
+        lock(&self.read_ahead).extend(entry, first, end, last, self.table.spans().len())
+    }
+
+    /// From the first to the last span of an entry that has content.
+    fn spans_of_entry(&self, entry: usize) -> RangeInclusive<usize> {
         let content = self.table.archive_range(entry, &(0..u64::MAX));
         let spans = self.table.spans();
-        let last = spans.span_of(content.end.saturating_sub(1));
-        lock(&self.read_ahead).extend(entry, first, end, last, spans.len())
+        spans.span_of(content.start)..=spans.span_of(content.end.saturating_sub(1))
     }
 
     /// The span that a reader wanted last.
@@ -456,7 +425,7 @@ impl LazyLayer {
     }
 
     /// The spans that hold blocks, or parts of blocks, which the cache lacks.
-    fn missing_spans(&self, entry: usize, range: &Range<u64>) -> Vec<usize> {
+    pub(super) fn missing_spans(&self, entry: usize, range: &Range<u64>) -> Vec<usize> {
         let mut missing = Vec::new();
         let size = self.table.size(entry);
         let first_block = self.table.stream_offset(entry) / BLOCK_SIZE;

@@ -14,6 +14,7 @@ mod flight;
 mod halves;
 mod headers;
 mod layer;
+mod likely;
 mod observe;
 mod pace;
 mod parked;

@@ -13,6 +13,9 @@ use super::layer::{LazyLayer, runs};
 use super::observe::ReadObserver;
 use super::run::Run;
 
+/// Compressed bytes that are fetched at once of what a reader is expected to ask for.
+const EXPECTED_AT_ONCE: u64 = 2 << 20;
+
 /// How often spans are asked for that somebody else has begun to fetch and given up.
 const ATTEMPTS: usize = 3;
 
@@ -38,8 +41,7 @@ impl LazyLayer {
     /// # Errors
     /// If a span cannot be had. Others of the run may be there all the same.
     pub async fn prefetch(self: &Arc<Self>, run: Range<usize>) -> Result<(usize, u64), FetchError> {
-        let spans = self.table().spans();
-        let run = run.start..run.end.min(spans.len());
+        let run = run.start..run.end.min(self.table().spans().len());
         let (mut fetched, mut bytes) = (0, 0);
         let _expecting = self.schedule().expecting();
         for _ in 0..ATTEMPTS {
@@ -48,25 +50,89 @@ impl LazyLayer {
                 break;
             }
             self.schedule().pulled().await;
-            let (flights, duties) = self.claim(missing, false);
-            // What nobody expects gives way.
-            let _waiting = self.schedule().enter(!duties.is_empty());
-            fetched += duties.len();
-            let sizes = duties.iter().map(|duty| spans.compressed(duty.span));
-            bytes += sizes.map(|range| range.end - range.start).sum::<u64>();
-            join_all(runs(duties).into_iter().map(|run| self.fly(Run::new(run, u64::MAX)))).await;
-            let mut cancelled = false;
-            for flight in flights {
-                match flight.wait().await {
-                    // Background fetch had it, and gave it up for a reader.
-                    Err(FetchError::Cancelled) => cancelled = true,
-                    landed => landed?,
-                }
-            }
-            if !cancelled {
+            let fetch = self.fetch_expected(missing).await?;
+            fetched += fetch.spans;
+            bytes += fetch.bytes;
+            if fetch.whole {
                 break;
             }
         }
         Ok((fetched, bytes))
     }
+
+    /// Fetches what is missing of a range of an entry's content, because a reader is expected to ask for it soon. Readers who
+    /// are there already go first, but what nobody expects waits.
+    ///
+    /// # Errors
+    /// If it cannot be had; see [`FetchError`].
+    pub async fn expect(self: &Arc<Self>, entry: usize, range: Range<u64>) -> Result<(), FetchError> {
+        let _expecting = self.schedule().expecting();
+        let missing = self.missing_spans(entry, &range);
+        let mut missing = missing.as_slice();
+        while !missing.is_empty() && !self.cache_is_full() {
+            let (piece, rest) = missing.split_at(self.at_once(missing));
+            missing = rest;
+            let _turn = self.schedule().expected().await;
+            self.fetch_expected(piece.iter().copied().filter(|span| !self.has_span(*span)).collect()).await?;
+        }
+        Ok(())
+    }
+
+    /// Fetches what is missing of a range of an entry's content, because a reader is likely to ask for most of it some time: in
+    /// moments in which no reader waits, and one span after the other. `false` if there is no use in going on, because it
+    /// cannot be had or the cache is full.
+    pub async fn expect_later(&self, entry: usize, range: Range<u64>) -> bool {
+        for span in self.missing_spans(entry, &range) {
+            let _turn = self.schedule().likely().await;
+            if self.cache_is_full() {
+                return false;
+            }
+            if let Some(duty) = self.claim_one(span)
+                && !self.try_span(duty).await
+            {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// How many of some spans are fetched at once: of a piece the last one waits for the first, and so does a reader who comes
+    /// for it.
+    fn at_once(&self, spans: &[usize]) -> usize {
+        let mut bytes = 0;
+        let fits = |span: &&usize| {
+            let compressed = self.table().spans().compressed(**span);
+            bytes += compressed.end - compressed.start;
+            bytes <= EXPECTED_AT_ONCE
+        };
+        spans.iter().take_while(fits).count().max(1)
+    }
+
+    /// Fetches those of some spans that nobody else is fetching, each run by a request of its own, and waits for all.
+    async fn fetch_expected(&self, spans: Vec<usize>) -> Result<Fetched, FetchError> {
+        let (flights, duties) = self.claim(spans, false);
+        // What nobody expects gives way.
+        let _waiting = self.schedule().enter(!duties.is_empty());
+        let sizes = duties.iter().map(|duty| self.table().spans().compressed(duty.span));
+        let bytes = sizes.map(|range| range.end - range.start).sum();
+        let mut fetched = Fetched { spans: duties.len(), bytes, whole: true };
+        join_all(runs(duties).into_iter().map(|run| self.fly(Run::new(run, u64::MAX)))).await;
+        for flight in flights {
+            match flight.wait().await {
+                // Background fetch had it, and gave it up for a reader.
+                Err(FetchError::Cancelled) => fetched.whole = false,
+                landed => landed?,
+            }
+        }
+        Ok(fetched)
+    }
+}
+
+/// What came of a fetch.
+struct Fetched {
+    spans: usize,
+    /// Compressed.
+    bytes: u64,
+    /// Nothing is still missing.
+    whole: bool,
 }

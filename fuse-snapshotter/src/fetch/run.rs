@@ -31,13 +31,15 @@ pub(super) struct Run {
     /// A reader waited for it when it began. His connection is worth more than the time that the rest of a span takes: another
     /// one would begin slowly, as all do.
     keeps_connection: bool,
+    /// Compressed bytes that have come.
+    came: u64,
 }
 
 impl Run {
     /// The spans of these duties, which follow each other.
     pub(super) fn new(duties: Vec<Duty>, arrival: u64) -> Self {
         let keeps_connection = duties.iter().any(Duty::is_demanded);
-        Self { duties: duties.into(), end: 0, arrival, keeps_connection }
+        Self { duties: duties.into(), end: 0, arrival, keeps_connection, came: 0 }
     }
 
     /// The same, and what follows up to a span, as long as nobody else has it or fetches it.
@@ -74,10 +76,12 @@ impl LazyLayer {
         // What no reader waits for has turns of its own, so that it never keeps one from his.
         let permit = if run.keeps_connection { self.schedule().connection().await } else { None };
         let mut corrupt = VecDeque::new();
-        let started = Instant::now();
+        let (started, first) = (Instant::now(), run.duties.front().map(|duty| duty.span));
         let outcome = self.stream(&mut run, &mut corrupt).await;
         self.metrics().observe(Operation::RemoteRegistryGet, started.elapsed());
         drop(permit);
+        tracing::debug!(layer = %self.digest(), first, demanded = run.keeps_connection, bytes = run.came,
+            milliseconds = started.elapsed().as_millis() as u64, "a request for spans ended");
         match outcome {
             Ok(()) => {}
             // Each read would cost all that is before it, too.
@@ -124,6 +128,7 @@ impl LazyLayer {
                 }
             };
             count(&self.counters.fetched_bytes, chunk.len() as u64);
+            run.came += chunk.len() as u64;
             let reached = position + chunk.len() as u64;
             // A chunk may hold the rest of one span, all of others, and the start of yet another. Neighbours may
             // share a byte, so a span's part is found by its own bounds.

@@ -6,7 +6,9 @@
 //! stops at once, unless it would be done before the reader's first byte can be here. What has arrived of a span by then is kept
 //! (`parked`), so that nothing is fetched twice.
 //!
-//! Between them is what readers are expected to ask for soon. It begins once the image is pulled, and does not give way.
+//! Between them is what readers are expected to ask for soon. It begins once the image is pulled, and does not give way. After that
+//! comes what they are likely to ask for some time: it begins in moments in which no reader waits, a span at a time, and does not
+//! give way either.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,6 +25,9 @@ const SPARE: usize = 1;
 
 /// Requests at a time for what a reader is expected to ask for soon. A reader who comes has to share the link with them.
 const EXPECTED: usize = 3;
+
+/// Requests at a time for what is likely to be read: while the answer to one is on its way, another one's bytes come.
+const LIKELY: usize = 2;
 
 /// How long a reader waits for others to be done with their connections.
 const LONGEST_QUEUE: Duration = Duration::from_secs(10);
@@ -51,6 +56,8 @@ struct Readers {
     since: Instant,
     /// Layers that are being pulled.
     pulling: usize,
+    /// Those who fetch what readers will ask for soon.
+    expecting: usize,
 }
 
 /// The schedules of a daemon: one for each registry, since what is at the end of another link is no reason to wait.
@@ -84,10 +91,10 @@ impl Schedules {
 pub(super) struct Schedule {
     connections: Semaphore,
     expected: Semaphore,
+    likely: Semaphore,
     spare: Semaphore,
     readers: watch::Sender<Readers>,
     pub(super) pace: Pace,
-    expecting: Arc<AtomicUsize>,
     parked: Arc<AtomicUsize>,
 }
 
@@ -108,6 +115,15 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Somebody who fetches what readers will ask for soon.
+pub(super) struct Expecting<'s>(&'s Schedule);
+
+impl Drop for Expecting<'_> {
+    fn drop(&mut self) {
+        self.0.readers.send_modify(|readers| readers.expecting -= 1);
+    }
+}
+
 /// A layer that is being pulled.
 #[derive(Debug)]
 pub struct Pulling(Arc<Schedule>);
@@ -118,7 +134,7 @@ impl Drop for Pulling {
     }
 }
 
-/// One of some: room for an unfinished span, or somebody who expects readers.
+/// Room for an unfinished span.
 #[derive(Debug)]
 pub(super) struct Counted(Arc<AtomicUsize>);
 
@@ -131,14 +147,14 @@ impl Drop for Counted {
 impl Schedule {
     /// At most `connections` requests of readers at a time.
     pub(super) fn new(connections: usize) -> Self {
-        let readers = Readers { waiting: 0, arrivals: 0, since: Instant::now(), pulling: 0 };
+        let readers = Readers { waiting: 0, arrivals: 0, since: Instant::now(), pulling: 0, expecting: 0 };
         Self {
             connections: Semaphore::new(connections),
             expected: Semaphore::new(EXPECTED),
+            likely: Semaphore::new(LIKELY),
             spare: Semaphore::new(SPARE),
             readers: watch::Sender::new(readers),
             pace: Pace::default(),
-            expecting: Arc::default(),
             parked: Arc::default(),
         }
     }
@@ -171,14 +187,14 @@ impl Schedule {
     }
 
     /// Says that what readers will ask for soon is going to be fetched.
-    pub(super) fn expecting(&self) -> Counted {
-        self.expecting.fetch_add(1, Ordering::AcqRel);
-        Counted(Arc::clone(&self.expecting))
+    pub(super) fn expecting(&self) -> Expecting<'_> {
+        self.readers.send_modify(|readers| readers.expecting += 1);
+        Expecting(self)
     }
 
     /// Whether there is such a thing.
     pub(super) fn is_expecting(&self) -> bool {
-        self.expecting.load(Ordering::Acquire) > 0
+        self.readers.borrow().expecting > 0
     }
 
     /// Waits for a turn to fetch what a reader will ask for soon. It does not give way: the reader would only have to wait for
@@ -206,6 +222,14 @@ impl Schedule {
     pub(super) async fn spare(&self) -> Option<SemaphorePermit<'_>> {
         let permit = self.spare.acquire().await.ok();
         self.calm().await;
+        permit
+    }
+
+    /// Waits for a turn to fetch what is likely to be read some time soon, until no reader waits, nor is any expected.
+    pub(super) async fn likely(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = self.likely.acquire().await.ok();
+        let quiet = |readers: &Readers| readers.waiting + readers.pulling + readers.expecting == 0;
+        let _ = self.readers.subscribe().wait_for(quiet).await;
         permit
     }
 

@@ -7,6 +7,7 @@ mod corrupt;
 mod flights;
 mod golden;
 mod headers;
+mod likely;
 mod limits;
 mod network;
 mod prefetch;

@@ -275,6 +275,7 @@ impl Trees {
                     milliseconds = started.elapsed().as_millis() as u64,
                     "fetched what the image's program reads at its start"
                 );
+                forecast.rest().await;
             })
         };
         let fetching = Arc::new(AbortOnDropHandle::new(fetching));

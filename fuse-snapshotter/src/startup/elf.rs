@@ -9,7 +9,7 @@ use std::ops::Range;
 use object::Endianness;
 use object::elf::{
     DT_GNU_HASH, DT_HASH, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_RPATH, DT_RUNPATH,
-    DT_STRSZ, DT_STRTAB, DT_SYMTAB, FileHeader32, FileHeader64, PF_W, PT_DYNAMIC, PT_INTERP, PT_LOAD,
+    DT_STRSZ, DT_STRTAB, DT_SYMTAB, FileHeader32, FileHeader64, PF_W, PF_X, PT_DYNAMIC, PT_INTERP, PT_LOAD,
 };
 use object::pod::slice_from_all_bytes;
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
@@ -37,6 +37,8 @@ const MAX_NEEDED: usize = 128;
 pub(super) struct Program {
     /// What is read of it.
     pub(super) ranges: Vec<Range<u64>>,
+    /// Code and constants, most of which are read once it runs.
+    pub(super) code: Vec<Range<u64>>,
     /// The dynamic linker.
     pub(super) interpreter: Option<Vec<u8>>,
     /// Names of libraries.
@@ -99,6 +101,11 @@ async fn of_class<Elf: FileHeader<Endian = Endianness>, R: Future<Output = Optio
                 PT_LOAD => {
                     if segment.p_flags(endian) & PF_W != 0 {
                         program.expect(file.clone());
+                    } else if segment.p_flags(endian) & PF_X != 0
+                        && !file.is_empty()
+                        && program.code.len() < MAX_RANGES
+                    {
+                        program.code.push(file.clone());
                     }
                     segments.push(Segment { address: segment.p_vaddr(endian).into(), file });
                 }

@@ -21,7 +21,7 @@ mod script;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -39,6 +39,12 @@ const MAX_FILES: usize = 1000;
 
 /// Bytes that are expected, at most: a forecast that is wrong should not cost a layer.
 const MAX_BYTES: u64 = 256 << 20;
+
+/// Bytes of code that are expected after that, at most.
+const MAX_LATER: u64 = 1 << 30;
+
+/// Bytes of code that are fetched at a time: a span, mostly.
+const PIECE: u64 = 4 << 20;
 
 /// Files up to this size are expected as a whole, in bytes: they are in one span, or in two.
 const WHOLE: u64 = 2 << 20;
@@ -75,12 +81,24 @@ pub(crate) struct Forecast {
     looks: Semaphore,
     fetches: Semaphore,
     seen: Mutex<(HashSet<Place>, Expected)>,
+    /// What is read after all of that.
+    later: Mutex<Later>,
+}
+
+/// Parts of files that are read in the course of a start, in the order in which they are fetched.
+#[derive(Debug, Default)]
+struct Later {
+    parts: VecDeque<(Arc<Content>, Range<u64>)>,
+    /// How much there has been so far.
+    bytes: u64,
 }
 
 /// What came of looking at a file.
 struct Look {
     content: Arc<Content>,
     ranges: Vec<Range<u64>>,
+    /// What of it will be read after that.
+    code: Vec<Range<u64>>,
     names: Vec<Name>,
 }
 
@@ -88,7 +106,7 @@ impl Forecast {
     /// Nothing is expected yet.
     pub(crate) fn new(root: Root, command: Command) -> Arc<Self> {
         let (looks, fetches) = (Semaphore::new(LOOKS), Semaphore::new(FETCHES));
-        Arc::new(Self { root, command, looks, fetches, seen: Mutex::default() })
+        Arc::new(Self { root, command, looks, fetches, seen: Mutex::default(), later: Mutex::default() })
     }
 
     /// Fetches what a container of the image will read when it starts with its own command.
@@ -105,7 +123,36 @@ impl Forecast {
     pub(crate) async fn program(self: &Arc<Self>, number: u64) {
         if let Some(file) = self.root.numbered(number) {
             self.follow(vec![(file, true)]).await;
+            self.rest().await;
         }
+    }
+
+    /// Fetches what is read in the course of a start, of all files that were looked at.
+    pub(crate) async fn rest(&self) {
+        let fetch = async || {
+            while let Some((content, range)) = self.next_part() {
+                if let Content::Lazy { layer, entry, .. } = &*content
+                    && !layer.expect_later(*entry, range).await
+                {
+                    lock(&self.later).parts.clear();
+                }
+            }
+        };
+        // As many as there are turns for it.
+        tokio::join!(fetch(), fetch());
+    }
+
+    /// The next span of what is read later.
+    fn next_part(&self) -> Option<(Arc<Content>, Range<u64>)> {
+        let parts = &mut lock(&self.later).parts;
+        let (content, range) = parts.front_mut()?;
+        let end = range.end.min(range.start.saturating_add(PIECE));
+        let part = (Arc::clone(content), range.start..end);
+        range.start = end;
+        if range.is_empty() {
+            parts.pop_front();
+        }
+        Some(part)
     }
 
     /// Looks at files and at what they lead to, each on its own: one that leads nowhere holds up no other.
@@ -123,6 +170,7 @@ impl Forecast {
             let Ok(look) = look else { continue };
             let names = look.names.into_iter();
             files.extend(names.filter_map(|name| Some((self.root.find(&name.path)?, name.runs))));
+            self.put_off(&look.content, look.code);
             for range in look.ranges {
                 if self.can_expect(&range) {
                     let (forecast, content) = (Arc::clone(self), Arc::clone(&look.content));
@@ -131,6 +179,17 @@ impl Forecast {
             }
         }
         while fetches.join_next().await.is_some() {}
+    }
+
+    fn put_off(&self, content: &Arc<Content>, ranges: Vec<Range<u64>>) {
+        let later = &mut *lock(&self.later);
+        for range in ranges {
+            let length = range.end.saturating_sub(range.start);
+            if later.bytes + length <= MAX_LATER {
+                later.bytes += length;
+                later.parts.push_back((Arc::clone(content), range));
+            }
+        }
     }
 
     fn is_new(&self, file: &File) -> bool {
@@ -165,7 +224,8 @@ impl Forecast {
     /// Looks at a file: what of it will be read, and which files with it.
     async fn look(&self, file: File, runs: bool) -> Look {
         let content = Arc::new(self.root.content(&file));
-        let mut look = Look { content: Arc::clone(&content), ranges: Vec::new(), names: Vec::new() };
+        let mut look =
+            Look { content: Arc::clone(&content), ranges: Vec::new(), code: Vec::new(), names: Vec::new() };
         if file.size <= WHOLE {
             look.ranges.push(0..file.size);
         }
@@ -181,6 +241,7 @@ impl Forecast {
         {
             if file.size > WHOLE {
                 look.ranges = program.ranges;
+                look.code = program.code;
             }
             look.names.extend(program.interpreter.map(|path| Name { path, runs: true }));
             for library in program.needed {

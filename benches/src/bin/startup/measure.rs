@@ -32,6 +32,9 @@ pub(crate) struct Sample {
     pub(crate) pull_requests: usize,
     /// The requests, in the order in which they began.
     pub(crate) timeline: Vec<Event>,
+    /// Bytes that came in each tenth of a second from the start of the pull command on: where it is less than the link carries,
+    /// something was waited for.
+    pub(crate) arrivals: Vec<u64>,
     /// Packets that the link's queue had no room for.
     pub(crate) dropped: u64,
     /// Processor time of containerd, snapshotter, clients and container, in seconds.
@@ -66,9 +69,11 @@ pub(crate) fn start(
     site.link.set(Some(profile))?;
     let (mark, before, cpu) = (site.mark(), site.link.counters(), node.cpu());
     let (began, clock) = (Instant::now(), SystemTime::now());
+    let arrivals = site.link.watch(began);
     node.pull(&image.reference)?;
     let pulled = began.elapsed();
     let (container, ready) = Container::run(&node, &image.reference, &image.ready)?;
+    let arrivals = arrivals.end();
     let after = site.link.counters();
     let cpu = node.cpu() - cpu;
     let [containerd_memory, snapshotter_memory] = node.memory();
@@ -92,6 +97,7 @@ pub(crate) fn start(
         requests: timeline.len(),
         pull_requests: timeline.iter().filter(|event| event.at <= pulled.as_secs_f64()).count(),
         timeline,
+        arrivals,
         dropped: after.dropped - before.dropped,
         cpu,
         containerd_memory,

@@ -25,13 +25,15 @@ use crate::site::Site;
 use crate::variant::Variant;
 
 /// Of all lazy layers of an image.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(crate) struct Touched {
     /// Bytes of the pages that were read.
     pub(crate) bytes: u64,
     pub(crate) spans: usize,
     /// Bytes of these spans, compressed.
     pub(crate) span_bytes: u64,
+    /// Which spans these are, by layer, bottom first.
+    pub(crate) by_layer: Vec<BTreeSet<usize>>,
 }
 
 /// Starts an image and sees what it reads. The link must have no delay.
@@ -50,8 +52,7 @@ pub(crate) fn measure(site: &Site, image: &Image) -> anyhow::Result<Touched> {
     benches::caches::drop_all()?;
     let (container, _) = Container::run(&node, &image.reference, &image.ready)?;
     let files = files(image);
-    let mut spans = vec![BTreeSet::new(); image.layers.len()];
-    let mut touched = Touched::default();
+    let mut touched = Touched { by_layer: vec![BTreeSet::new(); image.layers.len()], ..Touched::default() };
     // Files of a layer are the same in every tree: each is counted once.
     let mut seen = BTreeSet::new();
     for (tree, _) in &trees {
@@ -65,12 +66,12 @@ pub(crate) fn measure(site: &Site, image: &Image) -> anyhow::Result<Touched> {
                 let range = range.start.min(place.size)..range.end.min(place.size);
                 touched.bytes += range.end - range.start;
                 let archive = place.offset + range.start..place.offset + range.end;
-                spans[place.layer].extend(ztoc.spans().spans_of(&archive));
+                touched.by_layer[place.layer].extend(ztoc.spans().spans_of(&archive));
             }
         })?;
     }
     drop(container);
-    for (layer, spans) in image.layers.iter().zip(&spans) {
+    for (layer, spans) in image.layers.iter().zip(&touched.by_layer) {
         let Some(ztoc) = &layer.ztoc else { continue };
         touched.spans += spans.len();
         touched.span_bytes += spans

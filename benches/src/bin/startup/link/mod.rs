@@ -6,6 +6,7 @@
 
 mod profile;
 mod tun;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use anyhow::Context;
 
 pub(crate) use profile::Profile;
 use tun::{LARGEST, Tun, wire_size};
+use watch::Watch;
 
 /// Packets that are due so soon are sent now: waking up for each would cost more than it is worth.
 const EARLY: Duration = Duration::from_micros(40);
@@ -79,6 +81,11 @@ impl Link {
         self.shape.rate.store(rate, Ordering::Relaxed);
         self.shape.delay_nanos.store((rtt / 2).as_nanos() as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Counts what comes from the registry, by tenths of a second.
+    pub(crate) fn watch(&self, began: Instant) -> Watch {
+        Watch::start(Arc::clone(&self.down), began)
     }
 
     pub(crate) fn counters(&self) -> Counters {
