@@ -1,4 +1,4 @@
-//! The devices: a FUSE file system with one file for each layer.
+//! The devices: a FUSE file system with one file for each layer, and one that is the image of the metadata.
 //!
 //! Nobody but EROFS reads them, and it reads runs of blocks within one file of an image. Whatever else is asked for is
 //! answered in pieces. The kernel keeps none of it: it goes into the pages of EROFS at once.
@@ -9,6 +9,8 @@
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,7 +22,7 @@ use fuser::{
 use tokio::runtime::Handle;
 
 use crate::cache::BLOCK_SIZE;
-use crate::fetch::LazyLayer;
+use crate::fetch::{FetchError, LazyLayer};
 use crate::fs::{FsError, Missing, Operation, ROOT, read_entry};
 use crate::fuse::{FuseStats, MAX_BACKGROUND, MAX_READ, errno};
 
@@ -32,13 +34,22 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The layers of a tree, bottom first, as files `0`, `1` and so on.
+/// The layers of a tree, bottom first, as files `0`, `1` and so on, and behind them the image.
 pub(super) struct Blobs {
     pub(super) layers: Vec<Arc<LazyLayer>>,
+    pub(super) image: File,
+    /// Size of the image in bytes.
+    pub(super) image_size: u64,
     pub(super) runtime: Handle,
     pub(super) stats: Arc<FuseStats>,
     /// Set when the kernel has said that it reads asynchronously.
     pub(super) asynchronous: Arc<AtomicBool>,
+}
+
+/// A file of this file system.
+enum Device<'b> {
+    Layer(&'b Arc<LazyLayer>),
+    Image,
 }
 
 /// A part of a read that lies in one file of the image.
@@ -92,17 +103,24 @@ impl Waiting {
 }
 
 impl Blobs {
-    fn layer(&self, number: INodeNo) -> Option<&Arc<LazyLayer>> {
+    fn device(&self, number: INodeNo) -> Option<Device<'_>> {
         let index = usize::try_from(number.0.checked_sub(ROOT + 1)?).ok()?;
-        self.layers.get(index)
+        match self.layers.get(index) {
+            Some(layer) => Some(Device::Layer(layer)),
+            None => (index == self.layers.len()).then_some(Device::Image),
+        }
     }
 
     fn attributes(&self, number: INodeNo) -> Option<FileAttr> {
-        let layer = match number.0 {
-            ROOT => None,
-            _ => Some(self.layer(number)?),
+        let (kind, perm, size) = match number.0 {
+            ROOT => (FileType::Directory, 0o500, 0),
+            _ => match self.device(number)? {
+                Device::Layer(layer) => {
+                    (FileType::RegularFile, 0o400, u64::from(layer.table().block_count()) * BLOCK_SIZE)
+                }
+                Device::Image => (FileType::RegularFile, 0o400, self.image_size),
+            },
         };
-        let size = layer.map_or(0, |layer| u64::from(layer.table().block_count()) * BLOCK_SIZE);
         Some(FileAttr {
             ino: number,
             size,
@@ -111,8 +129,8 @@ impl Blobs {
             mtime: SystemTime::UNIX_EPOCH,
             ctime: SystemTime::UNIX_EPOCH,
             crtime: SystemTime::UNIX_EPOCH,
-            kind: if layer.is_some() { FileType::RegularFile } else { FileType::Directory },
-            perm: if layer.is_some() { 0o400 } else { 0o500 },
+            kind,
+            perm,
             nlink: 1,
             uid: 0,
             gid: 0,
@@ -120,6 +138,13 @@ impl Blobs {
             blksize: BLOCK_SIZE as u32,
             flags: 0,
         })
+    }
+
+    /// Reads of the image. Its end is that of the file.
+    fn read_image(&self, position: u64, length: usize, buffer: &mut Vec<u8>) -> Result<(), FsError> {
+        let left = usize::try_from(self.image_size.saturating_sub(position)).unwrap_or(usize::MAX);
+        buffer.resize(length.min(left), 0);
+        self.image.read_exact_at(buffer, position).map_err(|error| FetchError::from(error).into())
     }
 
     /// Reads what the cache has; what is to be waited for otherwise. `buffer` is resized to all that is asked for.
@@ -178,7 +203,7 @@ impl Filesystem for Blobs {
 
     fn open(&self, _request: &Request, number: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         self.stats.count_request();
-        match self.layer(number) {
+        match self.device(number) {
             Some(_) => reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO),
             None => reply.error(Errno::EISDIR),
         }
@@ -196,24 +221,29 @@ impl Filesystem for Blobs {
         reply: ReplyData,
     ) {
         self.stats.count_read();
-        let Some(layer) = self.layer(number) else { return reply.error(Errno::ESTALE) };
+        let Some(device) = self.device(number) else { return reply.error(Errno::ESTALE) };
         let length = size as usize;
         let waiting = BUFFER.with_borrow_mut(|buffer| {
-            match Self::read_cached(layer, offset, length, buffer) {
+            let read = match device {
+                Device::Layer(layer) => Self::read_cached(layer, offset, length, buffer)
+                    .map(|waiting| waiting.map(|waiting| (waiting, Arc::clone(layer)))),
+                Device::Image => self.read_image(offset, length, buffer).map(|()| None),
+            };
+            match read {
                 Ok(None) => {
                     reply.data(buffer);
                     None
                 }
-                Ok(Some(waiting)) => Some((waiting, reply)),
+                Ok(Some((waiting, layer))) => Some((waiting, layer, reply)),
                 Err(error) => {
                     reply.error(failed(&self.stats, &error));
                     None
                 }
             }
         });
-        if let Some((waiting, reply)) = waiting {
+        if let Some((waiting, layer, reply)) = waiting {
             self.stats.count_miss();
-            let (layer, stats) = (Arc::clone(layer), Arc::clone(&self.stats));
+            let stats = Arc::clone(&self.stats);
             self.runtime.spawn(async move {
                 match waiting.read(&layer, offset, length).await {
                     Ok(buffer) => reply.data(&buffer),
@@ -225,5 +255,64 @@ impl Filesystem for Blobs {
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.error(Errno::ENOSYS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use testdata::image::{Entry, Texture};
+
+    use super::*;
+    use crate::fs::tests::Rig;
+
+    #[tokio::test]
+    async fn a_layer_is_its_files_each_from_a_block_on() {
+        let entries = [
+            Entry::dir("d"),
+            Entry::made("d/a", Texture::Random, 1, 5000),
+            Entry::made("d/empty", Texture::Random, 2, 0),
+            Entry::symlink("link", "d/a"),
+            Entry::made("whole", Texture::Random, 3, 4096),
+            Entry::made("large", Texture::Random, 4, 200_001),
+            Entry::made("last", Texture::Random, 5, 0),
+        ];
+        let made = Rig::new().layer(&entries);
+        let mut stream = Vec::new();
+        for entry in &entries {
+            stream.extend(entry.content().map(|content| content.to_vec()).unwrap_or_default());
+            stream.resize(stream.len().next_multiple_of(4096), 0);
+        }
+        assert_eq!(u64::from(made.lazy.table().block_count()) * BLOCK_SIZE, stream.len() as u64);
+        let read = async |position: usize, length: usize| {
+            let mut buffer = vec![1; 3];
+            match Blobs::read_cached(&made.lazy, position as u64, length, &mut buffer).unwrap() {
+                None => buffer,
+                Some(waiting) => waiting.read(&made.lazy, position as u64, length).await.unwrap(),
+            }
+        };
+        // Twice: before it is in the cache, and when it is there.
+        for _ in 0..2 {
+            for (position, length) in [
+                (0, 4096),
+                (4096, 4096),
+                (4096, 904),
+                (4999, 2),
+                (8192, 4096),
+                (12_288, 131_072),
+                (0, stream.len()),
+                (4000, 9000),
+                (stream.len() - 1, 1),
+                (stream.len() - 10, 4096),
+                (stream.len(), 4096),
+                (1 << 40, 4096),
+            ] {
+                let end = (position + length).min(stream.len());
+                let expected = stream.get(position..end).unwrap_or_default();
+                assert!(read(position, length).await == expected, "{position} {length}");
+            }
+        }
+        assert!(Blobs::read_cached(&made.lazy, u64::MAX, 4096, &mut Vec::new()).unwrap().is_none());
     }
 }

@@ -42,11 +42,11 @@ const XATTR_HEADER: u64 = 12;
 /// Where the content of an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// In consecutive blocks of the image, or there is none.
+    /// There is none.
     Plain = 0,
-    /// The same, but what is left over after whole blocks follows the inode.
+    /// Less than a block, which follows the inode.
     Inline = 2,
-    /// In chunks of another device.
+    /// In chunks of other devices.
     Chunks = 4,
 }
 
@@ -106,7 +106,7 @@ pub(super) struct InodeFields {
     /// Type and permissions.
     pub(super) mode: u16,
     pub(super) size: u64,
-    /// The first block, the device number, or the form of chunks, depending on what it is.
+    /// The device number, or the form of chunks, depending on what it is.
     pub(super) place: u32,
     pub(super) number: u64,
     pub(super) uid: u32,

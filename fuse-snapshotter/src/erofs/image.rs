@@ -6,6 +6,10 @@
 //!
 //! Inodes are in the order of the tree, so those of the names in a directory are side by side. A file is one chunk on the
 //! device of its layer: the stream in which each file of the layer begins at a block (see [`crate::cache::LayerCache`]).
+//!
+//! A directory that is too long to follow its inode is one chunk, too, on a last device which is the image once more. What
+//! belongs to an inode is read like content, past the page cache, since the devices of the layers ask for that; from a file on
+//! a disk that would have to be written there first.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -19,9 +23,6 @@ use crate::fetch::LayerTable;
 use crate::fs::kernel_device;
 use crate::tree::{FileId, Inode, InodeId, InodeIndex, InodeKind, Tree};
 
-/// Longest target of a symbolic link that the kernel follows.
-const MAX_TARGET: usize = 4095;
-
 /// A layer as a device: its digest, in hexadecimal, and where its files are.
 pub(super) type Device<'l> = (&'l str, &'l LayerTable);
 
@@ -30,12 +31,12 @@ pub(super) type Device<'l> = (&'l str, &'l LayerTable);
 struct Place {
     /// Offset of the inode in the image.
     inode: u64,
-    /// Its first block behind the inodes.
+    /// Bytes of content that follow it, if the image has all of its content there.
+    inline: u16,
+    /// The first of its blocks behind the inodes.
     block: u32,
     /// How many of them it has.
     blocks: u32,
-    /// Bytes of content behind the inode. Of a file or device there are none.
-    inline: u16,
 }
 
 /// A tree with a place for everything in it.
@@ -72,7 +73,7 @@ impl<'t> Image<'t> {
             first_block: 0,
             blocks: 0,
         };
-        let (mut at, mut block) = (DEVICES_OFFSET + devices.len() as u64 * DEVICE_SIZE, 0_u32);
+        let (mut at, mut block) = (DEVICES_OFFSET + (devices.len() as u64 + 1) * DEVICE_SIZE, 0_u32);
         for (index, inode) in tree.inodes() {
             let (mut place, behind) = image.size(index, inode)?;
             at = at.next_multiple_of(SLOT);
@@ -113,25 +114,17 @@ impl<'t> Image<'t> {
                 let last = blocks.last().map_or(0, |last| length(&names[last.clone()]));
                 (blocks.len() as u64 - 1) * BLOCK + last
             }
-            InodeKind::Symlink => {
-                let target = self.tree.link_target(index);
-                if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) {
-                    return inexpressible("a symbolic link that can lead nowhere");
-                }
-                target.len() as u64
-            }
-            InodeKind::Regular if inode.size > 0 => {
-                // Where it is found is 8 bytes at a multiple of 8 behind the attributes, which are multiples of 4.
-                return Ok((place, attributes.next_multiple_of(CHUNK_INDEX_SIZE) + CHUNK_INDEX_SIZE));
-            }
+            InodeKind::Symlink => self.tree.link_target(index).len() as u64,
+            InodeKind::Regular if inode.size > 0 => return Ok((place, chunked(attributes))),
             _ => return Ok((place, attributes)),
         };
-        let (whole, rest) = (content / BLOCK, content % BLOCK);
-        let fits = INODE_SIZE + attributes + rest <= BLOCK;
-        place.inline = if fits { rest as u16 } else { 0 };
-        let blocks = u32::try_from(if fits { whole } else { whole + 1 });
+        if INODE_SIZE + attributes + content <= BLOCK {
+            place.inline = content as u16;
+            return Ok((place, attributes + content));
+        }
+        let blocks = u32::try_from(content.div_ceil(BLOCK));
         place.blocks = blocks.or_else(|_| inexpressible("so large a directory"))?;
-        Ok((place, attributes + u64::from(place.inline)))
+        Ok((place, chunked(attributes)))
     }
 
     fn xattrs(&self, index: InodeIndex) -> Result<Vec<u8>, ErofsError> {
@@ -163,13 +156,14 @@ impl<'t> Image<'t> {
     pub(super) fn write(&self, to: impl Write) -> Result<(), ErofsError> {
         let mut out = Output { to, at: 0 };
         let root = u16::try_from(self.number(self.tree.root()));
-        let devices = u16::try_from(self.devices.len());
+        let devices = u16::try_from(self.devices.len() + 1);
         let (Ok(root), Ok(devices)) = (root, devices) else { return inexpressible("so many layers") };
         out.pad_to(SUPER_OFFSET)?;
         out.put(&Super { root, devices, inodes: self.tree.len() as u64, blocks: self.blocks }.bytes())?;
         for (digest, table) in self.devices {
             out.put(&device(digest, table.block_count()))?;
         }
+        out.put(&device("metadata", self.blocks))?;
         for (index, inode) in self.tree.inodes() {
             self.write_inode(index, inode, &mut out)?;
         }
@@ -177,12 +171,11 @@ impl<'t> Image<'t> {
         for (index, inode) in self.tree.inodes() {
             let place = self.places[index.position()];
             if place.blocks > 0 {
-                let content = self.content(index, inode);
-                let inline = content.len() - usize::from(place.inline);
-                out.put(&content[..inline])?;
+                out.put(&self.content(index, inode))?;
                 out.pad_to(out.at.next_multiple_of(BLOCK))?;
             }
         }
+        out.pad_to(u64::from(self.blocks) * BLOCK)?;
         out.to.flush()?;
         Ok(())
     }
@@ -210,21 +203,30 @@ impl<'t> Image<'t> {
             links: inode.links,
         };
         let mut behind = attributes;
-        match inode.kind {
-            InodeKind::Regular if inode.size > 0 => {
-                let (form, index) = self.chunk(inode)?;
-                (fields.layout, fields.place) = (Layout::Chunks, form);
-                behind.resize(behind.len().next_multiple_of(CHUNK_INDEX_SIZE as usize), 0);
-                behind.extend(index);
-            }
-            InodeKind::Char | InodeKind::Block => fields.place = kernel_device(inode.device),
+        let chunk = match inode.kind {
+            InodeKind::Regular if inode.size > 0 => Some(self.chunk(inode)?),
             InodeKind::Directory | InodeKind::Symlink => {
                 let content = self.content(index, inode);
                 fields.size = content.len() as u64;
-                fields.place = self.first_block + place.block;
-                behind.extend(&content[content.len() - usize::from(place.inline)..]);
+                if place.blocks == 0 {
+                    behind.extend(content);
+                    None
+                } else {
+                    // The last device, and they are numbered from 1 on.
+                    Some((self.devices.len() as u16 + 1, self.first_block + place.block))
+                }
             }
-            _ => {}
+            InodeKind::Char | InodeKind::Block => {
+                fields.place = kernel_device(inode.device);
+                None
+            }
+            _ => None,
+        };
+        if let Some((device, block)) = chunk {
+            let Some(form) = one_chunk(fields.size) else { return inexpressible("a file of more than 8 TiB") };
+            (fields.layout, fields.place) = (Layout::Chunks, form);
+            behind.resize(behind.len().next_multiple_of(CHUNK_INDEX_SIZE as usize), 0);
+            behind.extend(chunk_index(device, block));
         }
         out.pad_to(place.inode)?;
         out.put(&fields.bytes())?;
@@ -232,19 +234,17 @@ impl<'t> Image<'t> {
         Ok(())
     }
 
-    /// The one chunk of a file: its form, and where it is.
-    fn chunk(&self, inode: &Inode) -> Result<(u32, Vec<u8>), ErofsError> {
+    /// Where a file is: the device, and the first block.
+    fn chunk(&self, inode: &Inode) -> Result<(u16, u32), ErofsError> {
         let InodeId::File(FileId { layer, entry }) = inode.id() else {
             return inexpressible("a file of no layer");
         };
         let table = self.devices.get(usize::from(layer)).map(|(_, table)| table);
         let table = table.filter(|table| table.size(entry as usize) == inode.size);
-        let block = table.and_then(|table| table.first_block(entry as usize));
-        let (Some(block), Some(device)) = (block, layer.checked_add(1)) else {
-            return inexpressible("a file that its layer does not have");
-        };
-        let Some(form) = one_chunk(inode.size) else { return inexpressible("a file of more than 8 TiB") };
-        Ok((form, chunk_index(device, block)))
+        match (layer.checked_add(1), table.and_then(|table| table.first_block(entry as usize))) {
+            (Some(device), Some(block)) => Ok((device, block)),
+            _ => inexpressible("a file that its layer does not have"),
+        }
     }
 
     /// What the image itself has of an inode's content.
@@ -277,6 +277,11 @@ impl<'t> Image<'t> {
             content.extend_from_slice(name);
         }
     }
+}
+
+/// Bytes behind an inode that has a chunk: where it is found is said at a multiple of 8 bytes, behind the attributes.
+fn chunked(attributes: u64) -> u64 {
+    attributes.next_multiple_of(CHUNK_INDEX_SIZE) + CHUNK_INDEX_SIZE
 }
 
 /// Bytes that names take up in a directory.

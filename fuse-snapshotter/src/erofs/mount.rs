@@ -60,22 +60,29 @@ impl ErofsMount {
         // would become zeros; see `blobs`.
         let context = Context::open("erofs", "mount EROFS")?;
         context.flag("directio")?;
-        let file = {
-            let digests: Vec<_> = layers.iter().map(|layer| (layer.digest().hex(), layer.table())).collect();
-            let devices: Vec<_> = digests.iter().map(|(digest, table)| (*digest, &***table)).collect();
-            let planned = Image::plan(tree, &devices)?;
-            let mut options = OpenOptions::new();
-            let file = options.read(true).write(true).create_new(true).mode(0o600).open(image)?;
-            planned.write(BufWriter::new(&file))?;
-            file
-        };
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).mode(0o600).open(image)?;
+        {
+            let tables: Vec<_> = layers.iter().map(|layer| (layer.digest().hex(), &**layer.table())).collect();
+            Image::plan(tree, &tables)?.write(BufWriter::new(&file))?;
+        }
         let (stats, count) = (Arc::new(FuseStats::default()), layers.len());
-        let (session, devices) = serve(layers, Arc::clone(&stats), threads, runtime)?;
+        let asynchronous = Arc::new(AtomicBool::new(false));
+        let blobs = Blobs {
+            layers,
+            image_size: file.metadata()?.len(),
+            image: file.try_clone()?,
+            runtime,
+            stats: Arc::clone(&stats),
+            asynchronous: Arc::clone(&asynchronous),
+        };
+        let (session, devices) = serve(blobs, &asynchronous, threads)?;
         match image.as_os_str().as_bytes() {
             short if short.len() <= MAX_VALUE => context.string("source", image)?,
             _ => context.string("source", Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))?,
         }
-        for index in 0..count {
+        // The layers, and the image.
+        for index in 0..=count {
             let device = format!("/proc/self/fd/{}/{index}", devices.as_raw_fd());
             context.string("device", Path::new(&device))?;
         }
@@ -113,13 +120,12 @@ impl Drop for ErofsMount {
     }
 }
 
-/// Serves layers by a FUSE file system that is attached nowhere: it lasts as long as the descriptor, or whatever was opened
+/// Serves the devices by a FUSE file system that is attached nowhere: it lasts as long as the descriptor, or whatever was opened
 /// through it.
 fn serve(
-    layers: Vec<Arc<LazyLayer>>,
-    stats: Arc<FuseStats>,
+    blobs: Blobs,
+    asynchronous: &AtomicBool,
     threads: usize,
-    runtime: Handle,
 ) -> Result<(fuser::BackgroundSession, OwnedFd), ErofsError> {
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(ErofsError::Serve)?;
     let device = OwnedFd::from(device);
@@ -138,8 +144,6 @@ fn serve(
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mounted = context.mount(flags)?;
-    let asynchronous = Arc::new(AtomicBool::new(false));
-    let blobs = Blobs { layers, runtime, stats, asynchronous: Arc::clone(&asynchronous) };
     let mut config = Config::default();
     config.n_threads = Some(threads.max(1));
     config.clone_fd = true;

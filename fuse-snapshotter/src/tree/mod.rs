@@ -15,7 +15,7 @@ mod merge;
 mod path;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::Range;
 
