@@ -301,3 +301,57 @@ fn it_ends_with_its_last_user() {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
+
+/// Where the kernel has its limits of read-ahead from EROFS.
+fn read_aheads() -> Vec<PathBuf> {
+    let all = std::fs::read_dir("/sys/class/bdi").unwrap().map(|entry| entry.unwrap());
+    all.filter(|entry| entry.file_name().as_bytes().starts_with(b"erofs"))
+        .map(|entry| entry.path().join("read_ahead_kb"))
+        .collect()
+}
+
+#[test]
+fn an_error_in_the_middle_of_a_large_read_makes_no_zeros() {
+    if !can_mount() {
+        return;
+    }
+    const SIZE: usize = 12 << 20;
+    let entry = Entry::made("file", Texture::Random, 1, SIZE as u64);
+    let expected = entry.content().unwrap().to_vec();
+    let (_rig, made) = made(&[vec![entry]]);
+    // From the middle on, the layer is another one.
+    let mut blob = std::fs::read(&made[0].blob).unwrap();
+    let middle = blob.len() / 2;
+    blob[middle..].iter_mut().for_each(|byte| *byte ^= 1);
+    std::fs::write(&made[0].blob, blob).unwrap();
+    let before = read_aheads();
+    let mounted = Mounted::new(&merged(&made, Below::Nothing), &made).unwrap();
+    let path = mounted.path().join("file");
+    // So that a read is more than one FUSE request. Mounts of other tests may be among them, which does not matter.
+    let new: Vec<_> = read_aheads().into_iter().filter(|path| !before.contains(path)).collect();
+    assert!(!new.is_empty());
+    for setting in new {
+        let _ = std::fs::write(setting, "8192");
+    }
+    let (mut right, mut failed) = (0, 0);
+    for (offset, expected) in (0..).step_by(65_536).zip(expected.chunks(65_536)) {
+        // Anew each time, since reading on would go on with what was read ahead.
+        let (file, mut buffer) = (std::fs::File::open(&path).unwrap(), vec![0; expected.len()]);
+        match std::os::unix::fs::FileExt::read_exact_at(&file, &mut buffer, offset) {
+            Ok(()) => {
+                assert!(buffer == expected, "{offset}");
+                right += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{offset}: {error}");
+                failed += 1;
+            }
+        }
+    }
+    assert!(right > 20 && failed > 20, "{right} {failed}");
+    // A read from front to back ends where the error is.
+    let mut read = Vec::new();
+    let mut file = std::fs::File::open(&path).unwrap();
+    assert!(std::io::Read::read_to_end(&mut file, &mut read).is_err());
+    assert!(expected.starts_with(&read));
+}
