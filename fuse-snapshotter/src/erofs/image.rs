@@ -223,7 +223,9 @@ impl<'t> Image<'t> {
             _ => None,
         };
         if let Some((device, block)) = chunk {
-            let Some(form) = one_chunk(fields.size) else { return inexpressible("a file of more than 8 TiB") };
+            let Some(form) = one_chunk(fields.size) else {
+                return inexpressible("a file of more than 8 TiB");
+            };
             (fields.layout, fields.place) = (Layout::Chunks, form);
             behind.resize(behind.len().next_multiple_of(CHUNK_INDEX_SIZE as usize), 0);
             behind.extend(chunk_index(device, block));

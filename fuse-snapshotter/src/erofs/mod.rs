@@ -35,7 +35,9 @@ pub enum ErofsError {
     #[error("cannot write the EROFS image")]
     Image(#[from] std::io::Error),
     /// The kernel does not do it.
-    #[error("the kernel cannot {what}: {error}{said} (EROFS from files needs Linux 6.12 or later, with CONFIG_EROFS_FS_BACKED_BY_FILE)")]
+    #[error(
+        "the kernel cannot {what}: {error}{said} (EROFS from files needs Linux 6.12 or later, with CONFIG_EROFS_FS_BACKED_BY_FILE)"
+    )]
     Kernel {
         /// What it was to do.
         what: &'static str,

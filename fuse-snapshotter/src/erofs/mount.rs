@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuser::{Config, Session, SessionACL};
 use rustix::fs::CWD;
@@ -63,7 +63,8 @@ impl ErofsMount {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).mode(0o600).open(image)?;
         {
-            let tables: Vec<_> = layers.iter().map(|layer| (layer.digest().hex(), &**layer.table())).collect();
+            let tables: Vec<_> =
+                layers.iter().map(|layer| (layer.digest().hex(), &**layer.table())).collect();
             Image::plan(tree, &tables)?.write(BufWriter::new(&file))?;
         }
         let (stats, count) = (Arc::new(FuseStats::default()), layers.len());
@@ -150,7 +151,9 @@ fn serve(
     // This waits until the kernel has said what it can do.
     let session = Session::from_fd(blobs, device, SessionACL::All, config).map_err(ErofsError::Serve)?;
     if !asynchronous.load(Ordering::Acquire) {
-        return Err(ErofsError::Serve(io::Error::other("the kernel lacks asynchronous direct reads by FUSE")));
+        return Err(ErofsError::Serve(io::Error::other(
+            "the kernel lacks asynchronous direct reads by FUSE",
+        )));
     }
     Ok((session.spawn().map_err(ErofsError::Serve)?, mounted))
 }

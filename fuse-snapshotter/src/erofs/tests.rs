@@ -221,7 +221,8 @@ fn everything_is_as_fuse_shows_it() {
         assert!(found.get(path) == Some(expected), "{}: {:?}\n{expected:?}", path.display(), found.get(path));
     }
     // Names that are not there, before, between and behind those that are.
-    for name in ["", " ", "!", "a", "many/0", "many/zzz", "full/00", "around/0/x", "zzz", "empty-directory/x"] {
+    for name in ["", " ", "!", "a", "many/0", "many/zzz", "full/00", "around/0/x", "zzz", "empty-directory/x"]
+    {
         let missing = std::fs::symlink_metadata(mounted.path().join(format!("{name}~"))).unwrap_err();
         assert_eq!(missing.kind(), std::io::ErrorKind::NotFound, "{name}");
     }
@@ -266,10 +267,9 @@ fn what_the_format_does_not_know_is_refused() {
     if !can_mount() {
         return;
     }
-    for entry in [
-        Entry::file("file", "x").xattr("system.odd", "1"),
-        Entry::file("file", "x").xattr("odd", "1"),
-    ] {
+    for entry in
+        [Entry::file("file", "x").xattr("system.odd", "1"), Entry::file("file", "x").xattr("odd", "1")]
+    {
         let (_rig, made) = made(&[vec![entry]]);
         let refused = Mounted::new(&merged(&made, Below::Nothing), &made);
         assert!(matches!(refused, Err(ErofsError::Inexpressible(_))), "{:?}", refused.err());
@@ -343,7 +343,11 @@ fn an_error_in_the_middle_of_a_large_read_makes_no_zeros() {
                 right += 1;
             }
             Err(error) => {
-                assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::IO.raw_os_error()), "{offset}: {error}");
+                assert_eq!(
+                    error.raw_os_error(),
+                    Some(rustix::io::Errno::IO.raw_os_error()),
+                    "{offset}: {error}"
+                );
                 failed += 1;
             }
         }

@@ -26,9 +26,9 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
+pub(crate) use errno::errno;
 pub use mount::{FuseMount, MountError};
 pub(crate) use mount::{detach, is_mounted};
-pub(crate) use errno::errno;
 pub(crate) use options::MAX_BACKGROUND;
 pub use options::{FuseOptions, Negotiated};
 

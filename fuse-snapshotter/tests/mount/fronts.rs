@@ -66,7 +66,8 @@ fn what_erofs_cannot_express_is_served_by_fuse() {
         return;
     }
     let registry = TestRegistry::builder().start_blocking();
-    let reference = put(&registry, layer([Entry::made("file", Texture::Text, 1, 10).xattr("system.odd", "x")]));
+    let reference =
+        put(&registry, layer([Entry::made("file", Texture::Text, 1, 10).xattr("system.odd", "x")]));
     let mount = Mount::new(&reference, &["--front", "auto"]);
     assert_eq!(kind_of(&mount), "fuse.rawBridge");
     assert_eq!(std::fs::read(mount.path().join("file")).unwrap().len(), 10);

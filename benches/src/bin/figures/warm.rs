@@ -87,14 +87,14 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
         .stdout(Stdio::null()))?;
     let [ours, fuse, mirror] = ["mnt-warm", "mnt-fuse", "mnt-mirror"].map(|name| directory.join(name));
     let mount = || Mount::new(&reference, &ours, &directory.join("warm-root"), &[]);
-    let fused =
-        || Mount::new(&reference, &fuse, &directory.join("warm-root-fuse"), &["--front", "fuse"]);
+    let fused = || Mount::new(&reference, &fuse, &directory.join("warm-root-fuse"), &["--front", "fuse"]);
     let mirrored = || MirrorMount::new(&native, &mirror);
 
     let (mounts, roots) = ((mount()?, fused()?, mirrored()?), [&native, &ours, &fuse, &mirror]);
     let mut first: [Times; 3] = Default::default();
     let mut warm: [Times; 3] = Default::default();
-    for ((times, first), work) in warm.iter_mut().zip(&mut first).zip([Work::Sequential, Work::Small, Work::List])
+    for ((times, first), work) in
+        warm.iter_mut().zip(&mut first).zip([Work::Sequential, Work::Small, Work::List])
     {
         for pass in 0..=PASSES {
             for (which, root) in roots.iter().enumerate() {

@@ -185,7 +185,13 @@ pub(crate) struct MountArgs {
     #[arg(long)]
     pub(crate) allow_other: bool,
     /// What tells the kernel the names and attributes of layers that are read lazily
-    #[arg(long, value_name = "FRONT", default_value = "auto", env = "SOCI_SNAPSHOTTER_FRONT", hide_env_values = true)]
+    #[arg(
+        long,
+        value_name = "FRONT",
+        default_value = "auto",
+        env = "SOCI_SNAPSHOTTER_FRONT",
+        hide_env_values = true
+    )]
     pub(crate) front: FrontArg,
     /// Print JSON: a line when the image is mounted, and a line with the report at the end
     #[arg(long)]
