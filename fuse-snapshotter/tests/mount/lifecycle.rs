@@ -36,7 +36,9 @@ fn a_small_file_costs_its_span_and_one_request() {
     std::fs::read(mount.path().join("small/7")).unwrap();
     assert_eq!(registry.requests().len(), 1);
     let report = mount.finish();
-    assert_eq!(report["layers"][0]["fetched_spans"], 1);
+    // The one behind it rides along in the same request, and may have arrived by now.
+    let spans = report["layers"][0]["fetched_spans"].as_u64().unwrap();
+    assert!((1..=2).contains(&spans), "{report}");
 }
 
 #[test]
