@@ -77,6 +77,48 @@ fn what_erofs_cannot_express_is_served_by_fuse() {
 }
 
 #[test]
+fn where_the_kernel_does_not_mount_it_fuse_serves() {
+    if !can_mount() || !can_mount_erofs() {
+        return;
+    }
+    let registry = TestRegistry::builder().start_blocking();
+    let reference = files(&registry);
+    // EROFS cannot read an image there.
+    let memory = tempfile::tempdir().unwrap();
+    rustix::mount::mount("tmpfs", memory.path(), "tmpfs", rustix::mount::MountFlags::empty(), None).unwrap();
+    let root = ["--root", memory.path().to_str().unwrap()];
+    let said = Mount::try_new(&reference, &[&["--front", "erofs"], &root[..]].concat()).err().unwrap();
+    assert!(said.contains("the kernel cannot mount EROFS"), "{said}");
+    let mount = Mount::new(&reference, &[&["--front", "auto"], &root[..]].concat());
+    assert_eq!(kind_of(&mount), "fuse.rawBridge");
+    assert_eq!(std::fs::read(mount.path().join("data/0")).unwrap().len(), 300_000);
+    mount.finish();
+    rustix::mount::unmount(memory.path(), rustix::mount::UnmountFlags::empty()).unwrap();
+}
+
+#[test]
+fn all_users_read_what_root_mounted() {
+    if !can_mount() {
+        return;
+    }
+    let registry = TestRegistry::builder().start_blocking();
+    let reference = files(&registry);
+    for front in fronts() {
+        let mount = Mount::new(&reference, &["--front", front]);
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(mount.path().parent().unwrap(), open).unwrap();
+        // Something that has to be fetched, so that it is this user who asks for it.
+        let output = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat"])
+            .arg(mount.path().join("data/1"))
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout.len(), 300_000, "{front}: {}", String::from_utf8_lossy(&output.stderr));
+        mount.finish();
+    }
+}
+
+#[test]
 fn who_waits_for_a_read_can_be_killed() {
     if !can_mount() {
         return;
