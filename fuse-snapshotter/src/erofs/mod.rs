@@ -36,7 +36,8 @@ pub enum ErofsError {
     Image(#[from] std::io::Error),
     /// The kernel does not do it.
     #[error(
-        "the kernel cannot {what}: {error}{said} (EROFS from files needs Linux 6.12 or later, with CONFIG_EROFS_FS_BACKED_BY_FILE)"
+        "the kernel cannot {what}: {error}{said} (EROFS from files needs Linux 6.12 or later with \
+         CONFIG_EROFS_FS_BACKED_BY_FILE, and a --root that is neither on tmpfs nor on overlayfs)"
     )]
     Kernel {
         /// What it was to do.

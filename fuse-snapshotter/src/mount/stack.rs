@@ -141,7 +141,7 @@ impl Stack {
         };
         match overlaid {
             Ok(()) => Ok(stack),
-            // The kernel stacks two file systems at most, so an image file that is on overlayfs itself is one too many.
+            // The kernel limits how many file systems are stacked, and what the image's file is on counts, too.
             Err(error) if stack.runs.iter().any(|run| matches!(run, Run::Erofs(_))) => {
                 Err(StackError::Erofs(Box::new(error)))
             }
