@@ -66,3 +66,19 @@ pub fn available(needs: &[Need]) -> bool {
     eprintln!("\n*** SKIPPED: {complaint} ***\n");
     false
 }
+
+/// Whether the kernel mounts EROFS from files, as from Linux 6.12 on it can; says so aloud if it does not. Since the product can
+/// do without, this is not asked of CI.
+#[must_use]
+#[allow(clippy::print_stderr)]
+pub fn can_mount_erofs() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-', '\n']).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if version >= (6, 12) && known.lines().any(|line| line.trim_start_matches("nodev").trim() == "erofs") {
+        return true;
+    }
+    eprintln!("\n*** SKIPPED: the kernel does not mount EROFS from files ***\n");
+    false
+}

@@ -137,6 +137,22 @@ impl LayerTable {
         self.sizes.get(entry).copied().unwrap_or(0)
     }
 
+    /// The first block of an entry's content in the cache's stream.
+    pub(crate) fn first_block(&self, entry: usize) -> Option<u32> {
+        self.blocks.get(entry).copied()
+    }
+
+    /// What a place in the cache's stream holds: the entry, the offset in its content, and how many bytes there are until
+    /// another entry begins, padding included. `None` behind the end.
+    pub(crate) fn at_stream(&self, position: u64) -> Option<(usize, u64, u64)> {
+        let block = u32::try_from(position / BLOCK_SIZE).ok().filter(|block| *block < self.block_count)?;
+        // Of entries that begin at one block all but the last are empty.
+        let entry = self.blocks.partition_point(|first| *first <= block).checked_sub(1)?;
+        let end = self.blocks.get(entry + 1).copied().unwrap_or(self.block_count);
+        let start = self.stream_offset(entry);
+        Some((entry, position - start, u64::from(end) * BLOCK_SIZE - position))
+    }
+
     /// Offset of an entry's content in the cache's stream.
     pub(super) fn stream_offset(&self, entry: usize) -> u64 {
         u64::from(self.blocks[entry]) * BLOCK_SIZE

@@ -30,6 +30,11 @@ pub struct Attributes {
     pub device: (u32, u32),
 }
 
+/// Device numbers as the kernel has them in 32 bits: 12 bits of major, 20 of minor, the low 8 of these at the bottom.
+pub(crate) fn kernel_device((major, minor): (u32, u32)) -> u32 {
+    (minor & 0xff) | major << 8 | (minor & !0xff) << 12
+}
+
 fn blocks(size: u64) -> u64 {
     size.div_ceil(4096) * 8
 }

@@ -20,6 +20,7 @@ mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use attr::kernel_device;
 pub use attr::{Attributes, FileSystemStats};
 pub use count::{Operation, OperationCounts};
 pub use error::FsError;
@@ -28,3 +29,4 @@ pub use ids::{IdMaps, IdRange};
 pub use number::{LayerSlot, ROOT, TreeSlot};
 pub use plant::PlantError;
 pub use serve::Missing;
+pub(crate) use serve::read_entry;

@@ -22,6 +22,27 @@ pub struct Missing {
     asked: Instant,
 }
 
+/// Reads from an entry of a layer if the cache has the content. `buffer` is resized to `length`, which must not reach beyond
+/// the content.
+///
+/// # Errors
+/// Why it cannot be had.
+pub(crate) fn read_entry(
+    layer: &Arc<LazyLayer>,
+    entry: usize,
+    offset: u64,
+    length: usize,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<Missing>, FsError> {
+    let asked = Instant::now();
+    buffer.resize(length, 0);
+    if length == 0 || layer.try_read(entry, offset, buffer)?.is_some() {
+        layer.metrics().served(length as u64, asked.elapsed());
+        return Ok(None);
+    }
+    Ok(Some(Missing { layer: Arc::clone(layer), entry, offset, length, asked }))
+}
+
 impl Forest {
     /// Whether any inode may have an extended attribute, now or later.
     #[must_use]
@@ -266,7 +287,6 @@ impl Forest {
         length: usize,
         buffer: &mut Vec<u8>,
     ) -> Result<Option<Missing>, FsError> {
-        let asked = Instant::now();
         if let Some(Number::StateFile(counter)) = Number::decode(number) {
             return self.state_files.read(counter, offset, length, buffer).map(|()| None);
         }
@@ -280,13 +300,7 @@ impl Forest {
                 });
             };
             let left = usize::try_from(inode.size.saturating_sub(offset)).unwrap_or(usize::MAX);
-            let (entry, length) = (entry as usize, length.min(left));
-            buffer.resize(length, 0);
-            if length == 0 || layer.try_read(entry, offset, buffer)?.is_some() {
-                layer.metrics().served(length as u64, asked.elapsed());
-                return Ok(None);
-            }
-            Ok(Some(Missing { layer: Arc::clone(layer), entry, offset, length, asked }))
+            read_entry(layer, entry as usize, offset, length.min(left), buffer)
         })?;
         missing.ok_or(FsError::IsDirectory)
     }

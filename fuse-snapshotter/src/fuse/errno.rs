@@ -4,7 +4,7 @@ use fuser::Errno;
 
 use crate::fs::FsError;
 
-pub(super) fn errno(error: &FsError) -> Errno {
+pub(crate) fn errno(error: &FsError) -> Errno {
     match error {
         FsError::NotFound => Errno::ENOENT,
         FsError::Stale => Errno::ESTALE,

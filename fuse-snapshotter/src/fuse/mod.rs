@@ -26,13 +26,14 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
+pub(crate) use errno::errno;
 pub use mount::{FuseMount, MountError};
 pub(crate) use mount::{detach, is_mounted};
+pub(crate) use options::MAX_BACKGROUND;
 pub use options::{FuseOptions, Negotiated};
 
-use crate::fs::{Attributes, Forest, FsError, Operation, OperationCounts};
+use crate::fs::{Attributes, Forest, FsError, Operation, OperationCounts, kernel_device};
 use crate::tree::InodeKind;
-use errno::errno;
 
 /// How long the kernel may believe what it was told: a tree never changes.
 const VALID: Duration = Duration::from_secs(24 * 60 * 60);
@@ -41,7 +42,7 @@ const VALID: Duration = Duration::from_secs(24 * 60 * 60);
 const VOLATILE: Duration = Duration::ZERO;
 
 /// Longest read the kernel is told to ask for, in bytes. It asks for read-ahead (128 KiB) at most anyway.
-const MAX_READ: u32 = 1 << 20;
+pub(crate) const MAX_READ: u32 = 1 << 20;
 
 thread_local! {
     /// Each FUSE thread reads into a buffer of its own.
@@ -58,6 +59,20 @@ pub struct FuseStats {
 }
 
 impl FuseStats {
+    pub(crate) fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A read, which is a request, too.
+    pub(crate) fn count_read(&self) {
+        self.count_request();
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_miss(&self) {
+        self.misses.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Requests of every kind.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -92,7 +107,7 @@ pub(crate) struct Adapter {
 
 impl Adapter {
     fn count(&self) {
-        self.stats.requests.fetch_add(1, Ordering::Relaxed);
+        self.stats.count_request();
     }
 
     fn failed(&self, number: INodeNo, operation: Operation, error: &FsError) -> Errno {
@@ -131,7 +146,6 @@ fn time(attributes: &Attributes) -> SystemTime {
 
 fn file_attr(attributes: &Attributes) -> FileAttr {
     let mtime = time(attributes);
-    let (major, minor) = attributes.device;
     FileAttr {
         ino: INodeNo(attributes.number),
         size: attributes.size,
@@ -145,8 +159,7 @@ fn file_attr(attributes: &Attributes) -> FileAttr {
         nlink: attributes.links,
         uid: attributes.uid,
         gid: attributes.gid,
-        // The kernel's 32-bit encoding: 12 bits of major, 20 of minor, the low 8 of these at the bottom.
-        rdev: (minor & 0xff) | major << 8 | (minor & !0xff) << 12,
+        rdev: kernel_device(attributes.device),
         blksize: 4096,
         flags: 0,
     }
@@ -238,8 +251,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        self.count();
-        self.stats.reads.fetch_add(1, Ordering::Relaxed);
+        self.stats.count_read();
         let missing = BUFFER.with_borrow_mut(|buffer| {
             match self.fs.read_cached(number.0, offset, size as usize, buffer) {
                 Ok(None) => {
@@ -255,7 +267,7 @@ impl Filesystem for Adapter {
             }
         });
         if let Some((missing, reply)) = missing {
-            self.stats.misses.fetch_add(1, Ordering::Relaxed);
+            self.stats.count_miss();
             let (fs, stats) = (Arc::clone(&self.fs), Arc::clone(&self.stats));
             self.runtime.spawn(async move {
                 let mut buffer = Vec::new();

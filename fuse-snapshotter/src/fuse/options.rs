@@ -13,7 +13,7 @@ pub struct FuseOptions {
 
 /// Requests of the background kind (read-ahead, mostly) that may be under way. Reads that wait for one image's
 /// network must not hold up others'.
-const MAX_BACKGROUND: u16 = 512;
+pub(crate) const MAX_BACKGROUND: u16 = 512;
 
 /// What was agreed with the kernel.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! Mounting an image as one merged, lazily read tree.
 //!
 //! `image` finds the SOCI index and prepares each layer: lazily if it has a zTOC, else by unpacking it beside the
-//! mount. `stack` turns runs of consecutive lazy layers into one FUSE tree each and, where there are unpacked layers
-//! too, stacks all of them with overlayfs. `report` says at the end what was fetched of what.
+//! mount. `stack` turns runs of consecutive lazy layers into one tree each, mounted by EROFS or by FUSE, and, where there are
+//! unpacked layers too, stacks all of them with overlayfs. `report` says at the end what was fetched of what.
 //!
 //! A failure of laziness is not a failure of the mount: a layer whose zTOC is missing, broken or false is unpacked, and
 //! the report says why.
@@ -35,6 +35,18 @@ use workspace::Workspace;
 /// needs; a registry is not hammered by that many.
 const CONNECTIONS: usize = 8;
 
+/// What the kernel asks for the names and attributes of lazily read layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Front {
+    /// [`Front::Erofs`] where that is possible, else [`Front::Fuse`].
+    #[default]
+    Auto,
+    /// Itself: they are in an [EROFS image](crate::erofs), and only contents come through FUSE.
+    Erofs,
+    /// This process, through FUSE.
+    Fuse,
+}
+
 /// What to mount, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -52,6 +64,8 @@ pub struct Options {
     pub cache_size: u64,
     /// Whether other users may look into the mount. Root's mounts are always open, as `/` is.
     pub allow_other: bool,
+    /// What serves lazily read layers to the kernel.
+    pub front: Front,
 }
 
 /// Why an image cannot be mounted.
@@ -69,6 +83,9 @@ pub enum MountImageError {
     /// FUSE.
     #[error(transparent)]
     Fuse(#[from] crate::fuse::MountError),
+    /// EROFS, if nothing else will do.
+    #[error("cannot mount by EROFS (--front auto or fuse can)")]
+    Erofs(#[from] crate::erofs::ErofsError),
     /// A layer that can neither be read lazily nor unpacked.
     #[error("cannot unpack layer {digest}: {reason}")]
     Unpack {
@@ -119,14 +136,19 @@ impl MountedImage {
         let shared = LayerSource::new(cache, CONNECTIONS);
         let image = image::Image::find(origin, options).await?;
         let mut layers = image.prepare(origin, &shared, &workspace).await?;
+        let mut front = options.front;
         let stack = loop {
-            match Stack::mount(&layers, &target, &workspace, options, Handle::current()) {
+            match Stack::mount(&layers, &target, &workspace, options, front, Handle::current()) {
                 Ok(stack) => break stack,
+                Err(stack::StackError::Erofs(error)) if front == Front::Auto => {
+                    tracing::info!(%error, "mounting by FUSE");
+                    front = Front::Fuse;
+                }
                 // The zTOCs make sense one by one but not together: that layer is unpacked instead.
                 Err(stack::StackError::Tree { layer, reason }) => {
                     image.make_eager(origin, &shared, &workspace, &mut layers, layer, reason).await?;
                 }
-                Err(stack::StackError::Mount(error)) => return Err(*error),
+                Err(stack::StackError::Erofs(error) | stack::StackError::Mount(error)) => return Err(*error),
             }
         };
         // The tree has what it needs of the zTOCs.

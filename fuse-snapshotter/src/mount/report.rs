@@ -69,9 +69,7 @@ impl Report {
         stack: &Stack,
         time: Duration,
     ) -> Self {
-        let sum = |count: fn(&crate::fuse::FuseStats) -> u64| {
-            stack.runs().iter().map(|run| count(run.stats())).sum()
-        };
+        let sum = |count: fn(&crate::fuse::FuseStats) -> u64| stack.stats().map(count).sum();
         Self {
             index,
             layers,

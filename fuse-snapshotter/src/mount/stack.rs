@@ -9,9 +9,11 @@ use tokio::runtime::Handle;
 
 use super::image::Layer;
 use super::workspace::Workspace;
-use super::{MountImageError, Options, io_error};
+use super::{Front, MountImageError, Options, io_error};
+use crate::erofs::ErofsMount;
+use crate::fetch::LazyLayer;
 use crate::fs::{Forest, PlantError};
-use crate::fuse::{FuseMount, FuseOptions, detach, is_mounted};
+use crate::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
 use crate::layers::inherit::{inherit, inherit_tree, is_opaque};
 use crate::tree::{Below, OverlayNamespace, Tree};
 
@@ -29,6 +31,8 @@ pub(super) enum StackError {
         layer: usize,
         reason: String,
     },
+    /// Overlayfs does not take what EROFS mounts.
+    Erofs(Box<MountImageError>),
     Mount(Box<MountImageError>),
 }
 
@@ -38,10 +42,33 @@ impl<E: Into<MountImageError>> From<E> for StackError {
     }
 }
 
+/// A mounted run of lazy layers.
+#[derive(Debug)]
+enum Run {
+    Fuse(FuseMount),
+    Erofs(ErofsMount),
+}
+
+impl Run {
+    fn stats(&self) -> &FuseStats {
+        match self {
+            Self::Fuse(mount) => mount.stats(),
+            Self::Erofs(mount) => mount.stats(),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self {
+            Self::Fuse(mount) => mount.is_finished(),
+            Self::Erofs(mount) => mount.is_finished(),
+        }
+    }
+}
+
 /// What is mounted for an image.
 #[derive(Debug)]
 pub(super) struct Stack {
-    runs: Vec<FuseMount>,
+    runs: Vec<Run>,
     /// The overlay at the target; none if the image is one run, mounted right there.
     top: Option<PathBuf>,
 }
@@ -58,6 +85,7 @@ impl Stack {
         target: &Path,
         workspace: &Workspace,
         options: &Options,
+        front: Front,
         runtime: Handle,
     ) -> Result<Self, StackError> {
         let parts = parts(layers);
@@ -87,43 +115,38 @@ impl Stack {
                         lower.clear();
                     }
                     let lazy: Vec<_> = layers.iter().filter_map(|layer| layer.lazy()).cloned().collect();
-                    let fs = Forest::single(tree, lazy).map_err(|error| match error {
-                        // Unpacked, it has no such limit.
-                        PlantError::TooManyEntries { position, .. } => {
-                            StackError::Tree { layer: first + position, reason: error.to_string() }
-                        }
-                        _ => io_error("serve", target)(std::io::Error::other(error)).into(),
-                    })?;
-                    let path = if parts.len() == 1 {
-                        target.to_owned()
-                    } else {
-                        workspace.directory(&format!("r{position}"))?
+                    let (path, image) = (format!("r{position}"), format!("r{position}.erofs"));
+                    let path =
+                        if parts.len() == 1 { target.to_owned() } else { workspace.directory(&path)? };
+                    let image = workspace.path().join(image);
+                    let run = match erofs(&tree, &lazy, &image, &path, front, &runtime)? {
+                        Some(mount) => Run::Erofs(mount),
+                        None => Run::Fuse(fuse(tree, lazy, *first, &path, options, &runtime)?),
                     };
-                    let fuse = FuseOptions { threads: THREADS, allow_other: stack.allow_other(options) };
-                    stack.runs.push(
-                        FuseMount::new(Arc::new(fs), &path, fuse, runtime.clone())
-                            .map_err(MountImageError::from)?,
-                    );
+                    stack.runs.push(run);
                     lower.push(path);
                 }
             }
         }
-        match lower.as_slice() {
+        let overlaid = match lower.as_slice() {
             [] => {
                 return Err(
                     io_error("mount at", target)(std::io::Error::other("the image has no layers")).into()
                 );
             }
-            [only] if only == target => {}
+            [only] if only == target => Ok(()),
             // Over an empty directory, so that overlayfs hides the whiteouts of a layer that nothing lies below.
-            [only] => stack.overlay(&[workspace.directory("empty")?, only.clone()], target)?,
-            _ => stack.overlay(&lower, target)?,
+            [only] => stack.overlay(&[workspace.directory("empty")?, only.clone()], target),
+            _ => stack.overlay(&lower, target),
+        };
+        match overlaid {
+            Ok(()) => Ok(stack),
+            // The kernel limits how many file systems are stacked, and what the image's file is on counts, too.
+            Err(error) if stack.runs.iter().any(|run| matches!(run, Run::Erofs(_))) => {
+                Err(StackError::Erofs(Box::new(error)))
+            }
+            Err(error) => Err(error.into()),
         }
-        Ok(stack)
-    }
-
-    fn allow_other(&self, options: &Options) -> bool {
-        options.allow_other || rustix::process::geteuid().is_root()
     }
 
     fn overlay(&mut self, lower: &[PathBuf], target: &Path) -> Result<(), MountImageError> {
@@ -155,11 +178,12 @@ impl Stack {
     /// Whether anything has been unmounted behind our back.
     pub(super) fn is_finished(&self) -> bool {
         let gone = self.top.as_ref().is_some_and(|top| !is_mounted(top));
-        gone || self.runs.iter().any(FuseMount::is_finished)
+        gone || self.runs.iter().any(Run::is_finished)
     }
 
-    pub(super) fn runs(&self) -> &[FuseMount] {
-        &self.runs
+    /// What the kernel has asked, run by run.
+    pub(super) fn stats(&self) -> impl Iterator<Item = &FuseStats> {
+        self.runs.iter().map(Run::stats)
     }
 
     pub(super) fn unmount(&mut self) {
@@ -175,6 +199,55 @@ impl Drop for Stack {
     fn drop(&mut self) {
         self.unmount();
     }
+}
+
+/// Mounts a run by EROFS; `None` if that is not wanted, or cannot be and need not.
+fn erofs(
+    tree: &Tree,
+    lazy: &[Arc<LazyLayer>],
+    image: &Path,
+    path: &Path,
+    front: Front,
+    runtime: &Handle,
+) -> Result<Option<ErofsMount>, MountImageError> {
+    if front == Front::Fuse {
+        return Ok(None);
+    }
+    // An attempt before this one may have left it, and may still be coming down with it.
+    if let Err(error) = std::fs::remove_file(image)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(io_error("remove", image)(error));
+    }
+    match ErofsMount::new(tree, lazy.to_vec(), image, path, THREADS, runtime.clone()) {
+        Ok(mount) => Ok(Some(mount)),
+        Err(error) if front == Front::Erofs => Err(error.into()),
+        Err(error) => {
+            tracing::info!(%error, "mounting by FUSE");
+            Ok(None)
+        }
+    }
+}
+
+/// Mounts a run, whose lowest layer is `first`, by FUSE.
+fn fuse(
+    tree: Tree,
+    lazy: Vec<Arc<LazyLayer>>,
+    first: usize,
+    path: &Path,
+    options: &Options,
+    runtime: &Handle,
+) -> Result<FuseMount, StackError> {
+    let fs = Forest::single(tree, lazy).map_err(|error| match error {
+        // Unpacked, it has no such limit.
+        PlantError::TooManyEntries { position, .. } => {
+            StackError::Tree { layer: first + position, reason: error.to_string() }
+        }
+        _ => io_error("serve", path)(std::io::Error::other(error)).into(),
+    })?;
+    let allow_other = options.allow_other || rustix::process::geteuid().is_root();
+    let fuse = FuseOptions { threads: THREADS, allow_other };
+    Ok(FuseMount::new(Arc::new(fs), path, fuse, runtime.clone()).map_err(MountImageError::from)?)
 }
 
 fn parts(layers: &[Layer]) -> Vec<Part<'_>> {

@@ -15,7 +15,7 @@ mod merge;
 mod path;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::Range;
 
@@ -129,6 +129,14 @@ pub struct DirectoryAttributes {
 /// Index of an inode within its tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InodeIndex(u32);
+
+impl InodeIndex {
+    /// Its position among [`Tree::inodes`].
+    #[must_use]
+    pub fn position(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// Attributes of a file or directory.
 #[derive(Debug, Clone)]
@@ -273,6 +281,12 @@ impl Tree {
     #[must_use]
     pub fn inode(&self, index: InodeIndex) -> &Inode {
         &self.inodes[index.0 as usize]
+    }
+
+    /// All inodes, the root first. Those of the names in a directory follow one another.
+    pub fn inodes(&self) -> impl ExactSizeIterator<Item = (InodeIndex, &Inode)> {
+        // The tables of a tree have fewer than 2^32 rows.
+        self.inodes.iter().enumerate().map(|(index, inode)| (InodeIndex(index as u32), inode))
     }
 
     /// Number of inodes.

@@ -4,7 +4,7 @@
 mod hostile;
 mod ids;
 mod overlay;
-mod random;
+pub(crate) mod random;
 mod rules;
 
 use std::collections::BTreeMap;

@@ -96,7 +96,8 @@ fn the_background_fetch_goes_on_after_a_cut() {
     let layer = layer();
     let registry = registry(&layer);
     let Some(cable) = Cable::to(&registry) else { return };
-    let mount = mount(&cable, &["--background"]);
+    // The state files, which say how far it has got, are there with FUSE only.
+    let mount = mount(&cable, &["--background", "--front", "fuse"]);
     sent(&registry, 2 << 20);
     cable.cut();
     std::thread::sleep(CUT);

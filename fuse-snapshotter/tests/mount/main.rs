@@ -7,6 +7,7 @@ mod cable;
 mod cut;
 mod debian;
 mod faults;
+mod fronts;
 mod lifecycle;
 mod merged;
 mod program;

@@ -6,6 +6,7 @@ use testdata::registry::TestRegistry;
 use testdata::walk::{compare, walk};
 
 use crate::can_mount;
+use crate::fronts::fronts;
 use crate::program::{Mount, index, program};
 
 fn layer(entries: Vec<Entry>) -> Layer {
@@ -100,13 +101,21 @@ fn a_lazy_mount_is_the_merged_tree() {
     image(&layers).put_into(&registry, "app", "1");
     let reference = format!("{}/app:1", registry.host());
     index(&reference, &["--min-layer-size", "0", "--span-size", "10000"]);
-    let mount = Mount::new(&reference, &[]);
-    compare(&walk(&mount.path()), &expected(&layers)).unwrap();
-    let line = std::fs::read_to_string("/proc/self/mounts").unwrap();
-    let own = line.lines().find(|line| line.contains(mount.path().to_str().unwrap())).unwrap();
-    assert!(own.starts_with("soci ") && own.contains(" fuse.rawBridge ro,"), "{own}");
-    let report = mount.finish();
-    assert!(report["layers"].as_array().unwrap().iter().all(|layer| layer["mode"] == "lazy"), "{report}");
+    for front in fronts() {
+        let mount = Mount::new(&reference, &["--front", front]);
+        compare(&walk(&mount.path()), &expected(&layers)).unwrap_or_else(|error| panic!("{front}: {error}"));
+        let lines = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let own = lines.lines().find(|line| line.contains(mount.path().to_str().unwrap())).unwrap();
+        match front {
+            "fuse" => assert!(own.starts_with("soci ") && own.contains(" fuse.rawBridge ro,"), "{own}"),
+            _ => assert!(own.contains(".erofs ") && own.contains(" erofs ro,"), "{own}"),
+        }
+        let report = mount.finish();
+        assert!(
+            report["layers"].as_array().unwrap().iter().all(|layer| layer["mode"] == "lazy"),
+            "{front}: {report}"
+        );
+    }
 }
 
 #[test]
@@ -134,13 +143,15 @@ fn lazy_and_unpacked_layers_stack_in_every_order() {
         if lazy != 0 {
             index(&reference, &["--min-layer-size", "250000"]);
         }
-        let mount = Mount::new(&reference, &[]);
-        compare(&walk(&mount.path()), &expected(&layers))
-            .unwrap_or_else(|error| panic!("{lazy:04b}: {error}"));
-        let report = mount.finish();
-        for (number, layer) in report["layers"].as_array().unwrap().iter().enumerate() {
-            let wanted = if lazy & 1 << number != 0 { "lazy" } else { "unpacked" };
-            assert_eq!(layer["mode"], wanted, "{lazy:04b} {number}: {report}");
+        for front in fronts() {
+            let mount = Mount::new(&reference, &["--front", front]);
+            compare(&walk(&mount.path()), &expected(&layers))
+                .unwrap_or_else(|error| panic!("{front} {lazy:04b}: {error}"));
+            let report = mount.finish();
+            for (number, layer) in report["layers"].as_array().unwrap().iter().enumerate() {
+                let wanted = if lazy & 1 << number != 0 { "lazy" } else { "unpacked" };
+                assert_eq!(layer["mode"], wanted, "{front} {lazy:04b} {number}: {report}");
+            }
         }
     }
 }

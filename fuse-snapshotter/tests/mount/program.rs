@@ -64,16 +64,20 @@ impl Mount {
         Self::in_directory(reference, arguments, directory, &mut command)
     }
 
-    fn in_directory(
+    /// In a directory of an earlier mount, at the same place and with the same root.
+    pub(crate) fn in_directory(
         reference: &str,
         arguments: &[&str],
         directory: TempDir,
         command: &mut Command,
     ) -> Result<Self, String> {
         let target = directory.path().join("mnt");
-        std::fs::create_dir(&target).unwrap();
+        std::fs::create_dir_all(&target).unwrap();
         let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(directory.path()).unwrap());
-        std::os::unix::fs::chown(&target, Some(owner), Some(owner)).unwrap();
+        // What an earlier program left mounted there cannot be changed.
+        if !is_mounted(&target) {
+            std::os::unix::fs::chown(&target, Some(owner), Some(owner)).unwrap();
+        }
         // Commands read whatever DOCKER_CONFIG the machine has; tests must not.
         let mut child = command
             .env("HOME", directory.path())
@@ -128,6 +132,13 @@ impl Mount {
         let mut rest = String::new();
         self.output.read_to_string(&mut rest).unwrap();
         (status.code(), serde_json::from_str(&rest).unwrap_or_default())
+    }
+
+    /// Kills the program, which leaves everything as it is.
+    pub(crate) fn crash(mut self) -> TempDir {
+        self.signal(rustix::process::Signal::KILL);
+        self.child.wait().unwrap();
+        std::mem::replace(&mut self.directory, tempfile::tempdir().unwrap())
     }
 
     /// Unmounts, and returns the report.

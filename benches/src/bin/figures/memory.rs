@@ -39,7 +39,9 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
         anyhow::Ok(reference)
     };
     let reference = image("many", &layers)?;
-    let mount = Mount::new(&reference, &directory.join("many"), &directory.join("many-root"), &[])?;
+    // As the daemon serves it. With EROFS the tree is not kept in memory.
+    let front = ["--front", "fuse"];
+    let mount = Mount::new(&reference, &directory.join("many"), &directory.join("many-root"), &front)?;
     let mounted = resident(mount.pid());
     let files = read_all(mount.directory())?;
     anyhow::ensure!(files == LAYERS * FILES, "{files} files were read");

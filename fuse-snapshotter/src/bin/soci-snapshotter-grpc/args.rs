@@ -5,7 +5,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fuse_snapshotter::mount::Front;
 use registry::Digest;
 use soci_index::manual::{CompletionArgs, ManArgs};
 use soci_index::platform::Platform;
@@ -105,6 +106,27 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
+/// Values of `--front`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum FrontArg {
+    /// erofs where that is possible, else fuse
+    Auto,
+    /// An EROFS image that the kernel reads by itself; needs root and Linux 6.12
+    Erofs,
+    /// This program, through FUSE
+    Fuse,
+}
+
+impl From<FrontArg> for Front {
+    fn from(front: FrontArg) -> Self {
+        match front {
+            FrontArg::Auto => Self::Auto,
+            FrontArg::Erofs => Self::Erofs,
+            FrontArg::Fuse => Self::Fuse,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print a configuration with every key, its meaning and its default
@@ -162,6 +184,15 @@ pub(crate) struct MountArgs {
     /// Let other users look in, too (needs `user_allow_other` in /etc/fuse.conf unless you are root)
     #[arg(long)]
     pub(crate) allow_other: bool,
+    /// What tells the kernel the names and attributes of layers that are read lazily
+    #[arg(
+        long,
+        value_name = "FRONT",
+        default_value = "auto",
+        env = "SOCI_SNAPSHOTTER_FRONT",
+        hide_env_values = true
+    )]
+    pub(crate) front: FrontArg,
     /// Print JSON: a line when the image is mounted, and a line with the report at the end
     #[arg(long)]
     pub(crate) json: bool,

@@ -34,6 +34,7 @@ pub(crate) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::
         background: args.background,
         cache_size: args.cache_size.saturating_mul(1 << 20),
         allow_other: args.allow_other,
+        front: args.front.into(),
         root: root.clone(),
     };
     let origin = origin(&args, root)?;

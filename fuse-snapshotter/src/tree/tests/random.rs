@@ -58,7 +58,8 @@ fn entry() -> impl Strategy<Value = Entry> {
     any.prop_flat_map(attributes)
 }
 
-fn layers() -> impl Strategy<Value = Vec<Vec<Entry>>> {
+/// Layers that a tree can be made of.
+pub(crate) fn layers() -> impl Strategy<Value = Vec<Vec<Entry>>> {
     vec(vec(entry(), 0..14), 1..5).prop_map(without_dangling_links)
 }
 
