@@ -90,7 +90,7 @@ struct Args {
     #[arg(long = "peer", value_name = "NAME=SOCKET,COMMAND")]
     peers: Vec<String>,
     /// A shell command that makes a peer cold, run before each of its starts: it has to end up listening, with nothing cached,
-    /// and reach {registry} (address and port) over plain HTTP
+    /// and reach {registry} (address and port) over plain HTTP; containerd, if it asks for it, is at {address}
     #[arg(long = "peer-reset", value_name = "NAME=COMMAND")]
     peer_resets: Vec<String>,
     /// Starts of each image in each way over each link

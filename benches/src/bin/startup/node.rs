@@ -17,7 +17,7 @@ use testdata::containerd::{Containerd, Options};
 use crate::interrupt;
 use crate::site::Site;
 use crate::usage::{self, Group};
-use crate::variant::Variant;
+use crate::variant::{Peer, Variant};
 
 /// Longest pull.
 const PULL: Duration = Duration::from_secs(1800);
@@ -35,6 +35,19 @@ pub(crate) struct Node {
     group: Option<Group>,
 }
 
+/// Makes a peer cold and waits until it listens. Returns its process, and the processor time that it has used so far.
+fn meet(peer: &Peer, registry: &str, containerd: &Containerd) -> anyhow::Result<(u32, f64)> {
+    if let Some(command) = &peer.reset {
+        let command = command.replace("{registry}", registry).replace("{address}", &containerd.address());
+        let status = Command::new("sh").args(["-c", &command]).stdin(Stdio::null()).status()?;
+        ensure!(status.success(), "--peer-reset of {}: {status}", peer.name);
+    }
+    let pid = until(PATIENCE, || Ok(listener(&peer.socket)))?
+        .with_context(|| format!("{}: nobody listens at {:?}", peer.name, peer.socket))?;
+    usage::forget_peak(pid);
+    Ok((pid, usage::process_seconds(pid)))
+}
+
 impl Node {
     /// Starts both for one variant.
     pub(crate) fn start(variant: &Variant, site: &Site) -> anyhow::Result<Self> {
@@ -42,7 +55,6 @@ impl Node {
         let group = Group::new();
         let mut options = Options::new();
         let mut daemon = None;
-        let mut peer = None;
         match variant {
             Variant::Overlayfs => {}
             Variant::Lazy | Variant::Recorded | Variant::Eager => {
@@ -53,18 +65,7 @@ impl Node {
                 options = options.proxy(variant.snapshotter(), place.socket());
                 daemon = Some(place);
             }
-            Variant::Peer(other) => {
-                if let Some(command) = &other.reset {
-                    let command = command.replace("{registry}", registry);
-                    let status = Command::new("sh").args(["-c", &command]).stdin(Stdio::null()).status()?;
-                    ensure!(status.success(), "--peer-reset of {}: {status}", other.name);
-                }
-                let pid = until(PATIENCE, || Ok(listener(&other.socket)))?
-                    .with_context(|| format!("{}: nobody listens at {:?}", other.name, other.socket))?;
-                usage::forget_peak(pid);
-                peer = Some((pid, usage::process_seconds(pid)));
-                options = options.proxy(&other.name, &other.socket);
-            }
+            Variant::Peer(other) => options = options.proxy(&other.name, &other.socket),
         }
         let containerd = options.start().context("containerd cannot run here")?;
         containerd.allow_http(registry);
@@ -75,6 +76,10 @@ impl Node {
             let eager = *variant == Variant::Eager;
             daemon.start(eager, &site.daemon_config, &containerd, group.as_ref())?;
         }
+        let peer = match variant {
+            Variant::Peer(other) => Some(meet(other, registry, &containerd)?),
+            _ => None,
+        };
         let node = Self { containerd, daemon, peer, variant: variant.clone(), group };
         node.wait_for_snapshotter()?;
         Ok(node)
