@@ -187,6 +187,9 @@ pub(super) fn xattrs<'x>(all: impl Iterator<Item = (&'x [u8], &'x [u8])>) -> Opt
         if prefix.ends_with(b".") == rest.is_empty() {
             return None;
         }
+        if prefix.starts_with(b"system.posix_acl") && !is_acl(value) {
+            return None;
+        }
         raw.put_u8(u8::try_from(rest.len()).ok()?);
         raw.put_u8(*index);
         raw.put_u16_le(u16::try_from(value.len()).ok()?);
@@ -196,6 +199,11 @@ pub(super) fn xattrs<'x>(all: impl Iterator<Item = (&'x [u8], &'x [u8])>) -> Opt
     }
     // The inode counts them in units of 4 bytes.
     (raw.len() <= XATTR_HEADER as usize + 4 * (usize::from(u16::MAX) - 1)).then_some(raw)
+}
+
+/// Whether a value has the form of an access control list, version 2. The kernel would refuse all access to a file with another.
+fn is_acl(value: &[u8]) -> bool {
+    value.strip_prefix(&2_u32.to_le_bytes()).is_some_and(|entries| entries.len().is_multiple_of(8))
 }
 
 #[cfg(test)]
@@ -241,11 +249,16 @@ mod tests {
     #[test]
     fn names_of_attributes_that_the_format_does_not_know_are_refused() {
         let of = |name: &[u8], length| xattrs([(name, vec![0; length].as_slice())].into_iter());
-        for name in [&b"user.k"[..], b"system.posix_acl_access", b"trusted.overlay.opaque", b"security.x"] {
+        for name in [&b"user.k"[..], b"trusted.overlay.opaque", b"security.x"] {
             assert!(of(name, 3).unwrap().len().is_multiple_of(4), "{}", name.escape_ascii());
         }
         for name in [&b"user."[..], b"system.posix_acl_accessx", b"system.x", b"btrfs.x", b"x", b""] {
             assert_eq!(of(name, 3), None, "{}", name.escape_ascii());
+        }
+        let acl = |value: &[u8]| xattrs([(&b"system.posix_acl_access"[..], value)].into_iter());
+        assert!(acl(&[2, 0, 0, 0, 1, 0, 7, 0, 0xff, 0xff, 0xff, 0xff]).is_some());
+        for odd in [&[][..], &[2], &[1, 0, 0, 0], &[2, 0, 0, 0, 1]] {
+            assert_eq!(acl(odd), None, "{odd:?}");
         }
         assert!(of(b"user.k", 65_535).is_some());
         assert_eq!(of(b"user.k", 65_536), None);

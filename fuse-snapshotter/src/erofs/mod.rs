@@ -10,7 +10,7 @@
 //! read of a device is a read of one file of the image, and it goes the way that all reads go: from the cache, or fetched.
 //!
 //! The FUSE file system with the devices is not attached anywhere. EROFS holds it, and nobody else: it ends with the last user
-//! of the mount. If the process is killed, reads fail and nothing is left behind.
+//! of the mount. If the process is killed, reads fail, and what is left is a mount that anybody can take away.
 
 mod blobs;
 mod format;

@@ -236,6 +236,10 @@ impl LazyLayer {
         &self.shared.schedule
     }
 
+    pub(super) fn shared_schedule(&self) -> &Arc<Schedule> {
+        &self.shared.schedule
+    }
+
     pub(super) fn parked(&self) -> &Parked {
         &self.parked
     }
@@ -375,7 +379,6 @@ impl LazyLayer {
             // Reading on is not waited for, but rides along in the same request.
             let end = self.read_ahead(entry, first, last + 1);
             self.launch(duties, end, waiting.arrival);
-            self.wants(entry, last, self.spans_of_entry(entry));
             let (mut complete, mut failed) = (true, false);
             for flight in flights {
                 let joined = flight.joined;
@@ -388,6 +391,9 @@ impl LazyLayer {
                 }
             }
             failed_before |= failed;
+            if complete && !failed {
+                self.wants(entry, last, self.spans_of_entry(entry));
+            }
             // Of what is longer than the pin the start may have been evicted for the end.
             if complete && !failed && range.end.saturating_sub(range.start) > PINNED {
                 return Ok(());

@@ -5,7 +5,7 @@
 //! those are that lie around what is read, and the more of them the more often readers have had to wait there. They are fetched in
 //! the moments in which no reader waits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -32,16 +32,22 @@ struct Waits {
     spans: RangeInclusive<usize>,
     last: usize,
     count: usize,
+    /// What was fetched for being likely. Once: if it was evicted since, it was not.
+    fetched: BTreeSet<usize>,
 }
 
 impl Waits {
+    fn new(spans: RangeInclusive<usize>) -> Self {
+        Self { last: *spans.start(), spans, count: 0, fetched: BTreeSet::new() }
+    }
+
     /// The spans that are likely to be wanted, the likeliest first.
-    fn likely(&self) -> impl Iterator<Item = usize> + use<> {
-        let (spans, last) = (self.spans.clone(), self.last);
+    fn likely(&self) -> impl Iterator<Item = usize> + use<'_> {
+        let (spans, last) = (&self.spans, self.last);
         let length = spans.end() - spans.start() + 1;
         let reach = if length <= WHOLE { length } else { self.count.saturating_sub(1).min(MAX_REACH) };
         let around = (1..=reach).flat_map(move |at| [Some(last + at), last.checked_sub(at)]).flatten();
-        around.filter(move |span| spans.contains(span))
+        around.filter(move |span| spans.contains(span) && !self.fetched.contains(span))
     }
 }
 
@@ -54,12 +60,12 @@ pub(super) struct Likely {
 }
 
 impl Likely {
-    /// Notes that a reader waits for a span of a file. Whether somebody has to begin to fetch more of it.
+    /// Notes that a reader has waited for a span of a file. Whether somebody has to begin to fetch more of it.
     fn note(&mut self, entry: usize, span: usize, spans: RangeInclusive<usize>) -> bool {
         if self.files.len() >= REMEMBERED && !self.files.contains_key(&entry) {
             self.files.clear();
         }
-        let waits = self.files.entry(entry).or_insert(Waits { spans, last: span, count: 0 });
+        let waits = self.files.entry(entry).or_insert_with(|| Waits::new(spans));
         (waits.last, waits.count) = (span, waits.count + 1);
         let begins = self.busy.len() < BUSY && !self.busy.contains(&entry) && waits.likely().next().is_some();
         if begins {
@@ -67,47 +73,57 @@ impl Likely {
         }
         begins
     }
+
+    /// The likeliest span of a file that is wanted, of those that were not fetched yet.
+    fn next(&mut self, entry: usize, wanted: impl Fn(usize) -> bool) -> Option<usize> {
+        let waits = self.files.get_mut(&entry)?;
+        let next = waits.likely().find(|span| wanted(*span))?;
+        waits.fetched.insert(next);
+        Some(next)
+    }
 }
 
 impl LazyLayer {
-    /// A reader waits for a span of an entry, which reaches over `spans`: fetches what is likely to be wanted next.
+    /// A reader has waited for a span of an entry, which reaches over `spans`, and got it: fetches what is likely to be wanted
+    /// next.
     pub(super) fn wants(self: &Arc<Self>, entry: usize, span: usize, spans: RangeInclusive<usize>) {
         if lock(self.likely()).note(entry, span, spans) {
-            // It ends with the layer, whose users do not wait for it.
-            let layer = Arc::downgrade(self);
+            let (schedule, layer) = (Arc::clone(self.shared_schedule()), Arc::downgrade(self));
             tokio::spawn(async move {
-                while let Some(layer) = layer.upgrade()
-                    && layer.fetch_likely(entry).await
-                {}
+                loop {
+                    let _turn = schedule.likely().await;
+                    // It does not keep the layer while it waits: its users may be gone when the turn comes.
+                    let Some(layer) = layer.upgrade() else { return };
+                    if !layer.fetch_likely(entry).await {
+                        return;
+                    }
+                }
             });
         }
     }
 
-    /// Fetches one more span of an entry, as soon as no reader waits; `false` when there is none, or it cannot be had.
+    /// Fetches one more span of an entry; `false` when there is none, or it cannot be had.
     async fn fetch_likely(&self, entry: usize) -> bool {
-        let turn = self.schedule().likely().await;
-        let goes_on = match self.next_likely(entry) {
-            Some(duty) => self.try_span(duty).await,
-            None => false,
+        let next = lock(self.likely()).next(entry, |span| !self.has_span(span));
+        let goes_on = match next {
+            Some(span) if !self.cache_is_full() => match self.claim_one(span) {
+                Some(duty) => self.try_span(duty).await,
+                // Somebody else is at it.
+                None => true,
+            },
+            _ => false,
         };
-        drop(turn);
         if !goes_on {
             lock(self.likely()).busy.retain(|busy| *busy != entry);
         }
         goes_on
     }
 
-    fn next_likely(&self, entry: usize) -> Option<Duty> {
-        let likely = lock(self.likely()).files.get(&entry).map(Waits::likely);
-        let mut likely = likely.into_iter().flatten().filter(|span| !self.has_span(*span));
-        if self.cache_is_full() { None } else { likely.find_map(|span| self.claim_one(span)) }
-    }
-
     /// Fetches a span that is likely to be read. Whether it came: if not, it is left to the reader to insist on it.
     pub(super) async fn try_span(&self, duty: Duty) -> bool {
         let span = duty.span;
         tracing::debug!(layer = %self.digest(), span, "reading on");
-        self.fly(Run::new(vec![duty], u64::MAX)).await;
+        self.fly(Run::speculative(duty)).await;
         self.has_span(span)
     }
 }
@@ -118,7 +134,8 @@ mod tests {
 
     #[test]
     fn of_small_files_all_is_likely_and_of_large_ones_what_lies_around() {
-        let likely = |spans, last, count| Waits { spans, last, count }.likely().collect::<Vec<_>>();
+        let likely =
+            |spans, last, count| Waits { last, count, ..Waits::new(spans) }.likely().collect::<Vec<_>>();
         assert_eq!(likely(7..=9, 7, 1), [8, 9]);
         assert_eq!(likely(0..=4, 3, 1), [4, 2, 1, 0]);
         assert!(likely(5..=5, 5, 3).is_empty());
@@ -134,5 +151,9 @@ mod tests {
             likely.note(entry, 0, 0..=0);
         }
         assert!(likely.files.len() <= REMEMBERED);
+        // Each once, and the likeliest that is wanted.
+        likely.note(1, 2, 0..=4);
+        assert_eq!([(); 4].map(|()| likely.next(1, |span| span != 3)), [Some(1), Some(4), Some(0), None]);
+        assert_eq!(likely.next(2_000_000, |_| true), None);
     }
 }

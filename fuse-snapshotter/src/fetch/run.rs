@@ -31,6 +31,8 @@ pub(super) struct Run {
     /// A reader waited for it when it began. His connection is worth more than the time that the rest of a span takes: another
     /// one would begin slowly, as all do.
     keeps_connection: bool,
+    /// Wrong bytes are asked for again and again.
+    insists: bool,
     /// Compressed bytes that have come.
     came: u64,
 }
@@ -39,7 +41,12 @@ impl Run {
     /// The spans of these duties, which follow each other.
     pub(super) fn new(duties: Vec<Duty>, arrival: u64) -> Self {
         let keeps_connection = duties.iter().any(Duty::is_demanded);
-        Self { duties: duties.into(), end: 0, arrival, keeps_connection, came: 0 }
+        Self { duties: duties.into(), end: 0, arrival, keeps_connection, insists: true, came: 0 }
+    }
+
+    /// A span that nobody waits for, and that nobody may ever ask for. It does not give way.
+    pub(super) fn speculative(duty: Duty) -> Self {
+        Self { insists: false, ..Self::new(vec![duty], u64::MAX) }
     }
 
     /// The same, and what follows up to a span, as long as nobody else has it or fetches it.
@@ -94,7 +101,16 @@ impl LazyLayer {
             }
         }
         while let Some((duty, complaint)) = corrupt.pop_front() {
-            let outcome = self.insist(complaint, duty.span).await;
+            // Whoever has come for it meanwhile tries once more by himself.
+            let outcome = if run.insists {
+                self.insist(complaint, duty.span).await
+            } else {
+                Err(FetchError::Corrupt {
+                    layer: self.digest().to_string(),
+                    span: duty.span,
+                    reason: complaint,
+                })
+            };
             duty.land(outcome);
         }
     }

@@ -143,6 +143,9 @@ impl Stack {
             Ok(()) => Ok(stack),
             // The kernel limits how many file systems are stacked, and what the image's file is on counts, too.
             Err(error) if stack.runs.iter().any(|run| matches!(run, Run::Erofs(_))) => {
+                for position in 0..parts.len() {
+                    let _ = std::fs::remove_file(workspace.path().join(format!("r{position}.erofs")));
+                }
                 Err(StackError::Erofs(Box::new(error)))
             }
             Err(error) => Err(error.into()),
@@ -223,6 +226,8 @@ fn erofs(
         Ok(mount) => Ok(Some(mount)),
         Err(error) if front == Front::Erofs => Err(error.into()),
         Err(error) => {
+            // It may have filled the disk, which the cache needs.
+            let _ = std::fs::remove_file(image);
             tracing::info!(%error, "mounting by FUSE");
             Ok(None)
         }

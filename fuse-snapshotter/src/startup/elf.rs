@@ -37,7 +37,7 @@ const MAX_NEEDED: usize = 128;
 pub(super) struct Program {
     /// What is read of it.
     pub(super) ranges: Vec<Range<u64>>,
-    /// Code and constants, most of which are read once it runs.
+    /// Code, most of which is read once it runs.
     pub(super) code: Vec<Range<u64>>,
     /// The dynamic linker.
     pub(super) interpreter: Option<Vec<u8>>,

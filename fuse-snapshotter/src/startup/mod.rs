@@ -25,7 +25,7 @@ use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 pub(crate) use command::Command;
@@ -83,6 +83,8 @@ pub(crate) struct Forecast {
     seen: Mutex<(HashSet<Place>, Expected)>,
     /// What is read after all of that.
     later: Mutex<Later>,
+    /// There is more of it.
+    more: Notify,
 }
 
 /// Parts of files that are read in the course of a start, in the order in which they are fetched.
@@ -106,7 +108,15 @@ impl Forecast {
     /// Nothing is expected yet.
     pub(crate) fn new(root: Root, command: Command) -> Arc<Self> {
         let (looks, fetches) = (Semaphore::new(LOOKS), Semaphore::new(FETCHES));
-        Arc::new(Self { root, command, looks, fetches, seen: Mutex::default(), later: Mutex::default() })
+        Arc::new(Self {
+            root,
+            command,
+            looks,
+            fetches,
+            seen: Mutex::default(),
+            later: Mutex::default(),
+            more: Notify::new(),
+        })
     }
 
     /// Fetches what a container of the image will read when it starts with its own command.
@@ -123,11 +133,10 @@ impl Forecast {
     pub(crate) async fn program(self: &Arc<Self>, number: u64) {
         if let Some(file) = self.root.numbered(number) {
             self.follow(vec![(file, true)]).await;
-            self.rest().await;
         }
     }
 
-    /// Fetches what is read in the course of a start, of all files that were looked at.
+    /// Fetches what is read in the course of a start, of all files that were looked at and will be. It does not end.
     pub(crate) async fn rest(&self) {
         let fetch = async || {
             while let Some((content, range)) = self.next_part() {
@@ -138,11 +147,14 @@ impl Forecast {
                 }
             }
         };
-        // As many as there are turns for it.
-        tokio::join!(fetch(), fetch());
+        loop {
+            // As many as there are turns for it.
+            tokio::join!(fetch(), fetch());
+            self.more.notified().await;
+        }
     }
 
-    /// The next span of what is read later.
+    /// The next piece of what is read later.
     fn next_part(&self) -> Option<(Arc<Content>, Range<u64>)> {
         let parts = &mut lock(&self.later).parts;
         let (content, range) = parts.front_mut()?;
@@ -188,6 +200,7 @@ impl Forecast {
             if later.bytes + length <= MAX_LATER {
                 later.bytes += length;
                 later.parts.push_back((Arc::clone(content), range));
+                self.more.notify_one();
             }
         }
     }

@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// Counts what a direction of a link carries, from one moment to another.
 pub(crate) struct Watch {
     ended: Arc<AtomicBool>,
-    counts: JoinHandle<Vec<u64>>,
+    counts: Option<JoinHandle<Vec<u64>>>,
 }
 
 impl Watch {
@@ -32,12 +32,18 @@ impl Watch {
             }
             counts
         });
-        Self { ended, counts }
+        Self { ended, counts: Some(counts) }
     }
 
     /// The bytes of each tenth of a second until now.
-    pub(crate) fn end(self) -> Vec<u64> {
+    pub(crate) fn end(mut self) -> Vec<u64> {
         self.ended.store(true, Ordering::Relaxed);
-        self.counts.join().unwrap_or_default()
+        self.counts.take().and_then(|counts| counts.join().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.ended.store(true, Ordering::Relaxed);
     }
 }
