@@ -374,7 +374,8 @@ impl LazyLayer {
             };
             tracing::debug!(layer = %self.digest, entry, offset = range.start, first, last, "a reader waits for spans");
             let (flights, duties) = self.claim(missing, true);
-            let waiting = self.shared.schedule.enter(!duties.is_empty());
+            let unforeseen = !duties.is_empty();
+            let waiting = self.shared.schedule.enter(unforeseen);
             self.wanted.store(last, Ordering::Relaxed);
             // Reading on is not waited for, but rides along in the same request.
             let end = self.read_ahead(entry, first, last + 1);
@@ -391,7 +392,8 @@ impl LazyLayer {
                 }
             }
             failed_before |= failed;
-            if complete && !failed {
+            // What was expected, or recorded, is no reason to guess.
+            if unforeseen && complete && !failed {
                 self.wants(entry, last, self.spans_of_entry(entry));
             }
             // Of what is longer than the pin the start may have been evicted for the end.
