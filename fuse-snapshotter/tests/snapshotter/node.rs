@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
@@ -41,6 +41,9 @@ impl Pull {
         }
     }
 }
+
+/// containerd dials a snapshotter again after this time at the latest, if it failed when both were started.
+const CONTAINERD_DIALS_AGAIN: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Starts both; `None`, with a word about it, where that is not possible.
@@ -86,7 +89,17 @@ impl Node {
             Pull::Cri => {
                 let host = reference.split('/').next().unwrap();
                 self.containerd.allow_http(host);
-                cri::pull(&self.containerd.address(), reference).map(drop)
+                let started = Instant::now();
+                loop {
+                    let pulled = cri::pull(&self.containerd.address(), reference).map(drop);
+                    // containerd dialled before the daemon listened, and says for a while what it heard then.
+                    let early =
+                        pulled.as_ref().is_err_and(|error| error.contains("connect: connection refused"));
+                    if !early || started.elapsed() > CONTAINERD_DIALS_AGAIN {
+                        break pulled;
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
             }
             Pull::Soci => {
                 let output = Command::new(program("soci"))
