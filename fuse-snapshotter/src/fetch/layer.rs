@@ -232,11 +232,7 @@ impl LazyLayer {
         &self.table
     }
 
-    pub(super) fn schedule(&self) -> &Schedule {
-        &self.shared.schedule
-    }
-
-    pub(super) fn shared_schedule(&self) -> &Arc<Schedule> {
+    pub(super) fn schedule(&self) -> &Arc<Schedule> {
         &self.shared.schedule
     }
 

@@ -88,7 +88,7 @@ impl LazyLayer {
     /// next.
     pub(super) fn wants(self: &Arc<Self>, entry: usize, span: usize, spans: RangeInclusive<usize>) {
         if lock(self.likely()).note(entry, span, spans) {
-            let (schedule, layer) = (Arc::clone(self.shared_schedule()), Arc::downgrade(self));
+            let (schedule, layer) = (Arc::clone(self.schedule()), Arc::downgrade(self));
             tokio::spawn(async move {
                 loop {
                     let _turn = schedule.likely().await;

@@ -6,7 +6,7 @@ use super::rig::{Rig, Trouble, check, entry, until, usual, within};
 
 const SPAN: u64 = 65536;
 
-/// Offset in a file that begins at `start` of what is in the middle of its `n`-th span.
+/// Offset in a file of what is in the middle of its `n`-th span.
 fn inside(rig: &Rig, file: usize, n: usize) -> usize {
     let spans = rig.image.ztoc.spans();
     let middle = spans.uncompressed(rig.image.spans(file).start + n).start + SPAN / 2;
