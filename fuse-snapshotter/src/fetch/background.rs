@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::FetchError;
+use super::lanes::Urgency;
 use super::layer::LazyLayer;
 use super::run::Run;
 use crate::metrics::{Count, Operation};
@@ -96,7 +97,9 @@ async fn fetch_run(layer: &LazyLayer, span: usize, end: usize) -> Result<(), Fet
     let arrival = layer.schedule().arrivals();
     let (flights, duties) = layer.claim(vec![span], false);
     if !duties.is_empty() {
-        layer.fly(Run::new(duties, arrival).going_on_to(end)).await;
+        // In pieces, readers overtake it; but what it has asked for is asked for.
+        let end = if layer.schedule().pace.piece().is_some() { span + 1 } else { end };
+        layer.fly(Run::new(duties, Urgency::Spare, arrival).going_on_to(end)).await;
     }
     for flight in flights {
         flight.wait().await?;

@@ -48,6 +48,11 @@ impl Duty {
         self.demanded.load(Ordering::Relaxed)
     }
 
+    /// Where that is seen.
+    pub(super) fn demand(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.demanded)
+    }
+
     /// Ends the flight. The span must be in the cache already if it went well, so that whoever comes later finds
     /// either the flight or the span.
     pub(super) fn land(mut self, outcome: Outcome) {

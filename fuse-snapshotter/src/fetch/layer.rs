@@ -12,6 +12,7 @@ use registry::{BlobReader, Digest};
 
 use super::flight::{Duty, Flight, Flights};
 use super::headers::HeaderChecks;
+use super::lanes::Urgency;
 use super::likely::Likely;
 use super::observe::Observers;
 use super::parked::Parked;
@@ -522,16 +523,25 @@ impl LazyLayer {
     #[cfg(test)]
     pub(super) async fn fetch_all_spans(&self) {
         let (_, duties) = self.common.flights.join((0..self.table.spans().len()).collect(), false);
-        self.fly(Run::new(duties, 0)).await;
+        self.fly(Run::new(duties, Urgency::Waited, 0)).await;
     }
 
-    /// Fetches runs of neighbouring spans, each by a request of its own; the last one goes on up to span `end` as long as no
-    /// other reader comes than those until `arrival`.
+    /// Fetches runs of neighbouring spans, each by a request of its own; the last one goes on up to span `end`, or what is there,
+    /// as long as no other reader comes than those until `arrival`.
     fn launch(self: &Arc<Self>, duties: Vec<Duty>, end: usize, arrival: u64) {
-        let mut runs = runs(duties);
-        let last = runs.pop();
-        let runs = runs.into_iter().map(|duties| Run::new(duties, arrival));
-        for run in runs.chain(last.map(|duties| Run::new(duties, arrival).going_on_to(end))) {
+        let Some(next) = duties.last().map(|last| last.span + 1) else { return };
+        let end = (next..end).find(|span| self.has_span(*span)).unwrap_or(end).max(next);
+        let mut runs: Vec<_> =
+            runs(duties).into_iter().map(|duties| Run::new(duties, Urgency::Waited, arrival)).collect();
+        if self.schedule().pace.piece().is_some() {
+            // In pieces, what is behind is a request of its own, which others overtake.
+            let (_, behind) = self.claim((next..end).collect(), false);
+            let behind = self::runs(behind).into_iter();
+            runs.extend(behind.map(|duties| Run::new(duties, Urgency::Expected, u64::MAX)));
+        } else if let Some(last) = runs.pop() {
+            runs.push(last.going_on_to(end));
+        }
+        for run in runs {
             let layer = Arc::clone(self);
             tokio::spawn(async move { layer.fly(run).await });
         }

@@ -11,13 +11,14 @@
 
 mod background;
 mod flight;
-mod halves;
 mod headers;
+mod lanes;
 mod layer;
 mod likely;
 mod observe;
 mod pace;
 mod parked;
+mod pieces;
 mod prefetch;
 mod readahead;
 mod run;

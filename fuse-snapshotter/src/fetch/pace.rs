@@ -1,43 +1,69 @@
 //! What the link is like, as requests show it.
 
-use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::cache::lock;
 
 /// Before anything was measured: a registry in the same region.
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(20);
 const USUAL_RATE: u64 = 50 << 20;
 
-/// Round trip below which a registry is so near that one connection does: at 10 ms a second one gained nothing.
+/// Round trip below which a registry is so near that one request for a span does: at 10 ms a second one beside it gained nothing.
 const NEAR: Duration = Duration::from_millis(25);
 
 /// Longest answer that is believed.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Bodies shorter than this say nothing about the rate, in bytes.
-const TELLING: u64 = 256 << 10;
+/// Time over which rates are averaged.
+const WINDOW: Duration = Duration::from_millis(200);
 
-/// Time from a request to the first byte of the answer, and bytes in a second of one connection. Each new value counts a
-/// quarter.
+/// So many pieces are what a link carries in one round trip.
+const PIECES_IN_FLIGHT: u64 = 3;
+
+/// Bounds of a piece, in bytes. Shorter ones cost more requests than they save time; longer ones would keep readers waiting.
+const PIECE: std::ops::RangeInclusive<u64> = (256 << 10)..=(4 << 20);
+
+/// Time from a request to the first byte of the answer, and bytes in a second that the link has been seen to carry.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// In microseconds; 0: not known.
+    /// In microseconds; 0: not known. Shorter answers count at once, longer ones little by little: they may have waited behind
+    /// other bytes.
     round_trip: AtomicU64,
     /// In bytes a second; 0: not known.
     rate: AtomicU64,
+    window: Mutex<Window>,
+}
+
+/// What has come since when.
+#[derive(Debug, Default)]
+struct Window {
+    since: Option<Instant>,
+    bytes: u64,
 }
 
 impl Pace {
     pub(super) fn note_answer(&self, after: Duration) {
         // What takes longer has been tried again, and says nothing about the link.
-        let after = after.min(LONGEST);
-        blend(&self.round_trip, u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
+        let micros = u64::try_from(after.min(LONGEST).as_micros()).unwrap_or(u64::MAX).max(1);
+        let _ = self.round_trip.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+            Some(if old == 0 || micros < old { micros } else { old + (micros - old) / 16 })
+        });
     }
 
-    pub(super) fn note_body(&self, bytes: u64, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
-        if bytes >= TELLING {
-            blend(&self.rate, bytes.saturating_mul(1_000_000) / micros);
+    /// Notes bytes that have come, whoever asked for them.
+    pub(super) fn note_bytes(&self, bytes: usize) {
+        let mut window = lock(&self.window);
+        window.bytes = window.bytes.saturating_add(bytes as u64);
+        let elapsed = window.since.get_or_insert_with(Instant::now).elapsed();
+        if elapsed >= WINDOW {
+            let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+            let rate = window.bytes.saturating_mul(1_000_000) / micros;
+            *window = Window::default();
+            // Links become slower, too, but a window in which little was asked for says little.
+            let fade = |old: u64| Some((old - old / 64).max(rate).max(1));
+            let _ = self.rate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fade);
         }
     }
 
@@ -48,12 +74,15 @@ impl Pace {
         }
     }
 
-    /// Where to part a range that a reader waits for, if it is worth it to read it over two connections.
-    pub(super) fn middle(&self, range: Range<u64>) -> Option<u64> {
-        let length = range.end.saturating_sub(range.start);
-        let (round_trip, transfer) = (self.round_trip(), self.transfer(length));
-        let worth = length >= 2 * TELLING && round_trip >= NEAR && transfer >= round_trip * 2;
-        worth.then_some(range.start + length / 2)
+    /// The size of the pieces in which to ask for ranges, in bytes, if the link is long.
+    pub(super) fn piece(&self) -> Option<u64> {
+        let round_trip = self.round_trip.load(Ordering::Relaxed);
+        if round_trip > 0 && self.round_trip() < NEAR {
+            return None;
+        }
+        let rate = self.rate.load(Ordering::Relaxed);
+        let full = rate.saturating_mul(round_trip) / 1_000_000;
+        Some((full / PIECES_IN_FLIGHT).clamp(*PIECE.start(), *PIECE.end()))
     }
 
     /// How long so many bytes take.
@@ -66,39 +95,50 @@ impl Pace {
     }
 }
 
-fn blend(value: &AtomicU64, new: u64) {
-    let _ = value.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
-        Some(if old == 0 { new } else { old - old / 4 + new / 4 }.max(1))
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
 
     #[test]
     fn it_follows_what_is_measured() {
         let pace = Pace::default();
         assert_eq!(pace.round_trip(), USUAL_ROUND_TRIP);
         assert_eq!(pace.transfer(USUAL_RATE), Duration::from_secs(1));
-        pace.note_answer(Duration::from_millis(100));
-        pace.note_body(10 << 20, Duration::from_secs(1));
-        // Too short to tell.
-        pace.note_body(10, Duration::from_secs(1));
-        assert_eq!(pace.round_trip(), Duration::from_millis(100));
-        assert_eq!(pace.transfer(5 << 20), Duration::from_millis(500));
-        for _ in 0..50 {
-            pace.note_answer(Duration::from_millis(10));
+        pace.note_answer(100 * MS);
+        assert_eq!(pace.round_trip(), 100 * MS);
+        // A quicker answer counts at once, and slower ones little by little.
+        pace.note_answer(60 * MS);
+        pace.note_answer(220 * MS);
+        assert_eq!(pace.round_trip(), 70 * MS);
+        for _ in 0..200 {
+            pace.note_answer(220 * MS);
         }
-        assert!(pace.round_trip() < Duration::from_millis(11));
-        // 5 MB take half a second: fifty round trips, but short ones. Of 50 ms they are ten, and a twentieth of it is too little.
-        assert_eq!(pace.middle(10..(5 << 20) + 10), None);
-        pace.note_answer(Duration::from_millis(170));
-        assert_eq!(pace.middle(10..(5 << 20) + 10), Some((5 << 19) + 10));
-        assert_eq!(pace.middle(10..(1 << 18) + 10), None);
+        assert!(pace.round_trip() > 200 * MS);
+        pace.note_bytes(10 << 20);
+        std::thread::sleep(WINDOW);
+        pace.note_bytes(10 << 20);
+        assert!(pace.transfer(1 << 20) < WINDOW && pace.transfer(1 << 30) > WINDOW);
         // Nothing strange overflows.
         pace.note_answer(Duration::MAX);
-        pace.note_body(u64::MAX, Duration::ZERO);
+        pace.note_answer(Duration::ZERO);
+        pace.note_bytes(usize::MAX);
         pace.transfer(u64::MAX);
+    }
+
+    #[test]
+    fn pieces_fill_long_links_and_are_not_for_short_ones() {
+        let pace = Pace::default();
+        assert_eq!(pace.piece(), Some(*PIECE.start()));
+        pace.note_answer(50 * MS);
+        assert_eq!(pace.piece(), Some(*PIECE.start()));
+        // 62.5 MB/s for 50 ms.
+        pace.rate.store(62_500_000, Ordering::Relaxed);
+        assert_eq!(pace.piece(), Some(62_500_000 / 20 / PIECES_IN_FLIGHT));
+        pace.rate.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(pace.piece(), Some(*PIECE.end()));
+        pace.note_answer(10 * MS);
+        assert_eq!(pace.piece(), None);
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 
 use super::FetchError;
+use super::lanes::Urgency;
 use super::layer::{LazyLayer, runs};
 use super::observe::ReadObserver;
 use super::run::Run;
@@ -116,7 +117,8 @@ impl LazyLayer {
         let sizes = duties.iter().map(|duty| self.table().spans().compressed(duty.span));
         let bytes = sizes.map(|range| range.end - range.start).sum();
         let mut fetched = Fetched { spans: duties.len(), bytes, whole: true };
-        join_all(runs(duties).into_iter().map(|run| self.fly(Run::new(run, u64::MAX)))).await;
+        join_all(runs(duties).into_iter().map(|run| self.fly(Run::new(run, Urgency::Expected, u64::MAX))))
+            .await;
         for flight in flights {
             match flight.wait().await {
                 // Background fetch had it, and gave it up for a reader.

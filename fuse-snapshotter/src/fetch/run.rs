@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,8 +11,9 @@ use registry::BlobReader;
 
 use super::FetchError;
 use super::flight::Duty;
-use super::halves;
+use super::lanes::Urgency;
 use super::layer::{LazyLayer, count};
+use super::pieces::{self, Wanted};
 use super::span::SpanSink;
 use crate::metrics::Operation;
 
@@ -31,6 +33,8 @@ pub(super) struct Run {
     /// A reader waited for it when it began. His connection is worth more than the time that the rest of a span takes: another
     /// one would begin slowly, as all do.
     keeps_connection: bool,
+    /// How much depends on what no reader waits for.
+    urgency: Urgency,
     /// Wrong bytes are asked for again and again.
     insists: bool,
     /// Compressed bytes that have come.
@@ -39,14 +43,14 @@ pub(super) struct Run {
 
 impl Run {
     /// The spans of these duties, which follow each other.
-    pub(super) fn new(duties: Vec<Duty>, arrival: u64) -> Self {
+    pub(super) fn new(duties: Vec<Duty>, urgency: Urgency, arrival: u64) -> Self {
         let keeps_connection = duties.iter().any(Duty::is_demanded);
-        Self { duties: duties.into(), end: 0, arrival, keeps_connection, insists: true, came: 0 }
+        Self { duties: duties.into(), end: 0, arrival, keeps_connection, urgency, insists: true, came: 0 }
     }
 
     /// A span that nobody waits for, and that nobody may ever ask for. It does not give way.
     pub(super) fn speculative(duty: Duty) -> Self {
-        Self { insists: false, ..Self::new(vec![duty], u64::MAX) }
+        Self { insists: false, ..Self::new(vec![duty], Urgency::Likely, u64::MAX) }
     }
 
     /// The same, and what follows up to a span, as long as nobody else has it or fetches it.
@@ -126,12 +130,10 @@ impl LazyLayer {
             None => (self.sink(first)?, spans.compressed(first).start),
         };
         let begin = position;
-        let demanded = spans.compressed(last).end;
-        let middle = run.keeps_connection.then(|| self.schedule().pace.middle(begin..demanded)).flatten();
-        let mut body = self.open(begin..end, middle).await?;
-        let answered = Instant::now();
+        let (mut body, in_pieces) = self.open(run, begin..end).await?;
         loop {
-            let chunk = match self.next_chunk(run, &mut body, position).await {
+            let gives_way = !in_pieces && !run.keeps_connection;
+            let chunk = match self.next_chunk(run, &mut body, position, gives_way).await {
                 Next::Chunk(chunk) => chunk?,
                 Next::End => break,
                 Next::GiveWay => {
@@ -145,6 +147,9 @@ impl LazyLayer {
             };
             count(&self.counters.fetched_bytes, chunk.len() as u64);
             run.came += chunk.len() as u64;
+            if !in_pieces {
+                self.schedule().pace.note_bytes(chunk.len());
+            }
             let reached = position + chunk.len() as u64;
             // A chunk may hold the rest of one span, all of others, and the start of yet another. Neighbours may
             // share a byte, so a span's part is found by its own bounds.
@@ -176,9 +181,6 @@ impl LazyLayer {
                 }
                 let Some(next) = run.duties.front() else {
                     if reached == end {
-                        if middle.is_none() {
-                            self.schedule().pace.note_body(end - begin, answered.elapsed());
-                        }
                         // A body whose end was seen leaves its connection to the next request. The reader does not
                         // wait long for that.
                         let _ = body.next().await;
@@ -196,8 +198,14 @@ impl LazyLayer {
     }
 
     /// Waits for the next bytes, and if nobody waits for the run, for a reader to whom it has to give way.
-    async fn next_chunk(&self, run: &Run, body: &mut registry::ByteStream, position: u64) -> Next {
-        if !run.is_demanded() && !run.keeps_connection {
+    async fn next_chunk(
+        &self,
+        run: &Run,
+        body: &mut registry::ByteStream,
+        position: u64,
+        gives_way: bool,
+    ) -> Next {
+        if gives_way && !run.is_demanded() {
             tokio::select! {
                 biased;
                 () = self.schedule().disturbed(run.arrival) => {
@@ -220,17 +228,22 @@ impl LazyLayer {
         body.next().await.into()
     }
 
-    /// Begins to read a range, by two requests if `middle` says where to part it.
-    async fn open(&self, range: Range<u64>, middle: Option<u64>) -> Result<registry::ByteStream, FetchError> {
-        if let Some(middle) = middle {
-            count(&self.counters.requests, 2);
-            return Ok(halves::read(&self.reader(), range, middle).await?);
+    /// Begins to read a range, in pieces if the link is long. Whether it is in pieces.
+    async fn open(&self, run: &Run, range: Range<u64>) -> Result<(registry::ByteStream, bool), FetchError> {
+        let schedule = self.schedule();
+        if let Some(size) = schedule.pace.piece() {
+            count(&self.counters.requests, (range.end - range.start).div_ceil(size));
+            let spans = self.table().spans();
+            let spans =
+                run.duties.iter().map(|duty| (spans.compressed(duty.span).end, duty.demand())).collect();
+            let wanted = Wanted { urgency: run.urgency, spans };
+            return Ok((pieces::read(self.reader(), Arc::clone(schedule), range, wanted, size), true));
         }
         let asked = Instant::now();
         count(&self.counters.requests, 1);
         let body = self.reader().read_range(range).await?;
-        self.schedule().pace.note_answer(asked.elapsed());
-        Ok(body)
+        schedule.pace.note_answer(asked.elapsed());
+        Ok((body, false))
     }
 
     fn sink(&self, span: usize) -> Result<SpanSink, FetchError> {

@@ -17,8 +17,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
+use super::lanes::{Lane, Lanes, Urgency};
 use super::pace::Pace;
 use crate::cache::lock;
+
+/// Requests at a time to a registry over a long link. As many as it takes that some bytes come while others are asked for; of more
+/// than that each connection stays slow, because congestion control sees the others' bytes as congestion.
+const LANES: usize = 6;
 
 /// Requests at a time that nobody waits for. One leaves most of a processor to the containers.
 const SPARE: usize = 1;
@@ -90,6 +95,7 @@ impl Schedules {
 #[derive(Debug)]
 pub(super) struct Schedule {
     connections: Semaphore,
+    lanes: Arc<Lanes>,
     expected: Semaphore,
     likely: Semaphore,
     spare: Semaphore,
@@ -150,6 +156,7 @@ impl Schedule {
         let readers = Readers { waiting: 0, arrivals: 0, since: Instant::now(), pulling: 0, expecting: 0 };
         Self {
             connections: Semaphore::new(connections),
+            lanes: Lanes::new(LANES.min(connections)),
             expected: Semaphore::new(EXPECTED),
             likely: Semaphore::new(LIKELY),
             spare: Semaphore::new(SPARE),
@@ -184,6 +191,17 @@ impl Schedule {
     /// not answer, and the time that a reader may have to wait for it counts from his own request.
     pub(super) async fn connection(&self) -> Option<SemaphorePermit<'_>> {
         tokio::time::timeout(LONGEST_QUEUE, self.connections.acquire()).await.ok()?.ok()
+    }
+
+    /// Waits for a lane over a long link; how urgent it is may change while it waits.
+    pub(super) async fn lane(&self, urgency: impl Fn() -> Urgency) -> Option<Lane> {
+        // Each reader who comes changes this.
+        self.lanes.take(urgency, self.readers.subscribe()).await
+    }
+
+    /// How many lanes there are.
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.count()
     }
 
     /// Says that what readers will ask for soon is going to be fetched.
@@ -228,7 +246,11 @@ impl Schedule {
     /// Waits for a turn to fetch what is likely to be read some time soon, until no reader waits, nor is any expected.
     pub(super) async fn likely(&self) -> Option<SemaphorePermit<'_>> {
         let permit = self.likely.acquire().await.ok();
-        let quiet = |readers: &Readers| readers.waiting + readers.pulling + readers.expecting == 0;
+        // In pieces, a reader overtakes it.
+        let overtakes = self.pace.piece().is_some();
+        let quiet = |readers: &Readers| {
+            (overtakes || readers.waiting == 0) && readers.pulling + readers.expecting == 0
+        };
         let _ = self.readers.subscribe().wait_for(quiet).await;
         permit
     }

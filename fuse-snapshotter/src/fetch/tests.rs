@@ -10,6 +10,7 @@ mod headers;
 mod likely;
 mod limits;
 mod network;
+mod pieces;
 mod prefetch;
 pub(crate) mod rig;
 mod zstd;

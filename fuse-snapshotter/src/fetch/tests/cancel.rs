@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::fetch::lanes::Urgency;
+use crate::fetch::run::Run;
+
 use super::rig::{Rig, check, entry, usual, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -55,7 +58,7 @@ async fn a_run_that_is_dropped_ends_its_flights() {
         let (flights, duties) = rig.layer.claim((spans - 6..spans).collect(), false);
         rig.fake.let_pass(chunks);
         let layer = Arc::clone(&rig.layer);
-        let flying = tokio::spawn(async move { layer.fly(crate::fetch::run::Run::new(duties, 0)).await });
+        let flying = tokio::spawn(async move { layer.fly(Run::new(duties, Urgency::Spare, 0)).await });
         super::rig::until(|| rig.fake.active() == 1).await;
         tokio::task::yield_now().await;
         flying.abort();

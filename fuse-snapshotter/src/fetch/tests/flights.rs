@@ -215,31 +215,3 @@ async fn there_are_no_more_requests_at_a_time_than_connections() {
     let most = rig.fake.most_active.load(std::sync::atomic::Ordering::SeqCst);
     assert!((2..=8).contains(&most), "{most} at a time");
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_comes_over_two_connections_comes_in_order_and_ends_with_its_reader() {
-    let rig = Rig::with(usual(SPAN), 5000, u64::MAX);
-    let blob = rig.image.blob.clone();
-    let reader: Arc<dyn registry::BlobReader> = Arc::clone(&rig.fake) as _;
-    let body = crate::fetch::halves::read(&reader, 1000..900_000, 300_000).await.unwrap();
-    let bytes: Vec<bytes::Bytes> = within(futures::TryStreamExt::try_collect(body)).await.unwrap();
-    assert!(bytes.concat() == blob[1000..900_000]);
-    let mut requests = rig.fake.requests();
-    requests.sort_by_key(|range| range.start);
-    assert_eq!(requests, [1000..300_000, 300_000..900_000]);
-    // An error of either is the reader's.
-    for broken in [0, 1] {
-        rig.fake.clear();
-        rig.fake.plan(move |number, _| (number == broken).then_some(Trouble::Broken(10)));
-        let body = crate::fetch::halves::read(&reader, 0..900_000, 300_000).await.unwrap();
-        let result: registry::Result<Vec<bytes::Bytes>> =
-            within(futures::TryStreamExt::try_collect(body)).await;
-        assert!(result.is_err(), "{broken}");
-    }
-    rig.fake.plan(|_, _| None);
-    rig.fake.close();
-    let body = crate::fetch::halves::read(&reader, 0..900_000, 300_000).await.unwrap();
-    until(|| rig.fake.active() == 2).await;
-    drop(body);
-    until(|| rig.fake.active() == 0).await;
-}

@@ -45,6 +45,8 @@ pub(crate) struct Fake {
     /// A permit lets a chunk pass.
     gate: Arc<Semaphore>,
     active: Arc<AtomicUsize>,
+    /// Time to the first byte.
+    delay: Mutex<Duration>,
     pub(crate) most_active: AtomicUsize,
 }
 
@@ -74,6 +76,7 @@ impl Fake {
             log: Mutex::default(),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             active: Arc::default(),
+            delay: Mutex::default(),
             most_active: AtomicUsize::new(0),
         })
     }
@@ -136,6 +139,10 @@ impl BlobReader for Fake {
         let now = self.active.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_active.fetch_max(now, Ordering::SeqCst);
         let active = Active(Arc::clone(&self.active));
+        let delay = *self.delay.lock().unwrap();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         let mut body = self.data.slice(range.start as usize..range.end as usize).to_vec();
         let mut end = Ok(());
         match trouble {
@@ -254,8 +261,20 @@ impl Rig {
         let directory = tempfile::tempdir().unwrap();
         let root = Arc::new(CacheRoot::open(directory.path(), limit).unwrap());
         let source = LayerSource::new(root, 8);
+        // Near, as far as its users know.
+        source.schedule.pace.note_answer(Duration::from_millis(1));
         let layer = lazy(&image, Arc::clone(&fake) as _, &source);
         Self { directory, source, image, fake, layer }
+    }
+
+    /// The same at the end of a long link.
+    pub(crate) fn far(image: Image) -> Self {
+        let mut rig = Self::new(image);
+        rig.source = rig.source.at("far.example");
+        *rig.fake.delay.lock().unwrap() = Duration::from_millis(40);
+        rig.source.schedule.pace.note_answer(Duration::from_millis(40));
+        rig.layer = lazy(&rig.image, Arc::clone(&rig.fake) as _, &rig.source);
+        rig
     }
 
     /// The same after a restart of the process.
@@ -264,6 +283,7 @@ impl Rig {
         drop((layer, source));
         let root = Arc::new(CacheRoot::open(directory.path(), u64::MAX).unwrap());
         let source = LayerSource::new(root, 8);
+        source.schedule.pace.note_answer(Duration::from_millis(1));
         let layer = lazy(&image, Arc::clone(&fake) as _, &source);
         Self { directory, source, image, fake, layer }
     }

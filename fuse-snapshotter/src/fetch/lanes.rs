@@ -1,0 +1,196 @@
+//! Whose request goes next over a long link.
+//!
+//! What is asked of a registry that is many milliseconds away is asked for in pieces, a few at a time ([`super::pieces`]), and each
+//! piece has to wait for a lane. Whoever waits for bytes comes before those who only expect them to be wanted, at the next piece
+//! and not at the next span, and nothing has to be given up for it: connections stay as quick as they have become.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::cache::lock;
+
+/// How much depends on a request, the most first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Urgency {
+    /// A reader waits for it.
+    Waited,
+    /// A reader is expected to ask for it soon.
+    Expected,
+    /// It is likely to be read.
+    Likely,
+    /// Nothing says that it will be read.
+    Spare,
+}
+
+/// How many urgencies there are.
+const URGENCIES: usize = Urgency::Spare as usize + 1;
+
+/// Lanes that are kept free from what is not urgent, if there are more: it would be in the way of a reader who comes. Two others
+/// are enough to use most of what the link has left.
+const KEPT: usize = 4;
+
+/// How long a reader waits for a lane. Those who have all of them may themselves be waiting, for a registry that does not answer,
+/// and the time that a reader may have to wait for it counts from his own request.
+const LONGEST_QUEUE: Duration = Duration::from_secs(10);
+
+/// A fixed number of lanes, and who waits for one.
+#[derive(Debug)]
+pub(super) struct Lanes(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    count: usize,
+    free: usize,
+    waiting: [VecDeque<oneshot::Sender<Lane>>; URGENCIES],
+}
+
+/// The right to one request at a time.
+#[derive(Debug)]
+pub(super) struct Lane(Option<Arc<Lanes>>);
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if let Some(lanes) = self.0.take() {
+            lock(&lanes.0).free += 1;
+            lanes.pass_on();
+        }
+    }
+}
+
+impl Lanes {
+    /// At least one.
+    pub(super) fn new(lanes: usize) -> Arc<Self> {
+        let lanes = lanes.max(1);
+        Arc::new(Self(Mutex::new(State { count: lanes, free: lanes, waiting: Default::default() })))
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.0).count
+    }
+
+    /// Waits for a lane. Who waits is asked anew whenever `changes` says that something is different. `None` after a long time, for
+    /// a reader: he has waited enough.
+    pub(super) async fn take<T>(
+        self: &Arc<Self>,
+        urgency: impl Fn() -> Urgency,
+        mut changes: watch::Receiver<T>,
+    ) -> Option<Lane> {
+        loop {
+            let now = urgency();
+            let mut turn = self.queue(now);
+            if now == Urgency::Waited {
+                return tokio::time::timeout(LONGEST_QUEUE, turn).await.ok()?.ok();
+            }
+            loop {
+                tokio::select! {
+                    biased;
+                    lane = &mut turn => return lane.ok(),
+                    changed = changes.changed() => {
+                        changed.ok()?;
+                        if urgency() != now {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a place in a queue.
+    fn queue(self: &Arc<Self>, urgency: Urgency) -> oneshot::Receiver<Lane> {
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.0).waiting[urgency as usize].push_back(sender);
+        self.pass_on();
+        receiver
+    }
+
+    /// Gives free lanes to those to whom they are most urgent.
+    fn pass_on(self: &Arc<Self>) {
+        loop {
+            let next = lock(&self.0).next();
+            let Some(next) = next else { return };
+            if let Err(mut lane) = next.send(Lane(Some(Arc::clone(self)))) {
+                // He has gone.
+                lane.0 = None;
+                lock(&self.0).free += 1;
+            }
+        }
+    }
+}
+
+impl State {
+    /// Who gets a lane next, which is not free from then on.
+    fn next(&mut self) -> Option<oneshot::Sender<Lane>> {
+        let Self { count, free, waiting } = self;
+        let mut queues = waiting.iter_mut().enumerate();
+        let next = queues.find_map(|(urgency, queue)| {
+            let kept = if urgency < Urgency::Likely as usize { 0 } else { KEPT.min(*count - 1) };
+            if *free > kept { queue.pop_front() } else { None }
+        })?;
+        *free -= 1;
+        Some(next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_most_urgent_goes_first_and_whoever_has_gone_is_passed_over() {
+        let lanes = Lanes::new(2);
+        let (_sender, changes) = watch::channel(());
+        let take = |urgency| {
+            let (lanes, changes) = (Arc::clone(&lanes), changes.clone());
+            Box::pin(async move { lanes.take(|| urgency, changes).await.expect("a lane") })
+        };
+        let (first, second) = (take(Urgency::Waited).await, take(Urgency::Waited).await);
+        let mut waiting =
+            [Urgency::Spare, Urgency::Likely, Urgency::Waited, Urgency::Waited, Urgency::Expected].map(take);
+        for one in &mut waiting {
+            assert!(futures::poll!(one).is_pending());
+        }
+        let [mut spare, mut likely, gone, mut waited, mut expected] = waiting;
+        drop(gone);
+        drop(first);
+        assert!(futures::poll!(&mut expected).is_pending());
+        let third = waited.as_mut().await;
+        drop(second);
+        let fourth = expected.as_mut().await;
+        drop(third);
+        // The last lane is kept for a reader.
+        assert!(futures::poll!(&mut likely).is_pending());
+        drop(fourth);
+        assert!(futures::poll!(&mut spare).is_pending());
+        drop(likely.as_mut().await);
+        let fifth = spare.as_mut().await;
+        let sixth = take(Urgency::Waited).await;
+        // One that was given to somebody who went before he took it.
+        let mut late = take(Urgency::Waited);
+        assert!(futures::poll!(&mut late).is_pending());
+        drop(sixth);
+        drop(late);
+        drop(fifth);
+        assert_eq!(lock(&lanes.0).free, 2);
+    }
+
+    #[tokio::test]
+    async fn what_becomes_urgent_overtakes() {
+        let lanes = Lanes::new(1);
+        let (sender, changes) = watch::channel(Urgency::Spare);
+        let taken = lanes.take(|| Urgency::Spare, changes.clone()).await;
+        let mut expected = Box::pin(lanes.take(|| Urgency::Expected, changes.clone()));
+        let mut changing = Box::pin(lanes.take(|| *sender.borrow(), changes));
+        assert!(futures::poll!(&mut expected).is_pending() && futures::poll!(&mut changing).is_pending());
+        sender.send_replace(Urgency::Waited);
+        assert!(futures::poll!(&mut expected).is_pending() && futures::poll!(&mut changing).is_pending());
+        drop(taken);
+        assert!(futures::poll!(&mut expected).is_pending());
+        drop(changing.await);
+        assert!(expected.await.is_some());
+    }
+}
