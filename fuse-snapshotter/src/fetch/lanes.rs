@@ -146,7 +146,7 @@ mod tests {
         let (_sender, changes) = watch::channel(());
         let take = |urgency| {
             let (lanes, changes) = (Arc::clone(&lanes), changes.clone());
-            Box::pin(async move { lanes.take(|| urgency, changes).await.expect("a lane") })
+            Box::pin(async move { lanes.take(|| urgency, changes).await })
         };
         let (first, second) = (take(Urgency::Waited).await, take(Urgency::Waited).await);
         let mut waiting =
