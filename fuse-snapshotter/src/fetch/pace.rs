@@ -77,7 +77,8 @@ impl Pace {
     /// The size of the pieces in which to ask for ranges, in bytes, if the link is long.
     pub(super) fn piece(&self) -> Option<u64> {
         let round_trip = self.round_trip.load(Ordering::Relaxed);
-        if round_trip > 0 && self.round_trip() < NEAR {
+        // Not known yet counts as short.
+        if self.round_trip() < NEAR {
             return None;
         }
         let rate = self.rate.load(Ordering::Relaxed);
@@ -130,7 +131,7 @@ mod tests {
     #[test]
     fn pieces_fill_long_links_and_are_not_for_short_ones() {
         let pace = Pace::default();
-        assert_eq!(pace.piece(), Some(*PIECE.start()));
+        assert_eq!(pace.piece(), None);
         pace.note_answer(50 * MS);
         assert_eq!(pace.piece(), Some(*PIECE.start()));
         // 62.5 MB/s for 50 ms.

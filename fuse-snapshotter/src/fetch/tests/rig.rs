@@ -261,8 +261,6 @@ impl Rig {
         let directory = tempfile::tempdir().unwrap();
         let root = Arc::new(CacheRoot::open(directory.path(), limit).unwrap());
         let source = LayerSource::new(root, 8);
-        // Near, as far as its users know.
-        source.schedule.pace.note_answer(Duration::from_millis(1));
         let layer = lazy(&image, Arc::clone(&fake) as _, &source);
         Self { directory, source, image, fake, layer }
     }
@@ -283,7 +281,6 @@ impl Rig {
         drop((layer, source));
         let root = Arc::new(CacheRoot::open(directory.path(), u64::MAX).unwrap());
         let source = LayerSource::new(root, 8);
-        source.schedule.pace.note_answer(Duration::from_millis(1));
         let layer = lazy(&image, Arc::clone(&fake) as _, &source);
         Self { directory, source, image, fake, layer }
     }
