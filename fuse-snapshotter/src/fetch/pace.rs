@@ -13,6 +13,9 @@ const USUAL_RATE: u64 = 50 << 20;
 /// Round trip below which a registry is so near that one request for a span does: at 10 ms a second one beside it gained nothing.
 const NEAR: Duration = Duration::from_millis(25);
 
+/// Answers after which a link may count as long: the first ones wait for connections, too.
+const ANSWERS: u64 = 3;
+
 /// Longest answer that is believed.
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -31,6 +34,7 @@ pub(super) struct Pace {
     /// In microseconds; 0: not known. Shorter answers count at once, longer ones little by little: they may have waited behind
     /// other bytes.
     round_trip: AtomicU64,
+    answers: AtomicU64,
     /// In bytes a second; 0: not known.
     rate: AtomicU64,
     window: Mutex<Window>,
@@ -47,6 +51,7 @@ impl Pace {
     pub(super) fn note_answer(&self, after: Duration) {
         // What takes longer has been tried again, and says nothing about the link.
         let micros = u64::try_from(after.min(LONGEST).as_micros()).unwrap_or(u64::MAX).max(1);
+        self.answers.fetch_add(1, Ordering::Relaxed);
         let _ = self.round_trip.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
             Some(if old == 0 || micros < old { micros } else { old + (micros - old) / 16 })
         });
@@ -77,8 +82,8 @@ impl Pace {
     /// The size of the pieces in which to ask for ranges, in bytes, if the link is long.
     pub(super) fn piece(&self) -> Option<u64> {
         let round_trip = self.round_trip.load(Ordering::Relaxed);
-        // Not known yet counts as short.
-        if self.round_trip() < NEAR {
+        // What is not known yet counts as short.
+        if self.answers.load(Ordering::Relaxed) < ANSWERS || self.round_trip() < NEAR {
             return None;
         }
         let rate = self.rate.load(Ordering::Relaxed);
@@ -131,8 +136,10 @@ mod tests {
     #[test]
     fn pieces_fill_long_links_and_are_not_for_short_ones() {
         let pace = Pace::default();
-        assert_eq!(pace.piece(), None);
-        pace.note_answer(50 * MS);
+        for _ in 0..ANSWERS {
+            assert_eq!(pace.piece(), None);
+            pace.note_answer(50 * MS);
+        }
         assert_eq!(pace.piece(), Some(*PIECE.start()));
         // 62.5 MB/s for 50 ms.
         pace.rate.store(62_500_000, Ordering::Relaxed);

@@ -270,7 +270,7 @@ impl Rig {
         let mut rig = Self::new(image);
         rig.source = rig.source.at("far.example");
         *rig.fake.delay.lock().unwrap() = Duration::from_millis(40);
-        rig.source.schedule.pace.note_answer(Duration::from_millis(40));
+        (0..3).for_each(|_| rig.source.schedule.pace.note_answer(Duration::from_millis(40)));
         rig.layer = lazy(&rig.image, Arc::clone(&rig.fake) as _, &rig.source);
         rig
     }
