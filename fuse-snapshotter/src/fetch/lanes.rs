@@ -6,10 +6,10 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use super::schedule::LONGEST_QUEUE;
 use crate::cache::lock;
 
 /// How much depends on a request, the most first.
@@ -31,10 +31,6 @@ const URGENCIES: usize = Urgency::Spare as usize + 1;
 /// Lanes that are kept free from what is not urgent, if there are more: it would be in the way of a reader who comes. Two others
 /// are enough to use most of what the link has left.
 const KEPT: usize = 4;
-
-/// How long a reader waits for a lane. Those who have all of them may themselves be waiting, for a registry that does not answer,
-/// and the time that a reader may have to wait for it counts from his own request.
-const LONGEST_QUEUE: Duration = Duration::from_secs(10);
 
 /// A fixed number of lanes, and who waits for one.
 #[derive(Debug)]

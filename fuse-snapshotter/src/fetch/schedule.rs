@@ -35,7 +35,7 @@ const EXPECTED: usize = 3;
 const LIKELY: usize = 2;
 
 /// How long a reader waits for others to be done with their connections.
-const LONGEST_QUEUE: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_QUEUE: Duration = Duration::from_secs(10);
 
 /// How long what is expected waits for pulls.
 const PATIENCE: Duration = Duration::from_secs(3);
