@@ -14,8 +14,8 @@ pub(super) const MAX_DIRECTORIES: usize = 64;
 /// Longest word, variable or directory that is looked at, in bytes.
 const MAX_LENGTH: usize = 4096;
 
-/// Variables that matter.
-const VARIABLES: [&str; 2] = ["PATH=", "LD_LIBRARY_PATH="];
+/// Variables that are looked at, at most.
+const MAX_VARIABLES: usize = 200;
 
 /// What a container of an image runs unless it is told otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -31,13 +31,11 @@ impl Command {
         let run = &config.config;
         let words = run.entrypoint.iter().chain(&run.cmd).take(MAX_WORDS);
         let words: Vec<_> = words.filter(|word| word.len() <= MAX_LENGTH).cloned().collect();
-        let matters = |variable: &&String| {
-            variable.len() <= MAX_LENGTH && VARIABLES.iter().any(|name| variable.starts_with(name))
-        };
+        let variables = run.env.iter().filter(|variable| variable.len() <= MAX_LENGTH);
         let directory = &run.working_dir;
         (!words.is_empty()).then(|| Self {
             words,
-            environment: run.env.iter().filter(matters).take(VARIABLES.len()).cloned().collect(),
+            environment: variables.take(MAX_VARIABLES).cloned().collect(),
             directory: if directory.len() <= MAX_LENGTH { directory.clone() } else { String::new() },
         })
     }
@@ -45,6 +43,16 @@ impl Command {
     /// The program and its arguments.
     pub(crate) fn words(&self) -> impl Iterator<Item = &[u8]> {
         self.words.iter().map(String::as_bytes)
+    }
+
+    /// What a shell is told to run, if the program is one: `sh -c` and some text.
+    pub(super) fn text(&self) -> Option<&[u8]> {
+        let (shell, arguments) = self.words.split_first()?;
+        let is_shell = shell.rsplit('/').next().is_some_and(|name| name.ends_with("sh"));
+        let text = arguments.iter().find(|word| !word.starts_with(['-', '+']))?;
+        let runs_text =
+            arguments.iter().take_while(|word| word.starts_with('-')).any(|word| word.ends_with('c'));
+        (is_shell && runs_text).then_some(text.as_bytes())
     }
 
     /// A variable of the environment.

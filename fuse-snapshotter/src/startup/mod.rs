@@ -11,11 +11,13 @@
 //! * [`Command`] is the program and its arguments, from the image's configuration,
 //! * `root` finds files in the image by their paths,
 //! * `script` finds the programs that a script ends in,
+//! * `runtimes` knows what is read by programs that do not name it,
 //! * `elf` says what of a program or library is read at its start, and what it needs besides.
 
 mod command;
 mod elf;
 mod root;
+mod runtimes;
 mod script;
 
 #[cfg(test)]
@@ -59,6 +61,21 @@ const FETCHES: usize = 4;
 const ALWAYS: [&str; 5] =
     ["/etc/passwd", "/etc/group", "/etc/ld.so.cache", "/etc/nsswitch.conf", "/etc/localtime"];
 
+/// What nearly every program needs. To learn that from the program costs two round trips.
+const NEARLY_ALWAYS: [&str; 5] = [
+    "/lib64/ld-linux-x86-64.so.2",
+    "/lib/ld-linux-aarch64.so.1",
+    "/lib/x86_64-linux-gnu/libc.so.6",
+    "/lib/aarch64-linux-gnu/libc.so.6",
+    "/lib64/libc.so.6",
+];
+
+/// A program shorter than this is a script of the shell often enough, in bytes.
+const SCRIPT: u64 = 16 << 10;
+
+/// What interprets it.
+const SHELL: &str = "/bin/sh";
+
 /// How much was expected so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expected {
@@ -67,10 +84,23 @@ pub(crate) struct Expected {
 }
 
 /// A file to look at.
+#[derive(Debug, PartialEq, Eq)]
 struct Name {
     path: Vec<u8>,
     /// Whether it is executed, and not just read.
     runs: bool,
+    /// Bytes at its start that are read although it is long.
+    head: u64,
+}
+
+impl Name {
+    fn read(path: impl Into<Vec<u8>>) -> Self {
+        Self { path: path.into(), runs: false, head: 0 }
+    }
+
+    fn run(path: impl Into<Vec<u8>>) -> Self {
+        Self { path: path.into(), runs: true, head: 0 }
+    }
 }
 
 /// What is expected of an image. Each file is looked at once.
@@ -93,6 +123,14 @@ struct Later {
     parts: VecDeque<(Arc<Content>, Range<u64>)>,
     /// How much there has been so far.
     bytes: u64,
+}
+
+/// A file that was found.
+struct Found {
+    file: File,
+    /// As of its name.
+    runs: bool,
+    head: u64,
 }
 
 /// What came of looking at a file.
@@ -121,18 +159,27 @@ impl Forecast {
 
     /// Fetches what a container of the image will read when it starts with its own command.
     pub(crate) async fn start(self: &Arc<Self>) -> Expected {
-        let always = ALWAYS.map(|path| Name { path: path.into(), runs: false });
         let words = self.command.words().enumerate();
         let words = words.filter_map(|(number, word)| self.word(word, number == 0));
-        let files = words.chain(always).filter_map(|name| Some((self.root.find(&name.path)?, name.runs)));
-        self.follow(files.collect()).await;
+        let text = self.command.text().map(|text| self.commands(text)).unwrap_or_default();
+        let mut files: Vec<_> = words.chain(text).filter_map(|name| self.find(name)).collect();
+        if files.first().is_some_and(|program| program.file.size < SCRIPT) {
+            files.extend(self.find(Name::run(SHELL)));
+        }
+        files.extend(NEARLY_ALWAYS.iter().filter_map(|path| self.find(Name::run(*path))));
+        files.extend(ALWAYS.iter().filter_map(|path| self.find(Name::read(*path))));
+        self.follow(files).await;
         lock(&self.seen).1
+    }
+
+    fn find(&self, name: Name) -> Option<Found> {
+        Some(Found { file: self.root.find(&name.path)?, runs: name.runs, head: name.head })
     }
 
     /// Fetches what will be read of a program or library that somebody has begun to read, and of the libraries that it needs.
     pub(crate) async fn program(self: &Arc<Self>, number: u64) {
         if let Some(file) = self.root.numbered(number) {
-            self.follow(vec![(file, true)]).await;
+            self.follow(vec![Found { file, runs: true, head: 0 }]).await;
         }
     }
 
@@ -168,20 +215,19 @@ impl Forecast {
     }
 
     /// Looks at files and at what they lead to, each on its own: one that leads nowhere holds up no other.
-    async fn follow(self: &Arc<Self>, mut files: Vec<(File, bool)>) {
+    async fn follow(self: &Arc<Self>, mut files: Vec<Found>) {
         let mut looks = JoinSet::new();
         let mut fetches = JoinSet::new();
         loop {
-            for (file, runs) in files.drain(..) {
-                if self.is_new(&file) {
+            for found in files.drain(..) {
+                if self.is_new(&found.file) {
                     let forecast = Arc::clone(self);
-                    looks.spawn(async move { forecast.look(file, runs).await });
+                    looks.spawn(async move { forecast.look(found).await });
                 }
             }
             let Some(look) = looks.join_next().await else { break };
             let Ok(look) = look else { continue };
-            let names = look.names.into_iter();
-            files.extend(names.filter_map(|name| Some((self.root.find(&name.path)?, name.runs))));
+            files.extend(look.names.into_iter().filter_map(|name| self.find(name)));
             self.put_off(&look.content, look.code);
             for range in look.ranges {
                 if self.can_expect(&range) {
@@ -225,28 +271,41 @@ impl Forecast {
         let runs = |path: &[u8]| self.root.find(path).is_some_and(|file| file.executable);
         if word.contains(&b'/') {
             let path = self.command.absolute(word);
-            let runs = runs(&path);
-            return Some(Name { path, runs });
+            return Some(if runs(&path) { Name::run(path) } else { Name::read(path) });
         }
         // An argument that is called like a program is one often enough: `sh -c`, `exec "$@"`.
         let is_program = is_program || !script::is_builtin(word);
-        let path = self.command.search(word).find(|path| is_program && runs(path))?;
-        Some(Name { path, runs: true })
+        let program = self.command.search(word).find(|path| is_program && runs(path));
+        // Or like a file in the directory in which it runs: `node server.js`.
+        Some(program.map_or_else(|| Name::read(self.command.absolute(word)), Name::run))
+    }
+
+    /// The files that a shell's text is about.
+    fn commands(&self, text: &[u8]) -> Vec<Name> {
+        let variable = |name: &str| self.command.variable(name).map(str::to_owned);
+        let words = script::commands(text, variable, |_| true);
+        words.iter().filter_map(|word| self.word(word, false)).collect()
     }
 
     /// Looks at a file: what of it will be read, and which files with it.
-    async fn look(&self, file: File, runs: bool) -> Look {
+    async fn look(&self, Found { file, runs, head }: Found) -> Look {
         let content = Arc::new(self.root.content(&file));
         let mut look =
             Look { content: Arc::clone(&content), ranges: Vec::new(), code: Vec::new(), names: Vec::new() };
-        if file.size <= WHOLE {
+        if file.size <= WHOLE.max(head) {
             look.ranges.push(0..file.size);
+        } else if head > 0 {
+            look.ranges.push(0..head);
+        }
+        if file.size > WHOLE && file.path.as_deref().is_some_and(runtimes::is_archive) {
+            look.ranges.push(file.size - runtimes::DIRECTORY..file.size);
         }
         if !runs {
             return look;
         }
         let Some(head) = self.read(&content, 0..file.size.min(elf::HEAD)).await else { return look };
-        if let Some(script) = script::parse(&head) {
+        let variable = |name: &str| self.command.variable(name).map(str::to_owned);
+        if let Some(script) = script::parse(&head, variable) {
             look.names.extend(script.interpreter.iter().filter_map(|word| self.word(word, true)));
             look.names.extend(script.words.iter().filter_map(|word| self.word(word, false)));
         } else if let Some(program) =
@@ -256,13 +315,14 @@ impl Forecast {
                 look.ranges = program.ranges;
                 look.code = program.code;
             }
-            look.names.extend(program.interpreter.map(|path| Name { path, runs: true }));
+            look.names.extend(program.interpreter.map(Name::run));
             for library in program.needed {
-                let directory = file.directory.as_deref();
+                let directory = file.directory();
                 let mut places = self.root.libraries(&library, &program.search, directory, &self.command);
                 let path = places.find(|path| self.root.find(path).is_some());
-                look.names.extend(path.map(|path| Name { path, runs: true }));
+                look.names.extend(path.map(Name::run));
             }
+            look.names.extend(file.path.iter().flat_map(|path| runtimes::companions(path)));
         }
         look
     }

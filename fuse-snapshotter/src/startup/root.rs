@@ -61,8 +61,16 @@ pub(super) struct File {
     pub(super) place: Place,
     pub(super) size: u64,
     pub(super) executable: bool,
-    /// Its directory, without links; unknown for a file that was not found by its path.
-    pub(super) directory: Option<Vec<u8>>,
+    /// Its path, without links; unknown for a file that was not found by its path.
+    pub(super) path: Option<Vec<u8>>,
+}
+
+impl File {
+    /// Its directory, without links.
+    pub(super) fn directory(&self) -> Option<&[u8]> {
+        let path = self.path.as_deref()?;
+        path.iter().rposition(|byte| *byte == b'/').map(|at| &path[..at])
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -115,8 +123,7 @@ impl Root {
             match self.node(&at)? {
                 Node::Directory => {}
                 Node::File(mut file) => {
-                    at.truncate(before);
-                    file.directory = Some(at);
+                    file.path = Some(at);
                     return left.is_empty().then_some(file);
                 }
                 Node::Link(target) => {
@@ -144,7 +151,7 @@ impl Root {
     pub(super) fn numbered(&self, number: u64) -> Option<File> {
         let found = self.forest.getattr(number).ok().filter(|found| found.kind == InodeKind::Regular)?;
         let place = Place::Tree(number);
-        Some(File { place, size: found.size, executable: true, directory: None })
+        Some(File { place, size: found.size, executable: true, path: None })
     }
 
     fn in_tree(&self, root: u64, path: &[u8]) -> Option<Node> {
@@ -163,7 +170,7 @@ impl Root {
                 place: Place::Tree(found.number),
                 size: found.size,
                 executable: found.mode & 0o111 != 0,
-                directory: None,
+                path: None,
             })),
             _ => None,
         }
@@ -284,7 +291,7 @@ fn on_disk(part: usize, directory: &std::path::Path, path: &[u8]) -> Option<Node
             place: Place::Directory(part, path.to_vec()),
             size: metadata.len(),
             executable: metadata.mode() & 0o111 != 0,
-            directory: None,
+            path: None,
         })
     })
 }

@@ -140,6 +140,61 @@ async fn a_script_leads_to_a_program_and_its_libraries() {
 }
 
 #[tokio::test]
+async fn a_shell_s_text_leads_to_a_runtime_and_what_it_reads_beside() {
+    let jdk = |name: &str| format!("usr/lib/jvm/17/{name}");
+    let entries = vec![
+        Entry::symlink("usr/bin/java", "/etc/alternatives/java"),
+        Entry::symlink("etc/alternatives/java", "/usr/lib/jvm/17/bin/java"),
+        Entry::file(jdk("bin/java"), std::fs::read(PROGRAM).unwrap()).mode(0o755),
+        Entry::made(jdk("lib/server/libjvm.so"), Texture::Binary, 1, 50_000),
+        Entry::made(jdk("lib/modules"), Texture::Random, 2, 6 << 20),
+        Entry::made(jdk("lib/server/classes.jsa"), Texture::Random, 3, 3 << 20),
+        Entry::made("srv/app.jar", Texture::Random, 4, 3 << 20),
+        Entry::made("srv/lib/other.jar", Texture::Random, 5, 5000),
+        Entry::made("srv/unnamed.jar", Texture::Random, 6, 400_000),
+    ];
+    let config = r#"{"config": {"Cmd": ["/bin/sh", "-c", "LIB=$HOME/lib; exec java -cp ${LIB}/other.jar -jar app.jar"],
+        "WorkingDir": "/srv", "Env": ["HOME=/srv"]}}"#;
+    let setup = setup(entries, 65536, config);
+    setup.forecast.start().await;
+    let seen = setup.seen();
+    let wanted = ["bin/java", "lib/server/libjvm.so", "lib/modules", "lib/server/classes.jsa"].map(jdk);
+    let wanted = wanted.iter().map(String::as_str).chain(["srv/app.jar", "srv/lib/other.jar"]);
+    assert!(wanted.into_iter().all(|name| seen.contains(name)), "{seen:?}");
+    assert!(!seen.contains("srv/unnamed.jar"));
+    // Of the long ones what is known to be read: the start of the modules, all shared classes, the end of an archive.
+    let content =
+        |name: &str| setup.forecast.root.content(&setup.forecast.root.find(name.as_bytes()).unwrap());
+    let there = |name: &str, range: std::ops::Range<u64>| match content(name) {
+        super::Content::Lazy { layer, entry, .. } => layer
+            .try_read(entry, range.start, &mut vec![0; (range.end - range.start) as usize])
+            .unwrap()
+            .is_some(),
+        _ => false,
+    };
+    let mib = 1 << 20;
+    assert!(there(&jdk("lib/modules"), 0..2 * mib) && !there(&jdk("lib/modules"), 4 * mib..5 * mib));
+    assert!(there(&jdk("lib/server/classes.jsa"), 0..3 * mib));
+    assert!(there("srv/app.jar", 3 * mib - 100_000..3 * mib) && !there("srv/app.jar", mib..2 * mib));
+}
+
+#[test]
+fn only_a_shell_that_is_given_text_runs_text() {
+    let text = |words: &str| {
+        let config = format!(r#"{{"config": {{"Cmd": {words}}}}}"#);
+        let command = Command::of(&ImageConfig::parse(config.as_bytes()).unwrap()).unwrap();
+        command.text().map(|text| String::from_utf8_lossy(text).into_owned())
+    };
+    assert_eq!(text(r#"["/bin/bash", "-e", "-c", "a b"]"#).unwrap(), "a b");
+    assert_eq!(text(r#"["sh", "-exc", "a", "b"]"#).unwrap(), "a");
+    for none in
+        [r#"["sh", "script"]"#, r#"["sh", "-c"]"#, r#"["python3", "-c", "a"]"#, r#"["sh", "file", "-c"]"#]
+    {
+        assert_eq!(text(none), None, "{none}");
+    }
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_expected_to_do_nothing() {
     let head = b"\x7fELF\x02\x01\x01\0";
     let entries = vec![
@@ -179,7 +234,7 @@ fn the_upper_part_and_links_between_parts_are_seen() {
     assert!(matches!(root.find(b"/usr/up").unwrap().place, Place::Directory(0, _)));
     assert_eq!(root.find(b"/down").unwrap().size, 5);
     assert_eq!(root.find(b"//link/./deep").unwrap().size, 5);
-    assert_eq!(root.find(b"/link/deep").unwrap().directory.unwrap(), b"/etc");
+    assert_eq!(root.find(b"/link/deep").unwrap().directory().unwrap(), b"/etc");
     for none in [&b"/etc"[..], b"/etc/c", b"/etc/a/b", b"", b"/", b"/etc/a/"] {
         assert!(root.find(none).is_none() || none == b"/etc/a/", "{none:?}");
     }
