@@ -25,12 +25,18 @@ pub(super) enum Urgency {
     Spare,
 }
 
-/// How many urgencies there are.
-const URGENCIES: usize = Urgency::Spare as usize + 1;
+/// The most urgent first.
+const URGENCIES: [Urgency; 4] = [Urgency::Waited, Urgency::Expected, Urgency::Likely, Urgency::Spare];
 
 /// Lanes that are kept free from what is not urgent, if there are more: it would be in the way of a reader who comes. Two others
-/// are enough to use most of what the link has left.
+/// are enough to fill the round trip in which nothing comes for a reader, and that is when it goes: not beside what is urgent.
 const KEPT: usize = 4;
+
+impl Urgency {
+    fn is_urgent(self) -> bool {
+        self <= Self::Expected
+    }
+}
 
 /// A fixed number of lanes, and who waits for one.
 #[derive(Debug)]
@@ -40,17 +46,24 @@ pub(super) struct Lanes(Mutex<State>);
 struct State {
     count: usize,
     free: usize,
-    waiting: [VecDeque<oneshot::Sender<Lane>>; URGENCIES],
+    /// Lanes that were given for something urgent.
+    urgent: usize,
+    waiting: [VecDeque<oneshot::Sender<Lane>>; URGENCIES.len()],
 }
 
 /// The right to one request at a time.
 #[derive(Debug)]
-pub(super) struct Lane(Option<Arc<Lanes>>);
+pub(super) struct Lane {
+    /// None if it was never used.
+    lanes: Option<Arc<Lanes>>,
+    /// When it was given.
+    urgency: Urgency,
+}
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        if let Some(lanes) = self.0.take() {
-            lock(&lanes.0).free += 1;
+        if let Some(lanes) = self.lanes.take() {
+            lock(&lanes.0).give_back(self.urgency);
             lanes.pass_on();
         }
     }
@@ -60,7 +73,12 @@ impl Lanes {
     /// At least one.
     pub(super) fn new(lanes: usize) -> Arc<Self> {
         let lanes = lanes.max(1);
-        Arc::new(Self(Mutex::new(State { count: lanes, free: lanes, waiting: Default::default() })))
+        Arc::new(Self(Mutex::new(State {
+            count: lanes,
+            free: lanes,
+            urgent: 0,
+            waiting: Default::default(),
+        })))
     }
 
     /// How many there are.
@@ -68,16 +86,26 @@ impl Lanes {
         lock(&self.0).count
     }
 
-    /// Waits for a lane. Who waits is asked anew whenever `changes` says that something is different. `None` after a long time, for
-    /// a reader: he has waited enough.
-    pub(super) async fn take<T>(
+    /// Takes a place in the queue at once, and waits for a lane when polled. Who waits is asked anew whenever `changes` says that
+    /// something is different. `None` after a long time, for a reader: he has waited enough.
+    pub(super) fn take<T: Send + Sync, U: Fn() -> Urgency + Send>(
         self: &Arc<Self>,
-        urgency: impl Fn() -> Urgency,
+        urgency: U,
+        changes: watch::Receiver<T>,
+    ) -> impl Future<Output = Option<Lane>> + Send + use<T, U> {
+        let first = urgency();
+        let turn = self.queue(first);
+        Arc::clone(self).wait(first, turn, urgency, changes)
+    }
+
+    async fn wait<T: Send + Sync>(
+        self: Arc<Self>,
+        mut now: Urgency,
+        mut turn: oneshot::Receiver<Lane>,
+        urgency: impl Fn() -> Urgency + Send,
         mut changes: watch::Receiver<T>,
     ) -> Option<Lane> {
         loop {
-            let now = urgency();
-            let mut turn = self.queue(now);
             if now == Urgency::Waited {
                 return tokio::time::timeout(LONGEST_QUEUE, turn).await.ok()?.ok();
             }
@@ -93,6 +121,8 @@ impl Lanes {
                     }
                 }
             }
+            now = urgency();
+            turn = self.queue(now);
         }
     }
 
@@ -108,27 +138,34 @@ impl Lanes {
     fn pass_on(self: &Arc<Self>) {
         loop {
             let next = lock(&self.0).next();
-            let Some(next) = next else { return };
-            if let Err(mut lane) = next.send(Lane(Some(Arc::clone(self)))) {
+            let Some((next, urgency)) = next else { return };
+            if let Err(mut lane) = next.send(Lane { lanes: Some(Arc::clone(self)), urgency }) {
                 // He has gone.
-                lane.0 = None;
-                lock(&self.0).free += 1;
+                lane.lanes = None;
+                lock(&self.0).give_back(urgency);
             }
         }
     }
 }
 
 impl State {
-    /// Who gets a lane next, which is not free from then on.
-    fn next(&mut self) -> Option<oneshot::Sender<Lane>> {
-        let Self { count, free, waiting } = self;
-        let mut queues = waiting.iter_mut().enumerate();
-        let next = queues.find_map(|(urgency, queue)| {
-            let kept = if urgency < Urgency::Likely as usize { 0 } else { KEPT.min(*count - 1) };
-            if *free > kept { queue.pop_front() } else { None }
-        })?;
+    /// Who gets a lane next, and for what, which is not free from then on.
+    fn next(&mut self) -> Option<(oneshot::Sender<Lane>, Urgency)> {
+        let Self { count, free, urgent, waiting } = self;
+        let may = |urgency: Urgency| {
+            if urgency.is_urgent() { *free > 0 } else { *urgent == 0 && *free > KEPT.min(*count - 1) }
+        };
+        let mut queues = URGENCIES.into_iter().zip(waiting).filter(|(urgency, _)| may(*urgency));
+        let next = queues.find_map(|(urgency, queue)| Some((queue.pop_front()?, urgency)))?;
         *free -= 1;
+        *urgent += usize::from(next.1.is_urgent());
         Some(next)
+    }
+
+    /// A lane is free again.
+    fn give_back(&mut self, urgency: Urgency) {
+        self.free += 1;
+        self.urgent -= usize::from(urgency.is_urgent());
     }
 }
 
@@ -172,6 +209,29 @@ mod tests {
         drop(late);
         drop(fifth);
         assert_eq!(lock(&lanes.0).free, 2);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_urgent_does_not_go_beside_what_is() {
+        let lanes = Lanes::new(6);
+        let (_sender, changes) = watch::channel(());
+        let take = |urgency| Box::pin(lanes.take(move || urgency, changes.clone()));
+        let waited = take(Urgency::Waited).await;
+        let mut likely = [Urgency::Likely, Urgency::Likely, Urgency::Spare].map(take);
+        for one in &mut likely {
+            assert!(futures::poll!(one).is_pending());
+        }
+        drop(waited);
+        let [first, second, mut spare] = likely;
+        let taken = (first.await, second.await);
+        assert!(futures::poll!(&mut spare).is_pending());
+        let expected = take(Urgency::Expected).await;
+        drop(taken);
+        assert!(futures::poll!(&mut spare).is_pending());
+        drop(expected);
+        assert!(spare.await.is_some());
+        let state = lock(&lanes.0);
+        assert_eq!((state.free, state.urgent), (6, 0));
     }
 
     #[tokio::test]

@@ -103,7 +103,7 @@ pub struct LayerStats {
 pub(super) struct Counters {
     pub(super) fetched_bytes: AtomicU64,
     pub(super) fetched_spans: AtomicU64,
-    pub(super) requests: AtomicU64,
+    pub(super) requests: Arc<AtomicU64>,
     pub(super) corrupt_spans: AtomicU64,
     served_bytes: AtomicU64,
 }
@@ -533,17 +533,29 @@ impl LazyLayer {
         let end = (next..end).find(|span| self.has_span(*span)).unwrap_or(end).max(next);
         let mut runs: Vec<_> =
             runs(duties).into_iter().map(|duties| Run::new(duties, Urgency::Waited, arrival)).collect();
+        let fly = |run| {
+            let layer = Arc::clone(self);
+            async move { layer.fly(run).await }
+        };
+        let Some(last) = runs.pop() else { return };
         if self.schedule().pace.piece().is_some() {
             // In pieces, what is behind is a request of its own, which others overtake.
             let (_, behind) = self.claim((next..end).collect(), false);
-            let behind = self::runs(behind).into_iter();
-            runs.extend(behind.map(|duties| Run::new(duties, Urgency::Expected, u64::MAX)));
-        } else if let Some(last) = runs.pop() {
+            let (last, asked) = last.going_before();
+            runs.push(last);
+            let behind = self::runs(behind)
+                .into_iter()
+                .map(|duties| fly(Run::new(duties, Urgency::Expected, u64::MAX)));
+            let behind = futures::future::join_all(behind);
+            tokio::spawn(async move {
+                let _ = asked.await;
+                behind.await;
+            });
+        } else {
             runs.push(last.going_on_to(end));
         }
         for run in runs {
-            let layer = Arc::clone(self);
-            tokio::spawn(async move { layer.fly(run).await });
+            tokio::spawn(fly(run));
         }
     }
 

@@ -18,6 +18,7 @@ mod likely;
 mod observe;
 mod pace;
 mod parked;
+mod piece;
 mod pieces;
 mod prefetch;
 mod readahead;

@@ -5,19 +5,19 @@
 //! those that are quick take more of its pieces than those that are slow. And pieces are short: who needs something more urgently
 //! gets the next one ([`super::lanes`]).
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use registry::{BlobReader, ByteStream, Result};
+use registry::{ByteStream, Result};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::lanes::Urgency;
-use super::schedule::Schedule;
+use super::piece::{self, Source};
 
 /// What waits for the bytes of a range.
 #[derive(Debug)]
@@ -44,52 +44,34 @@ struct Piece {
     _task: AbortOnDropHandle<()>,
 }
 
-/// Reads a range of a blob in pieces of `size` bytes, of which as many are asked for at a time as there are lanes.
-pub(super) fn read(
-    reader: Arc<dyn BlobReader>,
-    schedule: Arc<Schedule>,
-    range: Range<u64>,
-    wanted: Wanted,
-    size: u64,
-) -> ByteStream {
+/// Bytes of a range that are asked for before those in front of them have come. Who comes later and is less urgent cannot get
+/// between them.
+const AHEAD: u64 = 8 << 20;
+
+/// Reads a range of a blob in pieces of `size` bytes.
+pub(super) fn read(source: Source, range: Range<u64>, wanted: Wanted, size: u64) -> ByteStream {
+    let ahead = usize::try_from(AHEAD / size.max(1)).unwrap_or(0).max(source.schedule.lanes());
     let wanted = Arc::new(wanted);
-    let starts = range.clone().step_by(usize::try_from(size).unwrap_or(usize::MAX));
-    let ahead = schedule.lanes();
+    let mut starts = range.clone().step_by(usize::try_from(size).unwrap_or(usize::MAX));
     let begin = move |start: u64| {
         let piece = start..range.end.min(start + size);
         let (sender, chunks) = mpsc::unbounded_channel();
-        let (reader, schedule, wanted) = (Arc::clone(&reader), Arc::clone(&schedule), Arc::clone(&wanted));
-        let task = tokio::spawn(fetch(reader, schedule, piece, wanted, sender));
+        let wanted = Arc::clone(&wanted);
+        let urgency = move || wanted.urgency(start);
+        // In the order of the pieces, and before anybody who comes later.
+        let lane = source.schedule.lane(urgency.clone());
+        let task = tokio::spawn(piece::fetch(source.clone(), piece, lane, urgency, sender));
         Piece { chunks, _task: AbortOnDropHandle::new(task) }
     };
-    // Polled one after the other, so each begins when one of those before it has been read.
-    let pieces = futures::stream::iter(starts).map(begin).map(std::future::ready).buffered(ahead);
-    let chunks = |piece: Piece| {
-        futures::stream::unfold(piece, |mut piece| async move { Some((piece.chunks.recv().await?, piece)) })
-    };
-    pieces.flat_map(chunks).boxed()
-}
-
-async fn fetch(
-    reader: Arc<dyn BlobReader>,
-    schedule: Arc<Schedule>,
-    piece: Range<u64>,
-    wanted: Arc<Wanted>,
-    sender: mpsc::UnboundedSender<Result<Bytes>>,
-) {
-    let _lane = schedule.lane(|| wanted.urgency(piece.start)).await;
-    let asked = Instant::now();
-    let mut body = match reader.read_range(piece).await {
-        Ok(body) => body,
-        Err(error) => return drop(sender.send(Err(error))),
-    };
-    schedule.pace.note_answer(asked.elapsed());
-    while let Some(chunk) = body.next().await {
-        if let Ok(chunk) = &chunk {
-            schedule.pace.note_bytes(chunk.len());
+    let pieces: VecDeque<_> = starts.by_ref().take(ahead).map(&begin).collect();
+    let next = |(mut pieces, mut starts, begin): (VecDeque<Piece>, _, _)| async move {
+        loop {
+            if let Some(chunk) = pieces.front_mut()?.chunks.recv().await {
+                return Some((chunk, (pieces, starts, begin)));
+            }
+            pieces.pop_front();
+            pieces.extend(Iterator::next(&mut starts).map(&begin));
         }
-        if sender.send(chunk).is_err() {
-            return;
-        }
-    }
+    };
+    futures::stream::unfold((pieces, starts, begin), next).boxed()
 }

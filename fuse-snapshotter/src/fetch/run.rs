@@ -8,11 +8,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use futures::StreamExt;
 use registry::BlobReader;
+use tokio::sync::oneshot;
 
 use super::FetchError;
 use super::flight::Duty;
 use super::lanes::Urgency;
 use super::layer::{LazyLayer, count};
+use super::piece::Source;
 use super::pieces::{self, Wanted};
 use super::span::SpanSink;
 use crate::metrics::Operation;
@@ -39,13 +41,24 @@ pub(super) struct Run {
     insists: bool,
     /// Compressed bytes that have come.
     came: u64,
+    /// Who waits until it has been asked for.
+    before: Option<oneshot::Sender<()>>,
 }
 
 impl Run {
     /// The spans of these duties, which follow each other.
     pub(super) fn new(duties: Vec<Duty>, urgency: Urgency, arrival: u64) -> Self {
         let keeps_connection = duties.iter().any(Duty::is_demanded);
-        Self { duties: duties.into(), end: 0, arrival, keeps_connection, urgency, insists: true, came: 0 }
+        Self {
+            duties: duties.into(),
+            end: 0,
+            arrival,
+            keeps_connection,
+            urgency,
+            insists: true,
+            came: 0,
+            before: None,
+        }
     }
 
     /// A span that nobody waits for, and that nobody may ever ask for. It does not give way.
@@ -56,6 +69,13 @@ impl Run {
     /// The same, and what follows up to a span, as long as nobody else has it or fetches it.
     pub(super) fn going_on_to(self, end: usize) -> Self {
         Self { end, ..self }
+    }
+
+    /// The same; the result ends when it has been asked for, or cannot be.
+    pub(super) fn going_before(mut self) -> (Self, oneshot::Receiver<()>) {
+        let (sender, asked) = oneshot::channel();
+        self.before = Some(sender);
+        (self, asked)
     }
 
     /// Whether a reader waits for any of it.
@@ -131,6 +151,7 @@ impl LazyLayer {
         };
         let begin = position;
         let (mut body, in_pieces) = self.open(run, begin..end).await?;
+        drop(run.before.take());
         loop {
             let gives_way = !in_pieces && !run.keeps_connection;
             let chunk = match self.next_chunk(run, &mut body, position, gives_way).await {
@@ -232,12 +253,16 @@ impl LazyLayer {
     async fn open(&self, run: &Run, range: Range<u64>) -> Result<(registry::ByteStream, bool), FetchError> {
         let schedule = self.schedule();
         if let Some(size) = schedule.pace.piece() {
-            count(&self.counters.requests, (range.end - range.start).div_ceil(size));
             let spans = self.table().spans();
             let spans =
                 run.duties.iter().map(|duty| (spans.compressed(duty.span).end, duty.demand())).collect();
             let wanted = Wanted { urgency: run.urgency, spans };
-            return Ok((pieces::read(self.reader(), Arc::clone(schedule), range, wanted, size), true));
+            let source = Source {
+                reader: self.reader(),
+                schedule: Arc::clone(schedule),
+                requests: Arc::clone(&self.counters.requests),
+            };
+            return Ok((pieces::read(source, range, wanted, size), true));
         }
         let asked = Instant::now();
         count(&self.counters.requests, 1);

@@ -193,10 +193,13 @@ impl Schedule {
         tokio::time::timeout(LONGEST_QUEUE, self.connections.acquire()).await.ok()?.ok()
     }
 
-    /// Waits for a lane over a long link; how urgent it is may change while it waits.
-    pub(super) async fn lane(&self, urgency: impl Fn() -> Urgency) -> Option<Lane> {
+    /// Waits for a lane over a long link, in the order of the calls; how urgent it is may change while it waits.
+    pub(super) fn lane<U: Fn() -> Urgency + Send>(
+        &self,
+        urgency: U,
+    ) -> impl Future<Output = Option<Lane>> + Send + use<U> {
         // Each reader who comes changes this.
-        self.lanes.take(urgency, self.readers.subscribe()).await
+        self.lanes.take(urgency, self.readers.subscribe())
     }
 
     /// How many lanes there are.

@@ -74,3 +74,38 @@ async fn a_reader_overtakes_at_the_next_piece() {
     starts.dedup();
     assert_eq!(starts.len(), once.len(), "{once:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_piece_whose_connection_is_slow_is_asked_for_again() {
+    let rig = Rig::far(image());
+    let second = entry(&rig.image, "second");
+    let Range { start, end } = rig.image.compressed(&rig.image.spans(second));
+    let middle = (start + end) / 2;
+    // The first answer for it stops in the middle.
+    rig.fake.plan(move |_, range| {
+        let whole = range.end - range.start == PIECE;
+        (whole && range.contains(&middle)).then_some(Trouble::Silent(100_000))
+    });
+    rig.read_all(second).await.unwrap();
+    let requests = rig.fake.requests();
+    let slow = requests.iter().find(|range| range.contains(&middle)).unwrap();
+    let again: Vec<_> = requests.iter().filter(|range| range.end == slow.end && *range != slow).collect();
+    // What had come is not asked for again.
+    assert!(again.len() == 1 && again[0].start == slow.start + 100_000, "{slow:?} {again:?}");
+    assert_eq!(rig.layer.stats().requests, requests.len() as u64);
+    until(|| rig.layer.flights() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_rides_along_comes_after_what_is_waited_for() {
+    let rig = Rig::far(image());
+    let first = entry(&rig.image, "first");
+    let spans = rig.image.spans(first);
+    rig.read(first, 0..10).await.unwrap();
+    let wanted = rig.image.compressed(&(spans.start..spans.start + 1));
+    until(|| rig.layer.flights() == 0).await;
+    let requests = rig.fake.requests();
+    let (before, after) = requests.split_at(((wanted.end - wanted.start).div_ceil(PIECE)) as usize);
+    assert!(before.iter().all(|range| range.end <= wanted.end), "{requests:?}");
+    assert!(!after.is_empty() && after.iter().all(|range| range.start >= wanted.end - 1), "{requests:?}");
+}

@@ -27,6 +27,8 @@ pub(crate) enum Trouble {
     Broken(usize),
     /// It ends after so many bytes, without a word; no reader should do that.
     Short(usize),
+    /// Nothing more comes after so many bytes, and no end.
+    Silent(usize),
     /// This byte of the blob has a bit flipped.
     Flipped(u64),
     /// The server wants to send the whole blob.
@@ -147,7 +149,7 @@ impl BlobReader for Fake {
         let mut end = Ok(());
         match trouble {
             Some(Trouble::Flipped(at)) if range.contains(&at) => body[(at - range.start) as usize] ^= 1,
-            Some(Trouble::Short(length)) => body.truncate(length),
+            Some(Trouble::Short(length) | Trouble::Silent(length)) => body.truncate(length),
             Some(Trouble::Broken(length)) => {
                 body.truncate(length);
                 end = Err(broken());
@@ -163,7 +165,12 @@ impl BlobReader for Fake {
         let stream = futures::stream::unfold((pieces.into_iter(), active), move |(mut pieces, active)| {
             let gate = Arc::clone(&gate);
             async move {
-                let piece = pieces.next()?;
+                let Some(piece) = pieces.next() else {
+                    if matches!(trouble, Some(Trouble::Silent(_))) {
+                        std::future::pending::<()>().await;
+                    }
+                    return None;
+                };
                 gate.acquire().await.unwrap().forget();
                 Some((piece, (pieces, active)))
             }
