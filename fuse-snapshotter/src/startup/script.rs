@@ -16,6 +16,9 @@ const MAX_VARIABLES: usize = 64;
 /// Longest line with its variables filled in, in bytes.
 const MAX_LINE: usize = 16 << 10;
 
+/// Longest value that stands beside a variable for when it has none, in bytes.
+const MAX_OTHER: usize = 1024;
+
 /// A script.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Script {
@@ -108,7 +111,7 @@ fn fill_in(line: &[u8], value: impl Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
         let (name, after) = inside.unwrap_or(rest).split_at(name_length(inside.unwrap_or(rest)));
         // In braces, another value may follow, for when there is none.
         let (other, after) = match inside {
-            Some(_) => match after.iter().position(|byte| *byte == b'}') {
+            Some(_) => match after.iter().take(MAX_OTHER).position(|byte| *byte == b'}') {
                 Some(end) => (after[..end].strip_prefix(b":").unwrap_or(&after[..end]), &after[end + 1..]),
                 None => (&b"?"[..], after),
             },
