@@ -95,7 +95,7 @@ impl Missing {
 /// Fetches a span and, unless a reader comes to wait for something else, those behind it.
 async fn fetch_run(layer: &LazyLayer, span: usize, end: usize) -> Result<(), FetchError> {
     let arrival = layer.schedule().arrivals();
-    let (flights, duties) = layer.claim(vec![span], false);
+    let (flights, duties) = layer.claim(vec![span], Urgency::Spare);
     if !duties.is_empty() {
         // In pieces, readers overtake it; but what it has asked for is asked for.
         let end = if layer.schedule().pace.piece().is_some() { span + 1 } else { end };

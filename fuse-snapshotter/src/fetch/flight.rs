@@ -1,12 +1,13 @@
 //! Fetches under way: one per span, however many readers wait for it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
 use super::FetchError;
+use super::lanes::Urgency;
 use crate::cache::lock;
 
 /// How a flight ended.
@@ -16,7 +17,7 @@ pub(super) type Outcome = Result<(), FetchError>;
 #[derive(Debug, Clone)]
 pub(super) struct Flight {
     outcome: watch::Receiver<Option<Outcome>>,
-    demanded: Arc<AtomicBool>,
+    demand: Arc<Demand>,
     /// Somebody else had begun it.
     pub(super) joined: bool,
 }
@@ -31,13 +32,31 @@ impl Flight {
     }
 }
 
+/// How urgent a flight is to those who have joined it.
+#[derive(Debug)]
+pub(super) struct Demand(AtomicU8);
+
+impl Demand {
+    pub(super) fn new(urgency: Urgency) -> Self {
+        Self(AtomicU8::new(urgency as u8))
+    }
+
+    pub(super) fn urgency(&self) -> Urgency {
+        Urgency::of(self.0.load(Ordering::Relaxed))
+    }
+
+    fn raise(&self, urgency: Urgency) {
+        self.0.fetch_min(urgency as u8, Ordering::Relaxed);
+    }
+}
+
 /// The duty to fetch a span. Dropping it unfulfilled cancels the flight: a flight that nobody makes would keep all
 /// who come later from making it.
 #[derive(Debug)]
 pub(super) struct Duty {
     pub(super) span: usize,
     outcome: watch::Sender<Option<Outcome>>,
-    demanded: Arc<AtomicBool>,
+    demand: Arc<Demand>,
     flights: Flights,
     landed: bool,
 }
@@ -45,12 +64,12 @@ pub(super) struct Duty {
 impl Duty {
     /// Whether a reader waits for it; may become true while it is under way.
     pub(super) fn is_demanded(&self) -> bool {
-        self.demanded.load(Ordering::Relaxed)
+        self.demand.urgency() == Urgency::Waited
     }
 
     /// Where that is seen.
-    pub(super) fn demand(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.demanded)
+    pub(super) fn demand(&self) -> Arc<Demand> {
+        Arc::clone(&self.demand)
     }
 
     /// Ends the flight. The span must be in the cache already if it went well, so that whoever comes later finds
@@ -80,21 +99,20 @@ pub(super) struct Flights(Arc<Mutex<HashMap<usize, Flight>>>);
 
 impl Flights {
     /// Joins the flights of some spans; for those that nobody is fetching yet, the caller gets the duty to do it.
-    pub(super) fn join(&self, spans: Vec<usize>, demanded: bool) -> (Vec<Flight>, Vec<Duty>) {
+    /// All of them are as urgent as to the most hurried of those who joined.
+    pub(super) fn join(&self, spans: Vec<usize>, urgency: Urgency) -> (Vec<Flight>, Vec<Duty>) {
         let mut flights = lock(&self.0);
         let mut duties = Vec::new();
         let joined = spans.into_iter().map(|span| {
             if let Some(flight) = flights.get(&span) {
-                if demanded {
-                    flight.demanded.store(true, Ordering::Relaxed);
-                }
+                flight.demand.raise(urgency);
                 return Flight { joined: true, ..flight.clone() };
             }
             let (outcome, receiver) = watch::channel(None);
-            let demanded = Arc::new(AtomicBool::new(demanded));
-            let flight = Flight { outcome: receiver, demanded: Arc::clone(&demanded), joined: false };
+            let demand = Arc::new(Demand::new(urgency));
+            let flight = Flight { outcome: receiver, demand: Arc::clone(&demand), joined: false };
             flights.insert(span, flight.clone());
-            duties.push(Duty { span, outcome, demanded, flights: self.clone(), landed: false });
+            duties.push(Duty { span, outcome, demand, flights: self.clone(), landed: false });
             flight
         });
         (joined.collect(), duties)

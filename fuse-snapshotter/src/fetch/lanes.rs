@@ -33,6 +33,11 @@ const URGENCIES: [Urgency; 4] = [Urgency::Waited, Urgency::Expected, Urgency::Li
 const KEPT: usize = 4;
 
 impl Urgency {
+    /// That of a number; what is unknown is not urgent.
+    pub(super) fn of(number: u8) -> Self {
+        URGENCIES.get(usize::from(number)).copied().unwrap_or(Self::Spare)
+    }
+
     fn is_urgent(self) -> bool {
         self <= Self::Expected
     }
@@ -48,6 +53,8 @@ struct State {
     free: usize,
     /// Lanes that were given for something urgent.
     urgent: usize,
+    /// How many have been given so far.
+    given: u64,
     waiting: [VecDeque<oneshot::Sender<Lane>>; URGENCIES.len()],
 }
 
@@ -77,8 +84,15 @@ impl Lanes {
             count: lanes,
             free: lanes,
             urgent: 0,
+            given: 0,
             waiting: Default::default(),
         })))
+    }
+
+    /// How many are taken.
+    pub(super) fn busy(&self) -> usize {
+        let state = lock(&self.0);
+        state.count - state.free
     }
 
     /// How many there are.
@@ -87,7 +101,7 @@ impl Lanes {
     }
 
     /// Takes a place in the queue at once, and waits for a lane when polled. Who waits is asked anew whenever `changes` says that
-    /// something is different. `None` after a long time, for a reader: he has waited enough.
+    /// something is different. `None` for a reader when nobody has got one for a long time: he has waited enough.
     pub(super) fn take<T: Send + Sync, U: Fn() -> Urgency + Send>(
         self: &Arc<Self>,
         urgency: U,
@@ -107,7 +121,16 @@ impl Lanes {
     ) -> Option<Lane> {
         loop {
             if now == Urgency::Waited {
-                return tokio::time::timeout(LONGEST_QUEUE, turn).await.ok()?.ok();
+                loop {
+                    let given = lock(&self.0).given;
+                    if let Ok(lane) = tokio::time::timeout(LONGEST_QUEUE, &mut turn).await {
+                        return lane.ok();
+                    }
+                    // As long as others get lanes, so will he.
+                    if lock(&self.0).given == given {
+                        return None;
+                    }
+                }
             }
             loop {
                 tokio::select! {
@@ -151,13 +174,14 @@ impl Lanes {
 impl State {
     /// Who gets a lane next, and for what, which is not free from then on.
     fn next(&mut self) -> Option<(oneshot::Sender<Lane>, Urgency)> {
-        let Self { count, free, urgent, waiting } = self;
+        let Self { count, free, urgent, given, waiting } = self;
         let may = |urgency: Urgency| {
             if urgency.is_urgent() { *free > 0 } else { *urgent == 0 && *free > KEPT.min(*count - 1) }
         };
         let mut queues = URGENCIES.into_iter().zip(waiting).filter(|(urgency, _)| may(*urgency));
         let next = queues.find_map(|(urgency, queue)| Some((queue.pop_front()?, urgency)))?;
         *free -= 1;
+        *given += 1;
         *urgent += usize::from(next.1.is_urgent());
         Some(next)
     }

@@ -370,7 +370,7 @@ impl LazyLayer {
                 return Ok(());
             };
             tracing::debug!(layer = %self.digest, entry, offset = range.start, first, last, "a reader waits for spans");
-            let (flights, duties) = self.claim(missing, true);
+            let (flights, duties) = self.claim(missing, Urgency::Waited);
             let unforeseen = !duties.is_empty();
             let waiting = self.shared.schedule.enter(unforeseen);
             self.wanted.store(last, Ordering::Relaxed);
@@ -495,8 +495,8 @@ impl LazyLayer {
     }
 
     /// Joins or begins the flights of some spans, in ascending order.
-    pub(super) fn claim(&self, spans: Vec<usize>, demanded: bool) -> (Vec<Flight>, Vec<Duty>) {
-        let (flights, duties) = self.common.flights.join(spans, demanded);
+    pub(super) fn claim(&self, spans: Vec<usize>, urgency: Urgency) -> (Vec<Flight>, Vec<Duty>) {
+        let (flights, duties) = self.common.flights.join(spans, urgency);
         // Another flight may have landed since the caller saw that a span was missing.
         let (there, missing): (Vec<_>, Vec<_>) =
             duties.into_iter().partition(|duty| self.has_span(duty.span));
@@ -516,13 +516,13 @@ impl LazyLayer {
 
     /// Joins or begins the flight of a span that nobody waits for. Without a duty somebody else is at it, or it is there.
     pub(super) fn claim_one(&self, span: usize) -> Option<Duty> {
-        self.claim(vec![span], false).1.pop()
+        self.claim(vec![span], Urgency::Spare).1.pop()
     }
 
     /// Fetches all spans, those without content, too.
     #[cfg(test)]
     pub(super) async fn fetch_all_spans(&self) {
-        let (_, duties) = self.common.flights.join((0..self.table.spans().len()).collect(), false);
+        let (_, duties) = self.common.flights.join((0..self.table.spans().len()).collect(), Urgency::Spare);
         self.fly(Run::new(duties, Urgency::Waited, 0)).await;
     }
 
@@ -540,7 +540,7 @@ impl LazyLayer {
         let Some(last) = runs.pop() else { return };
         if self.schedule().pace.piece().is_some() {
             // In pieces, what is behind is a request of its own, which others overtake.
-            let (_, behind) = self.claim((next..end).collect(), false);
+            let (_, behind) = self.claim((next..end).collect(), Urgency::Expected);
             let (last, asked) = last.going_before();
             runs.push(last);
             let behind = self::runs(behind)

@@ -22,8 +22,7 @@ use super::schedule::Schedule;
 /// half of it at a time.
 const PATIENCE: u32 = 3;
 
-/// A piece of which the rest would take so many round trips more is worth another request, which takes one and the time of the
-/// bytes.
+/// A piece of which the rest would take so many round trips longer than its share of the link allows is worth another request.
 const WORTH: u32 = 2;
 
 /// How long a connection may take to be found in its pool again after the end of an answer was seen. A request that came sooner
@@ -70,9 +69,11 @@ pub(super) async fn fetch(
             () = tokio::time::sleep_until(look.into()), if !asked_again => {
                 let round_trip = schedule.pace.round_trip();
                 look += round_trip;
+                // A link that is full is no reason, and another request would only make it fuller.
+                let share = schedule.pace.transfer(piece.end - position) * (schedule.busy_lanes() as u32 + 1);
                 let rest = began.elapsed().as_secs_f64() * (piece.end - position) as f64
                     / ((position - piece.start) as f64).max(1.0);
-                if urgency() == Urgency::Waited && rest > (round_trip * WORTH).as_secs_f64() {
+                if urgency() == Urgency::Waited && rest > (round_trip * WORTH + share).as_secs_f64() {
                     asked_again = true;
                     tracing::debug!(start = piece.start, position, "asking again for what is left of a piece");
                     answers.push(source.ask(piece.end, &came, schedule.lane(|| Urgency::Waited)));

@@ -8,7 +8,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -16,6 +15,7 @@ use registry::{ByteStream, Result};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::flight::Demand;
 use super::lanes::Urgency;
 use super::piece::{self, Source};
 
@@ -24,17 +24,16 @@ use super::piece::{self, Source};
 pub(super) struct Wanted {
     /// Of what no reader waits for.
     pub(super) urgency: Urgency,
-    /// The ends of the spans in the range, ascending, and whether a reader waits for them.
-    pub(super) spans: Vec<(u64, Arc<AtomicBool>)>,
+    /// The ends of the spans in the range, ascending, and how urgent they are to others.
+    pub(super) spans: Vec<(u64, Arc<Demand>)>,
 }
 
 impl Wanted {
     /// How urgent the bytes at a position are. Spans come in their order, so what is before one that a reader waits for is as
     /// urgent as that.
     fn urgency(&self, position: u64) -> Urgency {
-        let waited =
-            |(end, demanded): &(u64, Arc<AtomicBool>)| *end > position && demanded.load(Ordering::Relaxed);
-        if self.spans.iter().any(waited) { Urgency::Waited } else { self.urgency }
+        let from_here = self.spans.iter().filter(|(end, _)| *end > position);
+        from_here.map(|(_, demand)| demand.urgency()).fold(self.urgency, Urgency::min)
     }
 }
 

@@ -111,7 +111,7 @@ impl LazyLayer {
 
     /// Fetches those of some spans that nobody else is fetching, each run by a request of its own, and waits for all.
     async fn fetch_expected(&self, spans: Vec<usize>) -> Result<Fetched, FetchError> {
-        let (flights, duties) = self.claim(spans, false);
+        let (flights, duties) = self.claim(spans, Urgency::Expected);
         // What nobody expects gives way.
         let _waiting = self.schedule().enter(!duties.is_empty());
         let sizes = duties.iter().map(|duty| self.table().spans().compressed(duty.span));

@@ -202,6 +202,11 @@ impl Schedule {
         self.lanes.take(urgency, self.readers.subscribe())
     }
 
+    /// How many lanes are taken.
+    pub(super) fn busy_lanes(&self) -> usize {
+        self.lanes.busy()
+    }
+
     /// How many lanes there are.
     pub(super) fn lanes(&self) -> usize {
         self.lanes.count()

@@ -49,10 +49,13 @@ impl Command {
     pub(super) fn text(&self) -> Option<&[u8]> {
         let (shell, arguments) = self.words.split_first()?;
         let is_shell = shell.rsplit('/').next().is_some_and(|name| name.ends_with("sh"));
-        let text = arguments.iter().find(|word| !word.starts_with(['-', '+']))?;
-        let runs_text =
-            arguments.iter().take_while(|word| word.starts_with('-')).any(|word| word.ends_with('c'));
-        (is_shell && runs_text).then_some(text.as_bytes())
+        let is_option = |word: &&String| word.starts_with('-') && word.ends_with('c');
+        // A script comes before its own options; what an option of the shell names has no directory.
+        let (option, _) =
+            arguments.iter().enumerate().find(|(_, word)| is_option(word) || word.contains('/'))?;
+        let (option, rest) = arguments.get(option..)?.split_first()?;
+        let text = rest.iter().find(|word| !word.starts_with(['-', '+']))?;
+        (is_shell && is_option(&option)).then_some(text.as_bytes())
     }
 
     /// A variable of the environment.

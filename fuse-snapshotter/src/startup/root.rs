@@ -141,6 +141,10 @@ impl Root {
 
     /// What the topmost part that has something at a path has there. That a part may hide it is passed over.
     fn node(&self, path: &[u8]) -> Option<Node> {
+        let names = components(path).count() * self.parts.len();
+        if self.lookups.fetch_add(names, Ordering::Relaxed) > MAX_LOOKUPS {
+            return None;
+        }
         self.parts.iter().enumerate().find_map(|(number, part)| match part {
             Part::Tree(root) => self.in_tree(*root, path),
             Part::Directory(directory) => on_disk(number, directory, path),
@@ -155,10 +159,6 @@ impl Root {
     }
 
     fn in_tree(&self, root: u64, path: &[u8]) -> Option<Node> {
-        let names = components(path).count();
-        if self.lookups.fetch_add(names, Ordering::Relaxed) > MAX_LOOKUPS {
-            return None;
-        }
         let mut found = self.forest.getattr(root).ok()?;
         for name in components(path) {
             found = self.forest.lookup(found.number, name).ok()?;

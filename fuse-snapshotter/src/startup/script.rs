@@ -16,6 +16,12 @@ const MAX_VARIABLES: usize = 64;
 /// Longest line with its variables filled in, in bytes.
 const MAX_LINE: usize = 16 << 10;
 
+/// Bytes of text with its variables filled in that are looked at, at most.
+const MAX_TEXT: usize = 256 << 10;
+
+/// Words that name an interpreter, at most: `env -S`, some settings, and the program.
+const MAX_INTERPRETER: usize = 8;
+
 /// Longest value that stands beside a variable for when it has none, in bytes.
 const MAX_OTHER: usize = 1024;
 
@@ -36,7 +42,7 @@ pub(super) fn is_builtin(word: &[u8]) -> bool {
 /// The script that begins so, if it is one. `environment` knows the variables that it begins with.
 pub(super) fn parse(head: &[u8], environment: impl Fn(&str) -> Option<String>) -> Option<Script> {
     let line = head.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
-    let mut interpreter: Vec<_> = words(line).map(<[u8]>::to_vec).collect();
+    let mut interpreter: Vec<_> = words(line).take(MAX_INTERPRETER).map(<[u8]>::to_vec).collect();
     let program = interpreter.first()?;
     if !program.ends_with(b"/env") {
         // What follows is an option, or nothing.
@@ -57,6 +63,7 @@ pub(super) fn commands(
     let mut found = Vec::new();
     let ends = |byte: &u8| matches!(byte, b'\n' | b';');
     let mut lines = text.split(ends).filter(|line| !line.trim_ascii_start().starts_with(b"#"));
+    let mut left = MAX_TEXT;
     while let Some(first) = lines.next() {
         let mut line = first.to_vec();
         // It goes on in the next one.
@@ -68,6 +75,11 @@ pub(super) fn commands(
             let own = variables.get(name).cloned();
             own.or_else(|| Some(environment(std::str::from_utf8(name).ok()?)?.into_bytes()))
         });
+        let Some(rest) = left.checked_sub(line.len()) else { break };
+        left = rest;
+        if found.len() == MAX_WORDS {
+            break;
+        }
         for (name, value) in assignments(&line) {
             if variables.len() < MAX_VARIABLES || variables.contains_key(name) {
                 variables.insert(name.to_vec(), value.to_vec());

@@ -187,9 +187,13 @@ fn only_a_shell_that_is_given_text_runs_text() {
     };
     assert_eq!(text(r#"["/bin/bash", "-e", "-c", "a b"]"#).unwrap(), "a b");
     assert_eq!(text(r#"["sh", "-exc", "a", "b"]"#).unwrap(), "a");
-    for none in
-        [r#"["sh", "script"]"#, r#"["sh", "-c"]"#, r#"["python3", "-c", "a"]"#, r#"["sh", "file", "-c"]"#]
-    {
+    assert_eq!(text(r#"["/bin/bash", "-o", "pipefail", "-c", "a"]"#).unwrap(), "a");
+    for none in [
+        r#"["sh", "script"]"#,
+        r#"["sh", "-c"]"#,
+        r#"["python3", "-c", "a"]"#,
+        r#"["sh", "/file", "-c", "a"]"#,
+    ] {
         assert_eq!(text(none), None, "{none}");
     }
 }

@@ -38,8 +38,8 @@ async fn a_read_polled_once_and_dropped_leaves_its_flight_to_others() {
 #[tokio::test]
 async fn duties_that_are_dropped_end_their_flights() {
     let rig = Rig::new(usual(65536));
-    let (flights, duties) = rig.layer.claim(vec![0, 1, 2], true);
-    let (joined, none) = rig.layer.claim(vec![1], true);
+    let (flights, duties) = rig.layer.claim(vec![0, 1, 2], Urgency::Waited);
+    let (joined, none) = rig.layer.claim(vec![1], Urgency::Waited);
     assert!(none.is_empty() && joined[0].joined && rig.layer.flights() == 3);
     drop(duties);
     assert_eq!(rig.layer.flights(), 0);
@@ -55,7 +55,7 @@ async fn a_run_that_is_dropped_ends_its_flights() {
     for chunks in [0, 1, 15, 40] {
         rig.fake.close();
         let spans = rig.layer.table().spans().len();
-        let (flights, duties) = rig.layer.claim((spans - 6..spans).collect(), false);
+        let (flights, duties) = rig.layer.claim((spans - 6..spans).collect(), Urgency::Spare);
         rig.fake.let_pass(chunks);
         let layer = Arc::clone(&rig.layer);
         let flying = tokio::spawn(async move { layer.fly(Run::new(duties, Urgency::Spare, 0)).await });
