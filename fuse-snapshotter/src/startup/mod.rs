@@ -280,10 +280,14 @@ impl Forecast {
         Some(program.map_or_else(|| Name::read(self.command.absolute(word)), Name::run))
     }
 
+    /// A variable of the environment in which scripts run.
+    fn variable(&self, name: &str) -> Option<String> {
+        self.command.variable(name).map(str::to_owned)
+    }
+
     /// The files that a shell's text is about.
     fn commands(&self, text: &[u8]) -> Vec<Name> {
-        let variable = |name: &str| self.command.variable(name).map(str::to_owned);
-        let words = script::commands(text, variable, |_| true);
+        let words = script::commands(text, |name| self.variable(name), |_| true);
         words.iter().filter_map(|word| self.word(word, false)).collect()
     }
 
@@ -304,8 +308,7 @@ impl Forecast {
             return look;
         }
         let Some(head) = self.read(&content, 0..file.size.min(elf::HEAD)).await else { return look };
-        let variable = |name: &str| self.command.variable(name).map(str::to_owned);
-        if let Some(script) = script::parse(&head, variable) {
+        if let Some(script) = script::parse(&head, |name| self.variable(name)) {
             look.names.extend(script.interpreter.iter().filter_map(|word| self.word(word, true)));
             look.names.extend(script.words.iter().filter_map(|word| self.word(word, false)));
         } else if let Some(program) =
