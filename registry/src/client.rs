@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::auth::Authorizer;
 use crate::config::{ClientConfig, Timeouts};
+use crate::connections::Connections;
 use crate::error::{Context, Error, Result};
 use crate::hosts::{Endpoint, Hosts};
 use crate::pace::Paces;
@@ -56,6 +57,7 @@ impl Client {
             authorizer,
             request_timeout: config.timeouts.request,
             paces: Paces::default(),
+            connections: Connections::default(),
             allow_downgrade: config.plain_http,
         };
         let hosts = Hosts::new(&config)?;

@@ -60,6 +60,7 @@ mod blob;
 mod body;
 mod client;
 mod config;
+mod connections;
 mod credentials;
 mod descriptor;
 mod digest;

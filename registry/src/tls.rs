@@ -35,6 +35,8 @@ struct Key {
     purpose: Purpose,
     /// The server, if it has a pool of its own.
     server: Option<String>,
+    /// The number of a connection that has a pool of its own.
+    connection: Option<usize>,
 }
 
 /// All connection pools of a client.
@@ -79,11 +81,12 @@ impl Pools {
         tls: &Arc<TlsOptions>,
         connect: Duration,
         purpose: Purpose,
+        connection: Option<usize>,
     ) -> Result<reqwest::Client> {
         let tls = (url.scheme() == "https").then(|| (**tls).clone());
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let server = Some((server(url), purpose)).filter(|server| state.apart.contains(server));
-        let key = Key { tls, connect, purpose, server: server.map(|(server, _)| server) };
+        let key = Key { tls, connect, purpose, server: server.map(|(server, _)| server), connection };
         if let Some(pool) = state.made.get(&key) {
             return Ok(pool.client.clone());
         }
@@ -193,7 +196,7 @@ mod tests {
     fn pools() -> (Pools, impl Fn(&Pools, &str, Purpose)) {
         let tls = Arc::new(TlsOptions::default());
         let get = move |pools: &Pools, url: &str, purpose| {
-            pools.get(&Url::parse(url).unwrap(), &tls, Duration::from_secs(3), purpose).unwrap();
+            pools.get(&Url::parse(url).unwrap(), &tls, Duration::from_secs(3), purpose, None).unwrap();
         };
         (Pools::new(&ClientConfig::default()), get)
     }

@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::auth::{Access, Authorizer, Grant, Scope};
 use crate::body;
+use crate::connections::{Connections, Use};
 use crate::error::{Context, Error, Result};
 use crate::hosts::Endpoint;
 use crate::pace::{Pace, Paces};
@@ -83,6 +84,8 @@ pub(crate) struct Reply {
     pub(crate) context: Context,
     /// How long the server usually takes to say something.
     pub(crate) pace: Arc<Pace>,
+    /// The connection that it comes over, if that is told apart from others.
+    pub(crate) connection: Option<Use>,
 }
 
 impl Reply {
@@ -119,6 +122,7 @@ pub(crate) struct Transport {
     pub(crate) authorizer: Authorizer,
     pub(crate) request_timeout: Duration,
     pub(crate) paces: Paces,
+    pub(crate) connections: Connections,
     /// Redirects from HTTPS to plain HTTP are followed.
     pub(crate) allow_downgrade: bool,
 }
@@ -143,7 +147,8 @@ impl Transport {
             let own = endpoint.owns(&url);
             let grant =
                 if own { self.authorizer.current(endpoint, &request.scope, context).await? } else { None };
-            let response = self.transmit(endpoint, request, &url, grant.as_ref(), counters).await?;
+            let (response, mut connection) =
+                self.transmit(endpoint, request, &url, grant.as_ref(), counters).await?;
             let status = response.status();
 
             let refused =
@@ -153,6 +158,7 @@ impl Transport {
                 tracing::debug!("Received status code: {status}. Renewing the grant and trying again");
                 let headers = response.headers().clone();
                 let said = body::error_text(&body::short(response, counters, context).await);
+                connection.iter_mut().for_each(Use::end);
                 let again =
                     self.authorizer.renew(endpoint, &request.scope, &headers, grant.as_ref(), context);
                 if again.await? {
@@ -167,6 +173,7 @@ impl Transport {
                 }
                 counters.add_redirects(1);
                 body::short(response, counters, context).await;
+                connection.iter_mut().for_each(Use::end);
                 url = next;
                 continue;
             }
@@ -174,7 +181,7 @@ impl Transport {
                 return Err(transient(response, counters, context).await);
             }
             let pace = self.paces.of(&url);
-            return Ok(Reply { response, url, context: context.clone(), pace });
+            return Ok(Reply { response, url, context: context.clone(), pace, connection });
         }
     }
 
@@ -186,9 +193,11 @@ impl Transport {
         url: &Url,
         grant: Option<&Grant>,
         counters: &Counters,
-    ) -> Result<reqwest::Response> {
+    ) -> Result<(reqwest::Response, Option<Use>)> {
         let context = &request.context;
-        let client = self.client_for(endpoint, url, request.purpose)?;
+        let reads_blob = request.purpose == Purpose::Blob && request.method == Method::GET;
+        let connection = if reads_blob { self.connections.take(url) } else { None };
+        let client = self.client_for(endpoint, url, request.purpose, connection.as_ref().map(Use::number))?;
         let mut outgoing = client.request(request.method.clone(), url.clone());
         if endpoint.owns(url) {
             outgoing = outgoing.headers(endpoint.headers().clone());
@@ -225,7 +234,7 @@ impl Transport {
                     pace.note(begun.elapsed());
                 }
                 tracing::trace!(status = response.status().as_u16(), url = %redact::url(url), "answer");
-                Ok(response)
+                Ok((response, connection))
             }
         }
     }
@@ -235,8 +244,9 @@ impl Transport {
         endpoint: &Endpoint,
         url: &Url,
         purpose: Purpose,
+        connection: Option<usize>,
     ) -> Result<reqwest::Client> {
-        self.pools.get(url, endpoint.tls(), endpoint.connect_timeout(), purpose)
+        self.pools.get(url, endpoint.tls(), endpoint.connect_timeout(), purpose, connection)
     }
 
     /// Where `response` sends us, if it does.

@@ -17,6 +17,8 @@ use crate::cache::lock;
 pub(super) enum Urgency {
     /// A reader waits for it.
     Waited,
+    /// It says what else readers are going to ask for.
+    Leading,
     /// A reader is expected to ask for it soon.
     Expected,
     /// It is likely to be read.
@@ -26,7 +28,8 @@ pub(super) enum Urgency {
 }
 
 /// The most urgent first.
-const URGENCIES: [Urgency; 4] = [Urgency::Waited, Urgency::Expected, Urgency::Likely, Urgency::Spare];
+const URGENCIES: [Urgency; 5] =
+    [Urgency::Waited, Urgency::Leading, Urgency::Expected, Urgency::Likely, Urgency::Spare];
 
 /// Lanes that are kept free from what is not urgent, if there are more: it would be in the way of a reader who comes. Two others
 /// are enough to fill the round trip in which nothing comes for a reader, and that is when it goes: not beside what is urgent.
@@ -38,7 +41,8 @@ impl Urgency {
         URGENCIES.get(usize::from(number)).copied().unwrap_or(Self::Spare)
     }
 
-    fn is_urgent(self) -> bool {
+    /// Whether a reader waits for it, or is expected to come soon.
+    pub(super) fn is_urgent(self) -> bool {
         self <= Self::Expected
     }
 }

@@ -1,4 +1,4 @@
-//! One piece of a range, asked for twice if a reader waits for it and its connection is slow.
+//! One piece of a range, asked for twice if a reader waits for it, or will soon, and its connection is slow.
 //!
 //! Of several connections over a long link some stay slow for seconds: those that began while others filled it. A span is there
 //! when the last of its pieces is, and that is the one which got the slowest connection. What is left of it is asked for once
@@ -73,10 +73,11 @@ pub(super) async fn fetch(
                 let share = schedule.pace.transfer(piece.end - position) * (schedule.busy_lanes() as u32 + 1);
                 let rest = began.elapsed().as_secs_f64() * (piece.end - position) as f64
                     / ((position - piece.start) as f64).max(1.0);
-                if urgency() == Urgency::Waited && rest > (round_trip * WORTH + share).as_secs_f64() {
+                let urgency = urgency();
+                if urgency.is_urgent() && rest > (round_trip * WORTH + share).as_secs_f64() {
                     asked_again = true;
                     tracing::debug!(start = piece.start, position, "asking again for what is left of a piece");
-                    answers.push(source.ask(piece.end, &came, schedule.lane(|| Urgency::Waited)));
+                    answers.push(source.ask(piece.end, &came, schedule.lane(move || urgency)));
                 }
                 continue;
             }

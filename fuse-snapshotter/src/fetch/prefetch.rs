@@ -51,7 +51,7 @@ impl LazyLayer {
                 break;
             }
             self.schedule().pulled().await;
-            let fetch = self.fetch_expected(missing).await?;
+            let fetch = self.fetch_expected(missing, Urgency::Expected).await?;
             fetched += fetch.spans;
             bytes += fetch.bytes;
             if fetch.whole {
@@ -67,14 +67,32 @@ impl LazyLayer {
     /// # Errors
     /// If it cannot be had; see [`FetchError`].
     pub async fn expect(self: &Arc<Self>, entry: usize, range: Range<u64>) -> Result<(), FetchError> {
+        self.fetch_range(entry, range, Urgency::Expected).await
+    }
+
+    /// The same for what says what else readers will ask for: before the rest of what they will.
+    ///
+    /// # Errors
+    /// As [`LazyLayer::expect`].
+    pub async fn lead(self: &Arc<Self>, entry: usize, range: Range<u64>) -> Result<(), FetchError> {
+        self.fetch_range(entry, range, Urgency::Leading).await
+    }
+
+    async fn fetch_range(
+        self: &Arc<Self>,
+        entry: usize,
+        range: Range<u64>,
+        urgency: Urgency,
+    ) -> Result<(), FetchError> {
         let _expecting = self.schedule().expecting();
         let missing = self.missing_spans(entry, &range);
         let mut missing = missing.as_slice();
         while !missing.is_empty() && !self.cache_is_full() {
             let (piece, rest) = missing.split_at(self.at_once(missing));
             missing = rest;
-            let _turn = self.schedule().expected().await;
-            self.fetch_expected(piece.iter().copied().filter(|span| !self.has_span(*span)).collect()).await?;
+            let _turn = self.schedule().expected(urgency).await;
+            let piece = piece.iter().copied().filter(|span| !self.has_span(*span));
+            self.fetch_expected(piece.collect(), urgency).await?;
         }
         Ok(())
     }
@@ -110,15 +128,14 @@ impl LazyLayer {
     }
 
     /// Fetches those of some spans that nobody else is fetching, each run by a request of its own, and waits for all.
-    async fn fetch_expected(&self, spans: Vec<usize>) -> Result<Fetched, FetchError> {
-        let (flights, duties) = self.claim(spans, Urgency::Expected);
+    async fn fetch_expected(&self, spans: Vec<usize>, urgency: Urgency) -> Result<Fetched, FetchError> {
+        let (flights, duties) = self.claim(spans, urgency);
         // What nobody expects gives way.
         let _waiting = self.schedule().enter(!duties.is_empty());
         let sizes = duties.iter().map(|duty| self.table().spans().compressed(duty.span));
         let bytes = sizes.map(|range| range.end - range.start).sum();
         let mut fetched = Fetched { spans: duties.len(), bytes, whole: true };
-        join_all(runs(duties).into_iter().map(|run| self.fly(Run::new(run, Urgency::Expected, u64::MAX))))
-            .await;
+        join_all(runs(duties).into_iter().map(|run| self.fly(Run::new(run, urgency, u64::MAX)))).await;
         for flight in flights {
             match flight.wait().await {
                 // Background fetch had it, and gave it up for a reader.

@@ -31,6 +31,9 @@ const SPARE: usize = 1;
 /// Requests at a time for what a reader is expected to ask for soon. A reader who comes has to share the link with them.
 const EXPECTED: usize = 3;
 
+/// Requests at a time for what says what else is expected, beside those.
+const LEADING: usize = 3;
+
 /// Requests at a time for what is likely to be read: while the answer to one is on its way, another one's bytes come.
 const LIKELY: usize = 2;
 
@@ -97,6 +100,7 @@ pub(super) struct Schedule {
     connections: Semaphore,
     lanes: Arc<Lanes>,
     expected: Semaphore,
+    leading: Semaphore,
     likely: Semaphore,
     spare: Semaphore,
     readers: watch::Sender<Readers>,
@@ -158,6 +162,7 @@ impl Schedule {
             connections: Semaphore::new(connections),
             lanes: Lanes::new(LANES.min(connections)),
             expected: Semaphore::new(EXPECTED),
+            leading: Semaphore::new(LEADING),
             likely: Semaphore::new(LIKELY),
             spare: Semaphore::new(SPARE),
             readers: watch::Sender::new(readers),
@@ -225,8 +230,9 @@ impl Schedule {
 
     /// Waits for a turn to fetch what a reader will ask for soon. It does not give way: the reader would only have to wait for
     /// it himself.
-    pub(super) async fn expected(&self) -> Option<SemaphorePermit<'_>> {
-        let permit = self.expected.acquire().await.ok();
+    pub(super) async fn expected(&self, urgency: Urgency) -> Option<SemaphorePermit<'_>> {
+        let turns = if urgency == Urgency::Leading { &self.leading } else { &self.expected };
+        let permit = turns.acquire().await.ok();
         self.pulled().await;
         permit
     }

@@ -17,6 +17,9 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 /// Bytes at the start of a file in which the headers are looked for.
 pub(super) const HEAD: u64 = 64 << 10;
 
+/// Bytes at the end of a program or library that are read at its start.
+pub(super) const END: u64 = 64 << 10;
+
 /// Longest dynamic section, in bytes.
 const MAX_DYNAMIC: u64 = 256 << 10;
 

@@ -1,5 +1,6 @@
 //! The files of an image, by their paths.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::command::{Command, MAX_DIRECTORIES};
 use crate::fetch::LazyLayer;
-use crate::fs::Forest;
+use crate::fs::{Attributes, Forest};
 use crate::tree::InodeKind;
 
 /// Symbolic links in one path, at most, as in the kernel.
@@ -21,6 +22,9 @@ const MAX_PATH: usize = 1024;
 
 /// Names that are looked up for one image, at most: a second's work. Images can be made so that they lead nowhere for hours.
 const MAX_LOOKUPS: usize = 1_000_000;
+
+/// Names of one directory that are looked at, at most.
+const MAX_NAMES: usize = 1000;
 
 /// Where libraries are when nothing says so; the directories of architectures are added.
 const USUAL_LIBRARIES: [&str; 5] = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib"];
@@ -106,6 +110,28 @@ impl Root {
 
     /// The regular file at an absolute path; links are followed.
     pub(super) fn find(&self, path: &[u8]) -> Option<File> {
+        match self.resolve(path)? {
+            (path, Node::File(file)) => Some(File { path: Some(path), ..file }),
+            _ => None,
+        }
+    }
+
+    /// The paths of what is in the directory at an absolute path; links to it are followed. `None` if it is no directory.
+    pub(super) fn list(&self, path: &[u8]) -> Option<Vec<Vec<u8>>> {
+        let (path, Node::Directory) = self.resolve(path)? else { return None };
+        let mut names = BTreeSet::new();
+        for part in &self.parts {
+            match part {
+                Part::Tree(root) => self.names_in_tree(*root, &path, &mut names),
+                Part::Directory(directory) => names_on_disk(directory, &path, &mut names),
+            };
+        }
+        self.lookups.fetch_add(names.len(), Ordering::Relaxed);
+        Some(names.into_iter().map(|name| [&path[..], b"/", &name].concat()).collect())
+    }
+
+    /// What stands at an absolute path, and its path without links.
+    fn resolve(&self, path: &[u8]) -> Option<(Vec<u8>, Node)> {
         let mut links = 0;
         let mut left: Vec<Vec<u8>> = components(path).rev().map(<[u8]>::to_vec).collect();
         let mut at: Vec<u8> = Vec::new();
@@ -122,10 +148,7 @@ impl Root {
             }
             match self.node(&at)? {
                 Node::Directory => {}
-                Node::File(mut file) => {
-                    file.path = Some(at);
-                    return left.is_empty().then_some(file);
-                }
+                file @ Node::File(_) => return left.is_empty().then_some((at, file)),
                 Node::Link(target) => {
                     links += 1;
                     if links > MAX_LINKS || target.len() > MAX_PATH {
@@ -136,7 +159,7 @@ impl Root {
                 }
             }
         }
-        None
+        Some((at, Node::Directory))
     }
 
     /// What the topmost part that has something at a path has there. That a part may hide it is passed over.
@@ -158,11 +181,30 @@ impl Root {
         Some(File { place, size: found.size, executable: true, path: None })
     }
 
-    fn in_tree(&self, root: u64, path: &[u8]) -> Option<Node> {
+    fn attributes(&self, root: u64, path: &[u8]) -> Option<Attributes> {
         let mut found = self.forest.getattr(root).ok()?;
         for name in components(path) {
             found = self.forest.lookup(found.number, name).ok()?;
         }
+        Some(found)
+    }
+
+    fn names_in_tree(&self, root: u64, path: &[u8], names: &mut BTreeSet<Vec<u8>>) -> Option<()> {
+        let directory = self.attributes(root, path)?.number;
+        let full = |name: &[u8], found: &Attributes| {
+            let takes = names.len() < MAX_NAMES;
+            if takes {
+                // As the kernel does with what it was given.
+                self.forest.forget(found.number);
+                names.insert(name.to_vec());
+            }
+            !takes
+        };
+        self.forest.list(directory, 0, full).ok()
+    }
+
+    fn in_tree(&self, root: u64, path: &[u8]) -> Option<Node> {
+        let found = self.attributes(root, path)?;
         match found.kind {
             InodeKind::Directory => Some(Node::Directory),
             InodeKind::Symlink => self.forest.readlink(found.number).ok().map(Node::Link),
@@ -225,7 +267,7 @@ impl Content {
         match self {
             Self::Lazy { layer, entry, size } => {
                 let range = range.start.min(*size)..range.end.min(*size);
-                layer.expect(*entry, range.clone()).await.ok()?;
+                layer.lead(*entry, range.clone()).await.ok()?;
                 let mut bytes = vec![0; usize::try_from(range.end.saturating_sub(range.start)).ok()?];
                 // Evicted again: the cache has better things to keep.
                 layer.peek(*entry, range.start, &mut bytes).ok()??;
@@ -266,6 +308,18 @@ fn open(directory: &std::path::Path, path: &[u8], flags: OFlags) -> Option<std::
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let path = if path.is_empty() { b".".to_vec() } else { path };
     rustix::fs::openat2(base, path.as_slice(), flags, Mode::empty(), resolve).ok().map(std::fs::File::from)
+}
+
+fn names_on_disk(directory: &std::path::Path, path: &[u8], names: &mut BTreeSet<Vec<u8>>) -> Option<()> {
+    let directory = open(directory, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+    for entry in rustix::fs::Dir::new(directory).ok()?.take(MAX_NAMES) {
+        let entry = entry.ok()?;
+        let name = entry.file_name().to_bytes();
+        if ![&b"."[..], b".."].contains(&name) {
+            names.insert(name.to_vec());
+        }
+    }
+    Some(())
 }
 
 fn on_disk(part: usize, directory: &std::path::Path, path: &[u8]) -> Option<Node> {

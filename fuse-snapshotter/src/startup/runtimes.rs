@@ -9,30 +9,42 @@ use super::Name;
 /// Most of an archive of classes that all need, in bytes; a usual one has 13 MB.
 const SHARED_CLASSES: u64 = 32 << 20;
 
-/// The index of all classes, which is in front of them, in bytes; a usual one has 2 MB.
+/// The index of all other classes, which is in front of them, in bytes; a usual one has 2 MB.
 const INDEX: u64 = 2 << 20;
+
+/// The share of all classes that `java.base` has, which comes first: one of so many parts. In OpenJDK 17 it is 26 MB of 129 MB.
+const BASE: u64 = 5;
 
 /// The end of a ZIP file in which its directory, or the most of it, is, in bytes.
 pub(super) const DIRECTORY: u64 = 256 << 10;
 
-/// What a Java machine reads, from the directory of its launcher, and bytes at its start that are read of it although it is no
-/// program.
-const JAVA: [(&str, u64); 5] = [
-    ("lib/server/libjvm.so", 0),
-    ("lib/libjava.so", 0),
-    ("lib/libzip.so", 0),
-    ("lib/modules", INDEX),
-    ("lib/server/classes.jsa", SHARED_CLASSES),
+/// How much is read at the start of a file of some size, in bytes.
+pub(super) type Head = fn(u64) -> u64;
+
+/// What a Java machine reads, from the directory of its launcher, and how much of it if it is no library.
+const JAVA: [(&str, Option<Head>); 5] = [
+    ("lib/server/libjvm.so", None),
+    ("lib/libjava.so", None),
+    ("lib/libzip.so", None),
+    ("lib/modules", Some(|size| INDEX.max(size / BASE))),
+    ("lib/server/classes.jsa", Some(|_| SHARED_CLASSES)),
 ];
 
 /// What the program at a path, which has no links in it, reads.
 pub(super) fn companions(program: &[u8]) -> Vec<Name> {
     let Some(home) = program.strip_suffix(b"/bin/java") else { return Vec::new() };
-    let beside = |(path, head): (&str, u64)| {
+    let beside = |(path, head): (&str, Option<Head>)| {
         let path = [home, b"/", path.as_bytes()].concat();
-        Name { path, runs: head == 0, head }
+        Name { path, runs: head.is_none(), head: head.unwrap_or(|_| 0) }
     };
     JAVA.into_iter().map(beside).collect()
+}
+
+/// Where the other archives of an application are of which one is at a path. What is started first is often in `bin`, with
+/// scripts, and all the rest in `lib`.
+pub(super) fn libraries(archive: &[u8]) -> Option<Vec<u8>> {
+    let end = archive.iter().rposition(|byte| *byte == b'/')?;
+    Some([archive[..end].strip_suffix(b"/bin")?, b"/lib"].concat())
 }
 
 /// Whether what is at a path is an archive whose directory is at its end.

@@ -152,16 +152,33 @@ async fn a_shell_s_text_leads_to_a_runtime_and_what_it_reads_beside() {
         Entry::made("srv/app.jar", Texture::Random, 4, 3 << 20),
         Entry::made("srv/lib/other.jar", Texture::Random, 5, 5000),
         Entry::made("srv/unnamed.jar", Texture::Random, 6, 400_000),
+        Entry::made("srv/bin/start.jar", Texture::Random, 7, 1000),
+        Entry::symlink("srv/lib/linked.jar", "../share/linked.jar"),
+        Entry::made("srv/share/linked.jar", Texture::Random, 8, 1000),
+        Entry::made("plugins/one.jar", Texture::Random, 10, 1000),
+        Entry::made("srv/data/settings", Texture::Text, 11, 1000),
+        Entry::made("srv/data/state/control", Texture::Binary, 12, 8192),
+        Entry::made("srv/data/state/log", Texture::Binary, 13, 100_000),
+        Entry::made("srv/data/state/deeper/not", Texture::Text, 14, 1000),
     ];
-    let config = r#"{"config": {"Cmd": ["/bin/sh", "-c", "LIB=$HOME/lib; exec java -cp ${LIB}/other.jar -jar app.jar"],
+    let config = r#"{"config": {"Cmd": ["/bin/sh", "-c", "LIB=$HOME/lib; exec java -cp ${LIB}/other.jar:bin/start.jar:/plugins/* -D /srv/data -jar app.jar"],
         "WorkingDir": "/srv", "Env": ["HOME=/srv"]}}"#;
     let setup = setup(entries, 65536, config);
     setup.forecast.start().await;
     let seen = setup.seen();
     let wanted = ["bin/java", "lib/server/libjvm.so", "lib/modules", "lib/server/classes.jsa"].map(jdk);
-    let wanted = wanted.iter().map(String::as_str).chain(["srv/app.jar", "srv/lib/other.jar"]);
+    let wanted = wanted.iter().map(String::as_str).chain([
+        "srv/app.jar",
+        "srv/lib/other.jar",
+        "srv/bin/start.jar",
+        "srv/share/linked.jar",
+        "plugins/one.jar",
+        "srv/data/settings",
+        "srv/data/state/control",
+    ]);
     assert!(wanted.into_iter().all(|name| seen.contains(name)), "{seen:?}");
-    assert!(!seen.contains("srv/unnamed.jar"));
+    let not = ["srv/unnamed.jar", "srv/data/state/log", "srv/data/state/deeper/not"];
+    assert!(not.iter().all(|name| !seen.contains(*name)), "{seen:?}");
     // Of the long ones what is known to be read: the start of the modules, all shared classes, the end of an archive.
     let content =
         |name: &str| setup.forecast.root.content(&setup.forecast.root.find(name.as_bytes()).unwrap());
@@ -239,6 +256,8 @@ fn the_upper_part_and_links_between_parts_are_seen() {
     assert_eq!(root.find(b"/down").unwrap().size, 5);
     assert_eq!(root.find(b"//link/./deep").unwrap().size, 5);
     assert_eq!(root.find(b"/link/deep").unwrap().directory().unwrap(), b"/etc");
+    assert_eq!(root.list(b"/link").unwrap(), [&b"/etc/a"[..], b"/etc/b", b"/etc/deep"]);
+    assert!(root.list(b"/etc/a").is_none() && root.list(b"/none").is_none());
     for none in [&b"/etc"[..], b"/etc/c", b"/etc/a/b", b"", b"/", b"/etc/a/"] {
         assert!(root.find(none).is_none() || none == b"/etc/a/", "{none:?}");
     }

@@ -167,7 +167,7 @@ impl Authorizer {
         form: Option<String>,
     ) -> Result<reqwest::Response> {
         let endpoint = request.endpoint;
-        let client = self.pools.get(url, endpoint.tls(), endpoint.connect_timeout(), Purpose::Api)?;
+        let client = self.pools.get(url, endpoint.tls(), endpoint.connect_timeout(), Purpose::Api, None)?;
         let mut outgoing = client.request(method, url.clone()).headers(headers).timeout(self.request_timeout);
         if let Some(form) = form {
             self.counters.add_sent(form.len() as u64);

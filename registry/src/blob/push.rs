@@ -187,7 +187,7 @@ impl Upload<'_> {
         let grant = if own { transport.authorizer.current(endpoint, &scope, context).await? } else { None };
 
         let progress = Arc::new(Progress::new(self.size, counters.clone()));
-        let http = transport.client_for(endpoint, &url, Purpose::Blob)?;
+        let http = transport.client_for(endpoint, &url, Purpose::Blob, None)?;
         let mut outgoing = http.request(Method::PUT, url.clone());
         if own {
             outgoing = outgoing.headers(endpoint.headers().clone());
@@ -227,7 +227,7 @@ impl Upload<'_> {
             }
         }
         let pace = transport.paces.of(&url);
-        let reply = Reply { response, url, context: context.clone(), pace };
+        let reply = Reply { response, url, context: context.clone(), pace, connection: None };
         match status {
             StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
                 Ok(Put::Done)

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use super::remote::RegistryBlob;
 use super::straggler::Progress;
 use crate::body::{self, ByteStream};
+use crate::connections::Use;
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
 use crate::tls::Purpose;
@@ -110,6 +111,7 @@ impl ResumingBody {
             }
             match chunk {
                 Ok(Some(mut piece)) => {
+                    open.reply.connection.iter_mut().for_each(|connection| connection.note(piece.len()));
                     let skipped = open.skip.min(piece.len() as u64);
                     open.skip -= skipped;
                     piece.advance(skipped as usize);
@@ -157,6 +159,9 @@ impl ResumingBody {
         let shared = &self.blob.shared;
         let context = &open.reply.context;
         let end = body::chunk(&mut open.reply.response, END_WAIT, &shared.counters, context).await;
+        if let Ok(None) = end {
+            open.reply.connection.iter_mut().for_each(Use::end);
+        }
         match end {
             Ok(Some(_)) if self.whole => {
                 Err(Error::protocol(context, "the blob is longer than its descriptor says"))
