@@ -56,8 +56,24 @@ impl Connections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The quickest idle connection to the server of `url`, or a new one; `None` if there are too many.
-    pub(crate) fn take(&self, url: &Url) -> Option<Use> {
+    /// The quickest idle connection to the server of `url`, or a new one; `None` if there are too many. Waits a moment for one
+    /// that is just coming back.
+    pub(crate) async fn take(&self, url: &Url) -> Option<Use> {
+        if self.is_returning(url) {
+            tokio::time::sleep(RETURN).await;
+        }
+        self.take_now(url)
+    }
+
+    /// Whether there are idle connections, but none that is surely in its pool.
+    fn is_returning(&self, url: &Url) -> bool {
+        let servers = self.lock();
+        let connections = servers.get(&url.origin().ascii_serialization());
+        let mut idle = connections.into_iter().flatten().filter(|connection| !connection.busy).peekable();
+        idle.peek().is_some() && idle.all(|connection| connection.used.elapsed() < RETURN)
+    }
+
+    fn take_now(&self, url: &Url) -> Option<Use> {
         let server = url.origin().ascii_serialization();
         let mut servers = self.lock();
         if servers.len() >= MAX_SERVERS && !servers.contains_key(&server) {
@@ -78,9 +94,9 @@ impl Connections {
         let quickest = idle
             .max_by(|(_, one), (_, other)| back(one).cmp(&back(other)).then(one.rate.total_cmp(&other.rate)));
         let number = match quickest {
-            Some((number, connection)) if back(connection) || connections.len() >= MAX_NUMBERS => number,
-            _ if connections.len() >= MAX_NUMBERS => return None,
-            _ => {
+            Some((number, _)) => number,
+            None if connections.len() >= MAX_NUMBERS => return None,
+            None => {
                 connections.push(Connection { busy: false, rate: 0.0, used: now });
                 connections.len() - 1
             }
@@ -147,7 +163,7 @@ mod tests {
     #[test]
     fn the_quickest_idle_connection_is_taken_and_one_that_broke_is_the_last() {
         let all = Connections::default();
-        let take = || all.take(&url("one")).unwrap();
+        let take = || all.take_now(&url("one")).unwrap();
         let (slow, quick, broken) = (take(), take(), take());
         assert_eq!([slow.number(), quick.number(), broken.number()], [0, 1, 2]);
         let second = Duration::from_secs(1);
@@ -166,19 +182,22 @@ mod tests {
         assert_eq!(take().number(), 2);
     }
 
-    #[test]
-    fn what_has_just_ended_is_not_taken_yet_and_numbers_are_bounded() {
+    #[tokio::test]
+    async fn what_has_just_ended_is_waited_for_and_numbers_are_bounded() {
         let all = Connections::default();
-        let mut ended = all.take(&url("one")).unwrap();
+        let mut ended = all.take(&url("one")).await.unwrap();
         ended.end();
         drop(ended);
-        assert_eq!(all.take(&url("one")).unwrap().number(), 1);
-        let taken: Vec<_> = std::iter::from_fn(|| all.take(&url("one"))).collect();
-        assert_eq!(taken.len(), MAX_NUMBERS);
-        let others: Vec<_> = (0..MAX_SERVERS * 2).filter_map(|n| all.take(&url(&format!("s{n}")))).collect();
+        assert!(all.is_returning(&url("one")) && !all.is_returning(&url("other")));
+        let one = all.take(&url("one")).await.unwrap();
+        assert_eq!(one.number(), 0);
+        let taken: Vec<_> = std::iter::from_fn(|| all.take_now(&url("one"))).collect();
+        assert_eq!(taken.len(), MAX_NUMBERS - 1);
+        let others: Vec<_> =
+            (0..MAX_SERVERS * 2).filter_map(|n| all.take_now(&url(&format!("s{n}")))).collect();
         assert_eq!(others.len(), MAX_SERVERS - 1);
         drop(others);
-        assert!(all.take(&url("another")).is_some());
+        assert!(all.take_now(&url("another")).is_some());
         assert!(all.lock().len() <= MAX_SERVERS);
     }
 }

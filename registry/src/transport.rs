@@ -196,7 +196,7 @@ impl Transport {
     ) -> Result<(reqwest::Response, Option<Use>)> {
         let context = &request.context;
         let reads_blob = request.purpose == Purpose::Blob && request.method == Method::GET;
-        let connection = if reads_blob { self.connections.take(url) } else { None };
+        let connection = if reads_blob { self.connections.take(url).await } else { None };
         let client = self.client_for(endpoint, url, request.purpose, connection.as_ref().map(Use::number))?;
         let mut outgoing = client.request(request.method.clone(), url.clone());
         if endpoint.owns(url) {
