@@ -73,6 +73,7 @@ impl Connections {
         idle.peek().is_some() && idle.all(|connection| connection.used.elapsed() < RETURN)
     }
 
+    /// The same without waiting.
     fn take_now(&self, url: &Url) -> Option<Use> {
         let server = url.origin().ascii_serialization();
         let mut servers = self.lock();

@@ -78,6 +78,7 @@ impl LazyLayer {
         self.fetch_range(entry, range, Urgency::Leading).await
     }
 
+    /// Fetches what is missing of a range of an entry, as urgently as this, in turns.
     async fn fetch_range(
         self: &Arc<Self>,
         entry: usize,

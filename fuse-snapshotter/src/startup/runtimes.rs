@@ -1,7 +1,7 @@
 //! What runtimes read at every start beside what their programs name.
 //!
 //! The launcher of a Java machine finds everything by its own place and by names that are in its code. A machine that starts
-//! maps its library, the archive of the classes that all need, and the index of the others. Archives of classes are ZIP files,
+//! maps its library, the archive of the classes that all need, and the index of the others with those that come first. Archives are ZIP files,
 //! whose directory is at their end.
 
 use super::Name;
