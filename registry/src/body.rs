@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::BoxStream;
 use serde::Deserialize;
 
+use crate::connections::Use;
 use crate::error::{Context, Error, Result};
 use crate::redact;
 use crate::stats::Counters;
@@ -66,9 +67,18 @@ const ERROR_LIMIT: usize = 16 << 10;
 const ERROR_TIME: Duration = Duration::from_secs(2);
 
 /// The body of a failed or redirecting answer, as far as it is short; empty otherwise.
-pub(crate) async fn short(response: reqwest::Response, counters: &Counters, context: &Context) -> Bytes {
+pub(crate) async fn short(
+    response: reqwest::Response,
+    mut connection: Use,
+    counters: &Counters,
+    context: &Context,
+) -> Bytes {
     let read = collect(response, ERROR_LIMIT, ERROR_TIME, counters, context);
-    tokio::time::timeout(ERROR_TIME, read).await.ok().and_then(Result::ok).unwrap_or_default()
+    let body = tokio::time::timeout(ERROR_TIME, read).await.ok().and_then(Result::ok);
+    if body.is_some() {
+        connection.end();
+    }
+    body.unwrap_or_default()
 }
 
 /// The form of errors in the distribution specification ("Error Codes"). `oci_distribution`'s type insists on

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::Authorizer;
+use crate::certificates;
 use crate::config::{ClientConfig, Timeouts};
 use crate::connections::Connections;
 use crate::error::{Context, Error, Result};
@@ -13,7 +14,7 @@ use crate::pace::Paces;
 use crate::reference::Repository;
 use crate::retry::{Backoff, RetryPolicy};
 use crate::stats::{Counters, Stats};
-use crate::tls::{self, Pools};
+use crate::tls::Pools;
 use crate::transport::Transport;
 
 /// Retries of a mirror before the next server is asked: the next one is likely to be faster than patience.
@@ -42,7 +43,7 @@ impl Client {
     /// [`Error::Config`] for a mistake in any `hosts.toml` (with file and line), or a certificate that cannot be
     /// read: better now than in the middle of a pull. Nothing is sent over the network yet.
     pub fn new(config: ClientConfig) -> Result<Self> {
-        tls::validate(&config.tls)?;
+        certificates::validate(&config.tls)?;
         let pools = Arc::new(Pools::new(&config));
         let counters = Arc::new(Counters::default());
         let authorizer = Authorizer::new(

@@ -2,8 +2,8 @@
 //!
 //! Connections over a long link differ for seconds: one that began alone sends hundreds of packets in a round trip, and those that
 //! began beside others a few dozen, because congestion control takes the others' bytes for a full link. A pool that gives out
-//! the connection that was used last prefers the slow ones, which are always the last to end. So each connection has a number
-//! here and a pool of its own ([`crate::tls`]), and what it has carried says when it is used again.
+//! the connection that was used last prefers the slow ones, which are always the last to end. So connections have numbers
+//! here, each number has a pool of its own ([`crate::tls`]), and what was carried under a number says when it is used again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +20,12 @@ const MAX_SERVERS: usize = 32;
 /// A body shorter than this says little about its connection, in bytes: most of its time was the round trip.
 const TELLING: u64 = 64 << 10;
 
-/// How long a connection may take to be in its pool after the end of a body was seen. A request that came sooner would open
-/// another one, which begins slowly.
+/// How long a connection may take to be in its pool after the end of a body was seen. A request that came sooner would
+/// use another one, which begins slowly.
 const RETURN: Duration = Duration::from_millis(1);
+
+/// Over a shorter link, from a request to its first bytes, a new connection is quick at once.
+const LONG: Duration = Duration::from_millis(5);
 
 /// After this time without use nothing is known about a connection: congestion control forgets, and servers close it.
 const FORGOTTEN: Duration = Duration::from_secs(60);
@@ -31,24 +34,43 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Connections(Arc<Mutex<HashMap<String, Vec<Connection>>>>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Connection {
     busy: bool,
     /// Bytes a second, from the request to the end of the body; 0 if not known.
     rate: f64,
-    used: Instant,
+    /// From the last request to its first bytes.
+    answer: Duration,
+    /// When the last body ended; `None` if the connection ended with it.
+    ended: Option<Instant>,
+}
+
+impl Connection {
+    /// How long to wait until it is surely in its pool.
+    fn returns_in(&self, now: Instant) -> Duration {
+        let since = self.ended.map_or(RETURN, |ended| now.saturating_duration_since(ended));
+        if self.answer < LONG { Duration::ZERO } else { RETURN.saturating_sub(since) }
+    }
 }
 
 /// The use of a connection, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Use {
-    all: Connections,
-    server: String,
-    number: usize,
-    begun: Instant,
+    /// Which one it is; `None` for one that is not told apart from others.
+    place: Option<Place>,
+    /// When it was asked for something.
+    begun: Option<Instant>,
+    answer: Option<Duration>,
     bytes: u64,
     /// It is there for others.
     ended: bool,
+}
+
+#[derive(Debug)]
+struct Place {
+    all: Connections,
+    server: String,
+    number: usize,
 }
 
 impl Connections {
@@ -56,66 +78,72 @@ impl Connections {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The quickest idle connection to the server of `url`, or a new one; `None` if there are too many. Waits a moment for one
-    /// that is just coming back.
-    pub(crate) async fn take(&self, url: &Url) -> Option<Use> {
-        if self.is_returning(url) {
-            tokio::time::sleep(RETURN).await;
+    /// The quickest idle connection to the server of `url`, or a new one, or any if there are too many. Waits a moment if it is
+    /// just coming back.
+    pub(crate) async fn take(&self, url: &Url) -> Use {
+        let (mut taken, returns_in) = self.take_now(url);
+        if !returns_in.is_zero() {
+            tokio::time::sleep(returns_in).await;
         }
-        self.take_now(url)
+        taken.begun = Some(Instant::now());
+        taken
     }
 
-    /// Whether there are idle connections, but none that is surely in its pool.
-    fn is_returning(&self, url: &Url) -> bool {
-        let servers = self.lock();
-        let connections = servers.get(&url.origin().ascii_serialization());
-        let mut idle = connections.into_iter().flatten().filter(|connection| !connection.busy).peekable();
-        idle.peek().is_some() && idle.all(|connection| connection.used.elapsed() < RETURN)
-    }
-
-    /// The same without waiting.
-    fn take_now(&self, url: &Url) -> Option<Use> {
+    /// The same, and how long to wait for it.
+    fn take_now(&self, url: &Url) -> (Use, Duration) {
         let server = url.origin().ascii_serialization();
         let mut servers = self.lock();
         if servers.len() >= MAX_SERVERS && !servers.contains_key(&server) {
             servers.retain(|_, connections| connections.iter().any(|connection| connection.busy));
         }
         if servers.len() >= MAX_SERVERS && !servers.contains_key(&server) {
-            return None;
+            return (Use::of_any(), Duration::ZERO);
         }
         let connections = servers.entry(server.clone()).or_default();
         let now = Instant::now();
-        for connection in connections.iter_mut().filter(|connection| !connection.busy) {
-            if now.duration_since(connection.used) > FORGOTTEN {
-                connection.rate = 0.0;
+        for idle in connections.iter_mut().filter(|connection| !connection.busy) {
+            if idle.ended.is_none_or(|ended| now.saturating_duration_since(ended) > FORGOTTEN) {
+                *idle = Connection::default();
             }
         }
         let idle = connections.iter().enumerate().filter(|(_, connection)| !connection.busy);
-        let back = |connection: &Connection| now.duration_since(connection.used) >= RETURN;
-        let quickest = idle
-            .max_by(|(_, one), (_, other)| back(one).cmp(&back(other)).then(one.rate.total_cmp(&other.rate)));
+        let quickest = idle.max_by(|(_, one), (_, other)| one.rate.total_cmp(&other.rate));
         let number = match quickest {
             Some((number, _)) => number,
-            None if connections.len() >= MAX_NUMBERS => return None,
+            None if connections.len() >= MAX_NUMBERS => return (Use::of_any(), Duration::ZERO),
             None => {
-                connections.push(Connection { busy: false, rate: 0.0, used: now });
+                connections.push(Connection::default());
                 connections.len() - 1
             }
         };
         connections[number].busy = true;
+        let returns_in = connections[number].returns_in(now);
         drop(servers);
-        Some(Use { all: self.clone(), server, number, begun: now, bytes: 0, ended: false })
+        (Use { place: Some(Place { all: self.clone(), server, number }), ..Use::of_any() }, returns_in)
+    }
+
+    /// Forgets what is known about the connections to the server of `url`: they are given up.
+    pub(crate) fn forget(&self, url: &Url) {
+        for connection in self.lock().get_mut(&url.origin().ascii_serialization()).into_iter().flatten() {
+            *connection = Connection { busy: connection.busy, ..Connection::default() };
+        }
     }
 }
 
 impl Use {
-    /// The number of the connection.
-    pub(crate) fn number(&self) -> usize {
-        self.number
+    /// That of a connection which is not told apart from others.
+    pub(crate) fn of_any() -> Self {
+        Self { place: None, begun: None, answer: None, bytes: 0, ended: false }
+    }
+
+    /// The number of the connection, if it has one.
+    pub(crate) fn number(&self) -> Option<usize> {
+        self.place.as_ref().map(|place| place.number)
     }
 
     /// Notes bytes of the body.
     pub(crate) fn note(&mut self, bytes: usize) {
+        self.answer = self.answer.or_else(|| Some(self.begun?.elapsed()));
         self.bytes += bytes as u64;
     }
 
@@ -127,17 +155,20 @@ impl Use {
 
 impl Drop for Use {
     fn drop(&mut self) {
-        let mut servers = self.all.lock();
-        let Some(connection) = servers.get_mut(&self.server).and_then(|all| all.get_mut(self.number)) else {
-            return;
-        };
+        let Some(Place { all, server, number }) = &self.place else { return };
+        let mut servers = all.lock();
+        let Some(connection) = servers.get_mut(server).and_then(|all| all.get_mut(*number)) else { return };
         connection.busy = false;
-        connection.used = Instant::now();
+        let Some(begun) = self.begun else { return };
         if !self.ended {
             // It was closed.
-            connection.rate = 0.0;
-        } else if self.bytes >= TELLING {
-            let rate = self.bytes as f64 / self.begun.elapsed().as_secs_f64().max(1e-6);
+            *connection = Connection::default();
+            return;
+        }
+        connection.ended = Some(Instant::now());
+        connection.answer = self.answer.unwrap_or(connection.answer);
+        if self.bytes >= TELLING {
+            let rate = self.bytes as f64 / begun.elapsed().as_secs_f64().max(1e-6);
             connection.rate = if connection.rate > 0.0 { f64::midpoint(connection.rate, rate) } else { rate };
         }
     }
@@ -148,57 +179,96 @@ impl Drop for Use {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
     fn url(server: &str) -> Url {
         Url::parse(&format!("http://{server}/v2/x")).unwrap()
     }
 
-    /// Carries so many bytes, after which the connection is back in its pool.
-    fn carry(mut used: Use, bytes: u64, time: Duration) {
-        used.begun = Instant::now().checked_sub(time).unwrap();
-        used.note(bytes as usize);
-        used.end();
-        drop(used);
-        std::thread::sleep(RETURN * 2);
+    fn before(time: Duration) -> Instant {
+        Instant::now().checked_sub(time).unwrap()
     }
 
-    #[test]
-    fn the_quickest_idle_connection_is_taken_and_one_that_broke_is_the_last() {
-        let all = Connections::default();
-        let take = || all.take_now(&url("one")).unwrap();
-        let (slow, quick, broken) = (take(), take(), take());
-        assert_eq!([slow.number(), quick.number(), broken.number()], [0, 1, 2]);
-        let second = Duration::from_secs(1);
-        carry(slow, 1 << 20, second);
-        carry(quick, 4 << 20, second);
-        drop(broken);
-        std::thread::sleep(RETURN * 2);
-        let (first, second_best, last) = (take(), take(), take());
-        assert_eq!([first.number(), second_best.number(), last.number()], [1, 0, 2]);
-        // A short body says nothing, and what breaks is forgotten.
-        carry(first, 1000, second);
-        assert_eq!(take().number(), 1);
-        drop(take());
-        std::thread::sleep(RETURN * 2);
-        carry(last, 1 << 20, second / 10);
-        assert_eq!(take().number(), 2);
+    /// Carries so many bytes.
+    fn carry(mut used: Use, bytes: u64, time: Duration) {
+        used.begun = Some(before(time));
+        used.note(bytes as usize);
+        used.end();
     }
 
     #[tokio::test]
-    async fn what_has_just_ended_is_waited_for_and_numbers_are_bounded() {
+    async fn the_quickest_idle_connection_is_taken() {
         let all = Connections::default();
-        let mut ended = all.take(&url("one")).await.unwrap();
-        ended.end();
-        drop(ended);
-        assert!(all.is_returning(&url("one")) && !all.is_returning(&url("other")));
-        let one = all.take(&url("one")).await.unwrap();
-        assert_eq!(one.number(), 0);
-        let taken: Vec<_> = std::iter::from_fn(|| all.take_now(&url("one"))).collect();
-        assert_eq!(taken.len(), MAX_NUMBERS - 1);
+        let take = async || all.take(&url("one")).await;
+        let (slow, quick, third) = (take().await, take().await, take().await);
+        assert_eq!([slow.number(), quick.number(), third.number()], [Some(0), Some(1), Some(2)]);
+        carry(slow, 1 << 20, SECOND);
+        carry(quick, 4 << 20, SECOND);
+        carry(third, 2 << 20, SECOND);
+        // A short body says nothing about how quick a connection is.
+        let quickest = take().await;
+        assert_eq!(quickest.number(), Some(1));
+        carry(quickest, 1000, SECOND);
+        let quickest = take().await;
+        assert_eq!(quickest.number(), Some(1));
+        assert_eq!(take().await.number(), Some(2));
+        // What breaks is the last, and so is what was given up while it was used, or long ago.
+        drop(quickest);
+        let order = async || {
+            let (first, second, third) = (take().await, take().await, take().await);
+            let numbers = [&first, &second, &third].map(Use::number);
+            [first, second, third].into_iter().for_each(|mut taken| taken.end());
+            numbers
+        };
+        assert_eq!(order().await[..1], [Some(0)]);
+        carry(take().await, 8 << 20, SECOND);
+        assert_eq!(order().await[..1], [Some(0)]);
+        all.forget(&url("other"));
+        assert_eq!(order().await[..1], [Some(0)]);
+        all.forget(&url("one"));
+        assert_eq!(order().await[..1], [Some(2)]);
+    }
+
+    #[test]
+    fn what_has_just_ended_over_a_long_link_is_waited_for() {
+        let all = Connections::default();
+        let mut taken = all.take_now(&url("one")).0;
+        taken.begun = Some(before(SECOND));
+        taken.note(10);
+        taken.end();
+        drop(taken);
+        let ended = |since: Duration, answer: Duration| {
+            Connection { ended: Some(before(since)), answer, ..Connection::default() }
+                .returns_in(before(Duration::ZERO))
+        };
+        let known = all.lock().values().next().unwrap()[0];
+        assert!(known.answer >= SECOND && known.returns_in(known.ended.unwrap()) == RETURN);
+        assert_eq!(ended(RETURN, SECOND), Duration::ZERO);
+        assert_eq!(ended(Duration::ZERO, LONG / 2), Duration::ZERO);
+        // Nobody has asked it for anything: it is as it was.
+        drop(all.take_now(&url("one")));
+        assert_eq!(all.lock().values().next().unwrap()[0].answer, known.answer);
+        // Nothing comes back of what broke.
+        let (mut broken, _) = all.take_now(&url("one"));
+        broken.begun = Some(before(SECOND));
+        drop(broken);
+        assert_eq!(all.take_now(&url("one")).1, Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn numbers_and_servers_are_bounded() {
+        let all = Connections::default();
+        let taken: Vec<_> = (0..MAX_NUMBERS * 2).map(|_| all.take_now(&url("one")).0).collect();
+        let numbers: Vec<_> = taken.iter().filter_map(Use::number).collect();
+        assert_eq!(numbers, (0..MAX_NUMBERS).collect::<Vec<_>>());
         let others: Vec<_> =
-            (0..MAX_SERVERS * 2).filter_map(|n| all.take_now(&url(&format!("s{n}")))).collect();
-        assert_eq!(others.len(), MAX_SERVERS - 1);
+            (0..MAX_SERVERS * 2).map(|number| all.take_now(&url(&format!("s{number}"))).0).collect();
+        assert_eq!(others.iter().filter(|taken| taken.number().is_some()).count(), MAX_SERVERS - 1);
+        // Those that nobody uses make room.
         drop(others);
-        assert!(all.take_now(&url("another")).is_some());
+        for number in 0..MAX_SERVERS * 2 {
+            assert_eq!(all.take(&url(&format!("s{number}"))).await.number(), Some(0));
+        }
         assert!(all.lock().len() <= MAX_SERVERS);
     }
 }

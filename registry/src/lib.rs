@@ -58,6 +58,7 @@ pub mod redact;
 mod auth;
 mod blob;
 mod body;
+mod certificates;
 mod client;
 mod config;
 mod connections;

@@ -146,7 +146,7 @@ impl Client {
             if reply.status() != StatusCode::OK || !is_index {
                 if page == 0 && lacks_api(reply.status()) {
                     // Read to the end, so that the connection can be used again.
-                    body::short(reply.response, self.counters(), &reply.context).await;
+                    body::short(reply.response, reply.connection, self.counters(), &reply.context).await;
                     return Ok(None);
                 }
                 if reply.status() == StatusCode::OK {

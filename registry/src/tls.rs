@@ -1,17 +1,17 @@
-//! The HTTP clients underneath: one connection pool per TLS setting and purpose.
+//! The HTTP clients underneath: one connection pool per TLS setting and purpose, and one for each connection that has a number
+//! ([`crate::connections`]).
 //!
 //! Blobs travel over HTTP/1.1, several connections side by side: with HTTP/2 all ranges of all layers would share
 //! one TCP connection and its congestion window. The API may use HTTP/2. Pools are made when first needed, so that
 //! a client that only talks plain HTTP neither reads nor needs the system's certificates.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use reqwest::{Certificate, Identity};
 use url::Url;
 
+use crate::certificates;
 use crate::config::{ClientConfig, TlsOptions};
 use crate::error::{Error, Result};
 
@@ -50,6 +50,8 @@ pub(crate) struct Pools {
 #[derive(Debug, Default)]
 struct State {
     made: HashMap<Key, Pool>,
+    /// What is made of TLS settings.
+    configs: HashMap<TlsOptions, rustls::ClientConfig>,
     /// Servers that have stalled. They no longer use the pools that all share, so that theirs can be given up.
     apart: HashSet<(String, Purpose)>,
 }
@@ -90,7 +92,7 @@ impl Pools {
         if let Some(pool) = state.made.get(&key) {
             return Ok(pool.client.clone());
         }
-        let client = self.make(&key)?;
+        let client = self.make(&key, &mut state.configs)?;
         state.made.insert(key, Pool { client: client.clone(), made: Instant::now() });
         Ok(client)
     }
@@ -100,7 +102,7 @@ impl Pools {
     /// Other servers keep theirs.
     pub(crate) fn renew(&self, url: &Url, purpose: Purpose, since: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { made, apart } = &mut *state;
+        let State { made, apart, .. } = &mut *state;
         let server = server(url);
         if apart.len() >= MAX_APART && !apart.contains(&(server.clone(), purpose)) {
             // Where so many stall it is the link, and no connection is worth anything.
@@ -113,7 +115,13 @@ impl Pools {
         apart.insert((server, purpose));
     }
 
-    fn make(&self, key: &Key) -> Result<reqwest::Client> {
+    fn make(
+        &self,
+        key: &Key,
+        configs: &mut HashMap<TlsOptions, rustls::ClientConfig>,
+    ) -> Result<reqwest::Client> {
+        // Under a number there may be one more, which was opened before the first was back.
+        let idle = if key.connection.is_some() { 2 } else { self.max_idle_per_host };
         let mut builder = reqwest::Client::builder()
             .user_agent(&self.user_agent)
             // Redirects are followed by hand: credentials must not travel, and the last URL is remembered.
@@ -122,7 +130,7 @@ impl Pools {
             // reqwest would retry some failures by itself, unseen by our counters and limits.
             .retry(reqwest::retry::never())
             .connect_timeout(key.connect)
-            .pool_max_idle_per_host(self.max_idle_per_host)
+            .pool_max_idle_per_host(idle)
             .pool_idle_timeout(Duration::from_secs(90))
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(30));
@@ -132,60 +140,26 @@ impl Pools {
         builder = match &key.tls {
             None => builder.tls_certs_only(std::iter::empty()),
             Some(tls) => {
-                let mut builder = builder.tls_certs_merge(authorities(tls)?);
-                if let Some(identity) = identity(tls)? {
-                    builder = builder.identity(identity);
-                }
-                builder.tls_danger_accept_invalid_certs(tls.skip_verify)
+                let mut config = match configs.get(tls) {
+                    Some(config) => config.clone(),
+                    None => configs.entry(tls.clone()).or_insert(certificates::client_config(tls)?).clone(),
+                };
+                let protocols: &[&[u8]] =
+                    if key.purpose == Purpose::Blob { &[b"http/1.1"] } else { &[b"h2", b"http/1.1"] };
+                config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+                builder.tls_backend_preconfigured(config)
             }
         };
         builder.build().map_err(|error| {
             let error = error.without_url();
             let cause = std::error::Error::source(&error).map(|e| format!(": {e}")).unwrap_or_default();
-            Error::config(format!("cannot set up TLS: {error}{cause}; are CA certificates installed?"))
+            Error::config(format!("cannot set up HTTP: {error}{cause}"))
         })
     }
 }
 
 fn server(url: &Url) -> String {
     url.origin().ascii_serialization()
-}
-
-/// Reads and checks all files that `tls` names.
-pub(crate) fn validate(tls: &TlsOptions) -> Result<()> {
-    authorities(tls)?;
-    identity(tls)?;
-    Ok(())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| Error::config(format!("cannot read {}: {error}", path.display())))
-}
-
-fn authorities(tls: &TlsOptions) -> Result<Vec<Certificate>> {
-    let mut all = Vec::new();
-    for path in &tls.ca_files {
-        let certificates = Certificate::from_pem_bundle(&read(path)?)
-            .map_err(|_| Error::config(format!("{} holds no valid PEM certificates", path.display())))?;
-        if certificates.is_empty() {
-            return Err(Error::config(format!("{} holds no PEM certificate", path.display())));
-        }
-        all.extend(certificates);
-    }
-    Ok(all)
-}
-
-fn identity(tls: &TlsOptions) -> Result<Option<Identity>> {
-    let Some(cert) = &tls.client_cert else { return Ok(None) };
-    let mut pem = read(cert)?;
-    if let Some(key) = &tls.client_key {
-        pem.push(b'\n');
-        pem.extend(read(key)?);
-    }
-    let identity = Identity::from_pem(&pem).map_err(|_| {
-        Error::config(format!("{}: no client certificate with its private key in PEM form", cert.display()))
-    })?;
-    Ok(Some(identity))
 }
 
 #[cfg(test)]

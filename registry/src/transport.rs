@@ -84,8 +84,8 @@ pub(crate) struct Reply {
     pub(crate) context: Context,
     /// How long the server usually takes to say something.
     pub(crate) pace: Arc<Pace>,
-    /// The connection that it comes over, if that is told apart from others.
-    pub(crate) connection: Option<Use>,
+    /// What the body comes over.
+    pub(crate) connection: Use,
 }
 
 impl Reply {
@@ -101,7 +101,7 @@ impl Reply {
     pub(crate) async fn into_error(self, counters: &Counters) -> Error {
         let status = self.status();
         let context = self.context;
-        let bytes = body::short(self.response, counters, &context).await;
+        let bytes = body::short(self.response, self.connection, counters, &context).await;
         status_error(status, body::error_text(&bytes), context)
     }
 }
@@ -147,7 +147,7 @@ impl Transport {
             let own = endpoint.owns(&url);
             let grant =
                 if own { self.authorizer.current(endpoint, &request.scope, context).await? } else { None };
-            let (response, mut connection) =
+            let (response, connection) =
                 self.transmit(endpoint, request, &url, grant.as_ref(), counters).await?;
             let status = response.status();
 
@@ -157,8 +157,7 @@ impl Transport {
                 renewed = true;
                 tracing::debug!("Received status code: {status}. Renewing the grant and trying again");
                 let headers = response.headers().clone();
-                let said = body::error_text(&body::short(response, counters, context).await);
-                connection.iter_mut().for_each(Use::end);
+                let said = body::error_text(&body::short(response, connection, counters, context).await);
                 let again =
                     self.authorizer.renew(endpoint, &request.scope, &headers, grant.as_ref(), context);
                 if again.await? {
@@ -172,13 +171,12 @@ impl Transport {
                     return Err(Error::protocol(context, format!("more than {MAX_REDIRECTS} redirects")));
                 }
                 counters.add_redirects(1);
-                body::short(response, counters, context).await;
-                connection.iter_mut().for_each(Use::end);
+                body::short(response, connection, counters, context).await;
                 url = next;
                 continue;
             }
             if is_transient(status) {
-                return Err(transient(response, counters, context).await);
+                return Err(transient(response, connection, counters, context).await);
             }
             let pace = self.paces.of(&url);
             return Ok(Reply { response, url, context: context.clone(), pace, connection });
@@ -193,11 +191,11 @@ impl Transport {
         url: &Url,
         grant: Option<&Grant>,
         counters: &Counters,
-    ) -> Result<(reqwest::Response, Option<Use>)> {
+    ) -> Result<(reqwest::Response, Use)> {
         let context = &request.context;
         let reads_blob = request.purpose == Purpose::Blob && request.method == Method::GET;
-        let connection = if reads_blob { self.connections.take(url).await } else { None };
-        let client = self.client_for(endpoint, url, request.purpose, connection.as_ref().map(Use::number))?;
+        let connection = if reads_blob { self.connections.take(url).await } else { Use::of_any() };
+        let client = self.client_for(endpoint, url, request.purpose, connection.number())?;
         let mut outgoing = client.request(request.method.clone(), url.clone());
         if endpoint.owns(url) {
             outgoing = outgoing.headers(endpoint.headers().clone());
@@ -224,7 +222,7 @@ impl Transport {
         let begun = Instant::now();
         match tokio::time::timeout(limit, outgoing.send()).await {
             Err(_) => {
-                self.pools.renew(url, request.purpose, begun);
+                self.give_up(url, request.purpose, begun);
                 Err(Error::Timeout { context: context.clone(), waited_for: "the answer", limit })
             }
             Ok(Err(error)) => Err(Error::transport(context, error)),
@@ -247,6 +245,12 @@ impl Transport {
         connection: Option<usize>,
     ) -> Result<reqwest::Client> {
         self.pools.get(url, endpoint.tls(), endpoint.connect_timeout(), purpose, connection)
+    }
+
+    /// Gives up the idle connections to the server of `url` that are older than `since`, when a request begun was met by silence.
+    pub(crate) fn give_up(&self, url: &Url, purpose: Purpose, since: Instant) {
+        self.pools.renew(url, purpose, since);
+        self.connections.forget(url);
     }
 
     /// Where `response` sends us, if it does.
@@ -304,10 +308,15 @@ pub(crate) fn is_transient(status: StatusCode) -> bool {
     matches!(status.as_u16(), 408 | 429) || (status.is_server_error() && status.as_u16() != 501)
 }
 
-pub(crate) async fn transient(response: reqwest::Response, counters: &Counters, context: &Context) -> Error {
+pub(crate) async fn transient(
+    response: reqwest::Response,
+    connection: Use,
+    counters: &Counters,
+    context: &Context,
+) -> Error {
     let status = response.status();
     let retry_after = retry_after(response.headers());
-    let detail = body::error_text(&body::short(response, counters, context).await);
+    let detail = body::error_text(&body::short(response, connection, counters, context).await);
     let context = context.clone();
     if status == StatusCode::TOO_MANY_REQUESTS {
         Error::RateLimited { context, detail, retry_after }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::stream::{BoxStream, SelectAll};
@@ -24,10 +24,6 @@ const PATIENCE: u32 = 3;
 
 /// A piece of which the rest would take so many round trips longer than its share of the link allows is worth another request.
 const WORTH: u32 = 2;
-
-/// How long a connection may take to be found in its pool again after the end of an answer was seen. A request that came sooner
-/// would open another one, which begins slowly.
-const RETURN: Duration = Duration::from_millis(1);
 
 /// Round trips in which the slower answer may still end, so that its connection can be used again.
 const DRAIN: u32 = 2;
@@ -49,7 +45,7 @@ pub(super) async fn fetch(
     source: Source,
     piece: Range<u64>,
     lane: impl Future<Output = Option<Lane>> + Send + 'static,
-    urgency: impl Fn() -> Urgency,
+    urgency: impl Fn() -> Urgency + Clone + Send + 'static,
     sender: mpsc::UnboundedSender<Result<Bytes>>,
 ) {
     let lane = lane.await;
@@ -73,11 +69,10 @@ pub(super) async fn fetch(
                 let share = schedule.pace.transfer(piece.end - position) * (schedule.busy_lanes() as u32 + 1);
                 let rest = began.elapsed().as_secs_f64() * (piece.end - position) as f64
                     / ((position - piece.start) as f64).max(1.0);
-                let urgency = urgency();
-                if urgency.is_urgent() && rest > (round_trip * WORTH + share).as_secs_f64() {
+                if urgency().is_urgent() && rest > (round_trip * WORTH + share).as_secs_f64() {
                     asked_again = true;
                     tracing::debug!(start = piece.start, position, "asking again for what is left of a piece");
-                    answers.push(source.ask(piece.end, &came, schedule.lane(move || urgency)));
+                    answers.push(source.ask(piece.end, &came, schedule.lane(urgency.clone())));
                 }
                 continue;
             }
@@ -133,13 +128,7 @@ impl Source {
             let chunks = futures::stream::unfold((body, start, lane), move |(mut body, at, lane)| {
                 let source = source.clone();
                 async move {
-                    let Some(chunk) = body.next().await else {
-                        tokio::spawn(async move {
-                            tokio::time::sleep(RETURN).await;
-                            drop(lane);
-                        });
-                        return None;
-                    };
+                    let chunk = body.next().await?;
                     let length = chunk.as_ref().map_or(0, Bytes::len);
                     source.schedule.pace.note_bytes(length);
                     Some((chunk.map(|chunk| (at, chunk)), (body, at + length as u64, lane)))

@@ -30,3 +30,4 @@ pub use number::{LayerSlot, ROOT, TreeSlot};
 pub use plant::PlantError;
 pub use serve::Missing;
 pub(crate) use serve::read_entry;
+pub(crate) use state::NAME as STATE_DIRECTORY;

@@ -20,7 +20,7 @@ use crate::fetch::LazyLayer;
 use crate::tree::InodeKind;
 
 /// Name of the state directory.
-pub(super) const NAME: &[u8] = b".soci-snapshotter";
+pub(crate) const NAME: &[u8] = b".soci-snapshotter";
 
 /// The file about all layers.
 const ALL_LAYERS: &str = "layers.json";

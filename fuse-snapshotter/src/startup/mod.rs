@@ -9,6 +9,7 @@
 //! on it.
 //!
 //! * [`Command`] is the program and its arguments, from the image's configuration,
+//! * `names` finds the files that words are about,
 //! * `root` finds files in the image by their paths,
 //! * `script` finds the programs that a script ends in,
 //! * `runtimes` knows what is read by programs that do not name it,
@@ -16,6 +17,7 @@
 
 mod command;
 mod elf;
+mod names;
 mod root;
 mod runtimes;
 mod script;
@@ -34,8 +36,8 @@ pub(crate) use command::Command;
 pub(crate) use root::{Part, Root};
 
 use crate::cache::lock;
+use names::{Listed, Name, Names, Reading};
 use root::{Content, File, Place};
-use runtimes::Head;
 
 /// Files that are looked at, at most.
 const MAX_FILES: usize = 1000;
@@ -51,12 +53,6 @@ const PIECE: u64 = 4 << 20;
 
 /// Files up to this size are expected as a whole, in bytes: they are in one span, or in two.
 const WHOLE: u64 = 2 << 20;
-
-/// Files of directories that a command names are expected up to this size, in bytes.
-const SMALL: u64 = 64 << 10;
-
-/// Files of such a directory that are looked at, at most.
-const MAX_LISTED: usize = 300;
 
 /// Files that are looked at at a time: enough that those which lead on to others are among them.
 const LOOKS: usize = 16;
@@ -90,26 +86,6 @@ pub(crate) struct Expected {
     pub(crate) bytes: u64,
 }
 
-/// A file to look at.
-#[derive(Debug)]
-struct Name {
-    path: Vec<u8>,
-    /// Whether it is executed, and not just read.
-    runs: bool,
-    /// How much is read at its start although it is long.
-    head: Head,
-}
-
-impl Name {
-    fn read(path: impl Into<Vec<u8>>) -> Self {
-        Self { path: path.into(), runs: false, head: |_| 0 }
-    }
-
-    fn run(path: impl Into<Vec<u8>>) -> Self {
-        Self { path: path.into(), runs: true, head: |_| 0 }
-    }
-}
-
 /// What is expected of an image. Each file is looked at once.
 #[derive(Debug)]
 pub(crate) struct Forecast {
@@ -118,6 +94,7 @@ pub(crate) struct Forecast {
     looks: Semaphore,
     fetches: Semaphore,
     seen: Mutex<(HashSet<Place>, Expected)>,
+    listed: Mutex<Listed>,
     /// What is read after all of that.
     later: Mutex<Later>,
     /// There is more of it.
@@ -135,9 +112,7 @@ struct Later {
 /// A file that was found.
 struct Found {
     file: File,
-    /// As of its name.
-    runs: bool,
-    head: Head,
+    reading: Reading,
 }
 
 /// What came of looking at a file.
@@ -159,6 +134,7 @@ impl Forecast {
             looks,
             fetches,
             seen: Mutex::default(),
+            listed: Mutex::default(),
             later: Mutex::default(),
             more: Notify::new(),
         })
@@ -166,10 +142,8 @@ impl Forecast {
 
     /// Fetches what a container of the image will read when it starts with its own command.
     pub(crate) async fn start(self: &Arc<Self>) -> Expected {
-        let words = self.command.words().enumerate();
-        let words = words.flat_map(|(number, word)| self.names(word, number == 0));
-        let text = self.command.text().map(|text| self.commands(text)).unwrap_or_default();
-        let mut files: Vec<_> = words.chain(text).filter_map(|name| self.find(name)).collect();
+        let named = self.names().of_command();
+        let mut files: Vec<_> = named.into_iter().filter_map(|name| self.find(name)).collect();
         if files.first().is_some_and(|program| program.file.size < SCRIPT) {
             files.extend(self.find(Name::run(SHELL)));
         }
@@ -179,14 +153,18 @@ impl Forecast {
         lock(&self.seen).1
     }
 
+    fn names(&self) -> Names<'_> {
+        Names { root: &self.root, command: &self.command, listed: &self.listed }
+    }
+
     fn find(&self, name: Name) -> Option<Found> {
-        Some(Found { file: self.root.find(&name.path)?, runs: name.runs, head: name.head })
+        Some(Found { file: self.root.find(&name.path)?, reading: name.reading })
     }
 
     /// Fetches what will be read of a program or library that somebody has begun to read, and of the libraries that it needs.
     pub(crate) async fn program(self: &Arc<Self>, number: u64) {
         if let Some(file) = self.root.numbered(number) {
-            self.follow(vec![Found { file, runs: true, head: |_| 0 }]).await;
+            self.follow(vec![Found { file, reading: Reading::RUN }]).await;
         }
     }
 
@@ -227,10 +205,18 @@ impl Forecast {
         let mut fetches = JoinSet::new();
         loop {
             for found in files.drain(..) {
-                if self.is_new(&found.file) {
-                    let forecast = Arc::clone(self);
-                    looks.spawn(async move { forecast.look(found).await });
+                if !self.is_new(&found.file) {
+                    continue;
                 }
+                let content = Arc::new(self.root.content(&found.file));
+                if found.reading.runs && found.file.size > WHOLE {
+                    // What is written to is at the end of a program, and the table of its libraries at the start of that.
+                    let (forecast, content) = (Arc::clone(self), Arc::clone(&content));
+                    let end = found.file.size - elf::END..found.file.size;
+                    fetches.spawn(async move { drop(forecast.read(&content, end).await) });
+                }
+                let forecast = Arc::clone(self);
+                looks.spawn(async move { forecast.look(found, content).await });
             }
             let Some(look) = looks.join_next().await else { break };
             let Ok(look) = look else { continue };
@@ -273,93 +259,34 @@ impl Forecast {
         can
     }
 
-    /// The files that a word of a command is about.
-    fn names(&self, word: &[u8], is_program: bool) -> Vec<Name> {
-        // All archives of a directory, for a Java machine.
-        if let Some(directory) = word.strip_suffix(b"/*") {
-            return self.archives(&self.command.absolute(directory));
-        }
-        let files = if word.contains(&b'/') { self.files(&self.command.absolute(word)) } else { Vec::new() };
-        if files.is_empty() { vec![self.word(word, is_program)] } else { files }
-    }
-
-    /// The archives in a directory.
-    fn archives(&self, directory: &[u8]) -> Vec<Name> {
-        let all = self.root.list(directory).unwrap_or_default().into_iter();
-        all.filter(|path| runtimes::is_archive(path)).map(Name::read).take(MAX_LISTED).collect()
-    }
-
-    /// The small files in a directory that a command names, and in those in it: its settings, and the state of what runs on it.
-    /// Directories that all images have are about nothing.
-    fn files(&self, directory: &[u8]) -> Vec<Name> {
-        let is_own = directory.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count() > 1;
-        let listed = if is_own { self.root.list(directory) } else { None };
-        let inside = |path: Vec<u8>| match self.root.list(&path) {
-            Some(inside) => inside,
-            None => vec![path],
-        };
-        let all = listed.into_iter().flatten().flat_map(inside).take(MAX_LISTED);
-        let small = |path: &Vec<u8>| self.root.find(path).is_some_and(|file| file.size <= SMALL);
-        all.filter(small).map(Name::read).collect()
-    }
-
-    /// The file that a word of a command is about.
-    fn word(&self, word: &[u8], is_program: bool) -> Name {
-        let runs = |path: &[u8]| self.root.find(path).is_some_and(|file| file.executable);
-        if word.contains(&b'/') {
-            let path = self.command.absolute(word);
-            return if runs(&path) { Name::run(path) } else { Name::read(path) };
-        }
-        // An argument that is called like a program is one often enough: `sh -c`, `exec "$@"`.
-        let is_program = is_program || !script::is_builtin(word);
-        let program = self.command.search(word).find(|path| is_program && runs(path));
-        // Or like a file in the directory in which it runs: `node server.js`.
-        program.map_or_else(|| Name::read(self.command.absolute(word)), Name::run)
-    }
-
-    /// A variable of the environment in which scripts run.
-    fn variable(&self, name: &str) -> Option<String> {
-        self.command.variable(name).map(str::to_owned)
-    }
-
-    /// The files that a shell's text is about.
-    fn commands(&self, text: &[u8]) -> Vec<Name> {
-        let words = script::commands(text, |name| self.variable(name), |_| true);
-        words.iter().flat_map(|word| self.names(word, false)).collect()
-    }
-
     /// Looks at a file: what of it will be read, and which files with it.
-    async fn look(&self, Found { file, runs, head }: Found) -> Look {
-        let content = Arc::new(self.root.content(&file));
-        let mut look =
-            Look { content: Arc::clone(&content), ranges: Vec::new(), code: Vec::new(), names: Vec::new() };
-        let head = head(file.size);
+    async fn look(&self, Found { file, reading }: Found, content: Arc<Content>) -> Look {
+        let mut look = Look { content, ranges: Vec::new(), code: Vec::new(), names: Vec::new() };
+        let head = (reading.head)(file.size);
         if file.size <= WHOLE.max(head) {
             look.ranges.push(0..file.size);
         } else if head > 0 {
             look.ranges.push(0..head);
         }
-        if file.size > WHOLE && file.path.as_deref().is_some_and(runtimes::is_archive) {
-            look.ranges.push(file.size - runtimes::DIRECTORY..file.size);
-        }
-        let archive = file.path.as_deref().filter(|path| runtimes::is_archive(path));
-        let libraries = archive.and_then(runtimes::libraries);
-        look.names.extend(libraries.into_iter().flat_map(|directory| self.archives(&directory)));
-        if !runs {
-            return look;
-        }
-        let head = self.read(&content, 0..file.size.min(elf::HEAD));
-        // What is written to is at the end of a program, and the table of its libraries at the start of that.
-        let end = file.size.saturating_sub(elf::END).max(elf::HEAD)..file.size;
-        let end = async {
+        if let Some(path) = file.path.as_deref().filter(|path| runtimes::is_archive(path)) {
             if file.size > WHOLE {
-                self.read(&content, end).await;
+                look.ranges.push(file.size - runtimes::DIRECTORY..file.size);
             }
-        };
-        let (Some(head), ()) = tokio::join!(head, end) else { return look };
-        if let Some(script) = script::parse(&head, |name| self.variable(name)) {
-            look.names.extend(script.interpreter.iter().flat_map(|word| self.names(word, true)));
-            look.names.extend(script.words.iter().flat_map(|word| self.names(word, false)));
+            let others = runtimes::libraries(path);
+            look.names.extend(others.into_iter().flat_map(|directory| self.names().archives(&directory)));
+        }
+        if reading.runs {
+            self.look_inside(&file, &mut look).await;
+        }
+        look
+    }
+
+    /// Looks at what a file is that is executed.
+    async fn look_inside(&self, file: &File, look: &mut Look) {
+        let content = Arc::clone(&look.content);
+        let Some(head) = self.read(&content, 0..file.size.min(elf::HEAD)).await else { return };
+        if let Some(script) = script::parse(&head, |name| self.names().variable(name)) {
+            look.names.extend(self.names().of_script(&script));
         } else if let Some(program) =
             elf::Program::read(&head, file.size, |range| self.read(&content, range)).await
         {
@@ -376,7 +303,6 @@ impl Forecast {
             }
             look.names.extend(file.path.iter().flat_map(|path| runtimes::companions(path)));
         }
-        look
     }
 
     async fn read(&self, content: &Content, range: Range<u64>) -> Option<Vec<u8>> {

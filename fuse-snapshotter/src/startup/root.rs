@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::command::{Command, MAX_DIRECTORIES};
 use crate::fetch::LazyLayer;
-use crate::fs::{Attributes, Forest};
+use crate::fs::{Attributes, Forest, STATE_DIRECTORY};
 use crate::tree::InodeKind;
 
 /// Symbolic links in one path, at most, as in the kernel.
@@ -23,7 +23,7 @@ const MAX_PATH: usize = 1024;
 /// Names that are looked up for one image, at most: a second's work. Images can be made so that they lead nowhere for hours.
 const MAX_LOOKUPS: usize = 1_000_000;
 
-/// Names of one directory that are looked at, at most.
+/// Names of one directory of one part that are looked at, at most.
 const MAX_NAMES: usize = 1000;
 
 /// Where libraries are when nothing says so; the directories of architectures are added.
@@ -116,18 +116,35 @@ impl Root {
         }
     }
 
+    /// The path of the directory at an absolute path, without links; `None` if there is none.
+    pub(super) fn directory(&self, path: &[u8]) -> Option<Vec<u8>> {
+        match self.resolve(path)? {
+            (path, Node::Directory) => Some(path),
+            _ => None,
+        }
+    }
+
     /// The paths of what is in the directory at an absolute path; links to it are followed. `None` if it is no directory.
     pub(super) fn list(&self, path: &[u8]) -> Option<Vec<Vec<u8>>> {
-        let (path, Node::Directory) = self.resolve(path)? else { return None };
-        let mut names = BTreeSet::new();
+        let path = self.directory(path)?;
+        let mut all = BTreeSet::new();
         for part in &self.parts {
-            match part {
-                Part::Tree(root) => self.names_in_tree(*root, &path, &mut names),
-                Part::Directory(directory) => names_on_disk(directory, &path, &mut names),
+            let names = match part {
+                Part::Tree(root) => self.names_in_tree(*root, &path),
+                Part::Directory(directory) => names_on_disk(directory, &path),
             };
+            let names = names.unwrap_or_default();
+            if !self.may_look_up(names.len() + components(&path).count()) {
+                return None;
+            }
+            all.extend(names);
         }
-        self.lookups.fetch_add(names.len(), Ordering::Relaxed);
-        Some(names.into_iter().map(|name| [&path[..], b"/", &name].concat()).collect())
+        Some(all.into_iter().map(|name| [&path[..], b"/", &name].concat()).collect())
+    }
+
+    /// Whether so many names more may be looked up.
+    fn may_look_up(&self, names: usize) -> bool {
+        self.lookups.fetch_add(names, Ordering::Relaxed) <= MAX_LOOKUPS
     }
 
     /// What stands at an absolute path, and its path without links.
@@ -164,8 +181,7 @@ impl Root {
 
     /// What the topmost part that has something at a path has there. That a part may hide it is passed over.
     fn node(&self, path: &[u8]) -> Option<Node> {
-        let names = components(path).count() * self.parts.len();
-        if self.lookups.fetch_add(names, Ordering::Relaxed) > MAX_LOOKUPS {
+        if !self.may_look_up(components(path).count() * self.parts.len()) {
             return None;
         }
         self.parts.iter().enumerate().find_map(|(number, part)| match part {
@@ -184,23 +200,29 @@ impl Root {
     fn attributes(&self, root: u64, path: &[u8]) -> Option<Attributes> {
         let mut found = self.forest.getattr(root).ok()?;
         for name in components(path) {
+            if name == STATE_DIRECTORY {
+                // What is there is ours, and made anew for everybody who looks.
+                return None;
+            }
             found = self.forest.lookup(found.number, name).ok()?;
         }
         Some(found)
     }
 
-    fn names_in_tree(&self, root: u64, path: &[u8], names: &mut BTreeSet<Vec<u8>>) -> Option<()> {
+    fn names_in_tree(&self, root: u64, path: &[u8]) -> Option<Vec<Vec<u8>>> {
         let directory = self.attributes(root, path)?.number;
+        let mut names = Vec::new();
         let full = |name: &[u8], found: &Attributes| {
             let takes = names.len() < MAX_NAMES;
             if takes {
                 // As the kernel does with what it was given.
                 self.forest.forget(found.number);
-                names.insert(name.to_vec());
+                names.push(name.to_vec());
             }
             !takes
         };
-        self.forest.list(directory, 0, full).ok()
+        self.forest.list(directory, 0, full).ok()?;
+        Some(names)
     }
 
     fn in_tree(&self, root: u64, path: &[u8]) -> Option<Node> {
@@ -310,16 +332,11 @@ fn open(directory: &std::path::Path, path: &[u8], flags: OFlags) -> Option<std::
     rustix::fs::openat2(base, path.as_slice(), flags, Mode::empty(), resolve).ok().map(std::fs::File::from)
 }
 
-fn names_on_disk(directory: &std::path::Path, path: &[u8], names: &mut BTreeSet<Vec<u8>>) -> Option<()> {
+fn names_on_disk(directory: &std::path::Path, path: &[u8]) -> Option<Vec<Vec<u8>>> {
     let directory = open(directory, path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-    for entry in rustix::fs::Dir::new(directory).ok()?.take(MAX_NAMES) {
-        let entry = entry.ok()?;
-        let name = entry.file_name().to_bytes();
-        if ![&b"."[..], b".."].contains(&name) {
-            names.insert(name.to_vec());
-        }
-    }
-    Some(())
+    let entries = rustix::fs::Dir::new(directory).ok()?.take(MAX_NAMES).filter_map(Result::ok);
+    let names = entries.map(|entry| entry.file_name().to_bytes().to_vec());
+    Some(names.filter(|name| ![&b"."[..], b".."].contains(&&name[..])).collect())
 }
 
 fn on_disk(part: usize, directory: &std::path::Path, path: &[u8]) -> Option<Node> {

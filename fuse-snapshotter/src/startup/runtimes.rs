@@ -1,10 +1,10 @@
 //! What runtimes read at every start beside what their programs name.
 //!
 //! The launcher of a Java machine finds everything by its own place and by names that are in its code. A machine that starts
-//! maps its library, the archive of the classes that all need, and the index of the others with those that come first. Archives are ZIP files,
-//! whose directory is at their end.
+//! maps its library, the archive of the classes that all need, and the index of the others with those that come first.
+//! Archives are ZIP files, whose directory is at their end.
 
-use super::Name;
+use super::names::{Head, Name, Reading};
 
 /// Most of an archive of classes that all need, in bytes; a usual one has 13 MB.
 const SHARED_CLASSES: u64 = 32 << 20;
@@ -17,9 +17,6 @@ const BASE: u64 = 5;
 
 /// The end of a ZIP file in which its directory, or the most of it, is, in bytes.
 pub(super) const DIRECTORY: u64 = 256 << 10;
-
-/// How much is read at the start of a file of some size, in bytes.
-pub(super) type Head = fn(u64) -> u64;
 
 /// What a Java machine reads, from the directory of its launcher, and how much of it if it is no library.
 const JAVA: [(&str, Option<Head>); 5] = [
@@ -35,7 +32,7 @@ pub(super) fn companions(program: &[u8]) -> Vec<Name> {
     let Some(home) = program.strip_suffix(b"/bin/java") else { return Vec::new() };
     let beside = |(path, head): (&str, Option<Head>)| {
         let path = [home, b"/", path.as_bytes()].concat();
-        Name { path, runs: head.is_none(), head: head.unwrap_or(|_| 0) }
+        Name { path, reading: head.map_or(Reading::RUN, |head| Reading { head, ..Reading::READ }) }
     };
     JAVA.into_iter().map(beside).collect()
 }

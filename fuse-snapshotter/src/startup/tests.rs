@@ -147,7 +147,7 @@ async fn a_shell_s_text_leads_to_a_runtime_and_what_it_reads_beside() {
         Entry::symlink("etc/alternatives/java", "/usr/lib/jvm/17/bin/java"),
         Entry::file(jdk("bin/java"), std::fs::read(PROGRAM).unwrap()).mode(0o755),
         Entry::made(jdk("lib/server/libjvm.so"), Texture::Binary, 1, 50_000),
-        Entry::made(jdk("lib/modules"), Texture::Random, 2, 6 << 20),
+        Entry::made(jdk("lib/modules"), Texture::Random, 2, 16 << 20),
         Entry::made(jdk("lib/server/classes.jsa"), Texture::Random, 3, 3 << 20),
         Entry::made("srv/app.jar", Texture::Random, 4, 3 << 20),
         Entry::made("srv/lib/other.jar", Texture::Random, 5, 5000),
@@ -190,7 +190,7 @@ async fn a_shell_s_text_leads_to_a_runtime_and_what_it_reads_beside() {
         _ => false,
     };
     let mib = 1 << 20;
-    assert!(there(&jdk("lib/modules"), 0..2 * mib) && !there(&jdk("lib/modules"), 4 * mib..5 * mib));
+    assert!(there(&jdk("lib/modules"), 0..3 * mib) && !there(&jdk("lib/modules"), 4 * mib..5 * mib));
     assert!(there(&jdk("lib/server/classes.jsa"), 0..3 * mib));
     assert!(there("srv/app.jar", 3 * mib - 100_000..3 * mib) && !there("srv/app.jar", mib..2 * mib));
 }

@@ -14,6 +14,7 @@ use url::Url;
 use crate::auth::{Access, Scope};
 use crate::body::ByteStream;
 use crate::client::Client;
+use crate::connections::Use;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::hosts::Endpoint;
@@ -218,7 +219,7 @@ impl Upload<'_> {
         };
         let status = response.status();
         if is_transient(status) {
-            return Err(transient(response, counters, context).await);
+            return Err(transient(response, Use::of_any(), counters, context).await);
         }
         if own && status == StatusCode::UNAUTHORIZED {
             let headers = response.headers().clone();
@@ -227,7 +228,7 @@ impl Upload<'_> {
             }
         }
         let pace = transport.paces.of(&url);
-        let reply = Reply { response, url, context: context.clone(), pace, connection: None };
+        let reply = Reply { response, url, context: context.clone(), pace, connection: Use::of_any() };
         match status {
             StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
                 Ok(Put::Done)

@@ -9,7 +9,6 @@ use futures::StreamExt;
 use super::remote::RegistryBlob;
 use super::straggler::Progress;
 use crate::body::{self, ByteStream};
-use crate::connections::Use;
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
 use crate::tls::Purpose;
@@ -105,13 +104,13 @@ impl ResumingBody {
                 Ok(_) => open.reply.pace.note(begun.elapsed()),
                 Err(Error::Timeout { .. }) => {
                     tracing::debug!(%context, position = self.range.start, "the connection has fallen silent");
-                    shared.client.transport().pools.renew(&open.reply.url, Purpose::Blob, begun);
+                    shared.client.transport().give_up(&open.reply.url, Purpose::Blob, begun);
                 }
                 Err(_) => {}
             }
             match chunk {
                 Ok(Some(mut piece)) => {
-                    open.reply.connection.iter_mut().for_each(|connection| connection.note(piece.len()));
+                    open.reply.connection.note(piece.len());
                     let skipped = open.skip.min(piece.len() as u64);
                     open.skip -= skipped;
                     piece.advance(skipped as usize);
@@ -160,7 +159,7 @@ impl ResumingBody {
         let context = &open.reply.context;
         let end = body::chunk(&mut open.reply.response, END_WAIT, &shared.counters, context).await;
         if let Ok(None) = end {
-            open.reply.connection.iter_mut().for_each(Use::end);
+            open.reply.connection.end();
         }
         match end {
             Ok(Some(_)) if self.whole => {

@@ -111,7 +111,7 @@ pub(super) fn validate(dir: &Path) -> Result<()> {
         let checked = Route::new("registry.invalid", &found, &ClientConfig::default());
         checked.map_err(|error| Error::config(format!("{}: {error}", path.join(FILE_NAME).display())))?;
         for server in found.mirrors.iter().chain([&found.server]) {
-            crate::tls::validate(&server.tls)
+            crate::certificates::validate(&server.tls)
                 .map_err(|error| Error::config(format!("{}: {error}", path.join(FILE_NAME).display())))?;
         }
     }
