@@ -1,5 +1,7 @@
 //! Image references: `[host[:port]/]repository[:tag][@digest]`.
 
+mod plain;
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -280,6 +282,10 @@ impl FromStr for Reference {
             }
             _ => (None, text.to_owned()),
         };
+        if let Some(plain) = plain::parse(&parsed) {
+            let repository = Repository::new(host.as_deref().unwrap_or(plain.registry), &plain.repository)?;
+            return Self::new(repository, plain.tag, plain.digest.map(str::parse).transpose()?);
+        }
         let parsed =
             parsed.parse::<oci_distribution::Reference>().map_err(|error| invalid(&explain(text, &error)))?;
         let repository = Repository::new(host.as_deref().unwrap_or(parsed.registry()), parsed.repository())?;
