@@ -73,6 +73,9 @@ impl Wanted {
 pub trait Nearby: Sync {
     /// The content with this digest, verified and at most `limit` bytes long, if it is there.
     async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes>;
+
+    /// The registry is going to be asked which indexes the image has.
+    fn searching(&self) {}
 }
 
 /// Nothing is at hand.
@@ -159,6 +162,7 @@ pub async fn find_index(
         return Ok(None);
     }
     tracing::debug!("using soci v1 index via referrers API");
+    nearby.searching();
     let mut digests: Vec<Digest> = client
         .referrers(repository, &image.digest, Some(INDEX_V1))
         .await?

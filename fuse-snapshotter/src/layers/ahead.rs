@@ -1,8 +1,9 @@
 //! Opening the layers of an image while its index is still being fetched.
 //!
-//! An image that names an index will most likely be read lazily, and then each layer's blob has to be read from once
-//! before the layer is committed. Doing that beside the request for the index costs no round trip of its own: when the
-//! zTOCs are asked for, redirects have been followed and connections are open. It is a guess, so it has a limit.
+//! An image that has an index will most likely be read lazily, and then each layer's blob has to be read from once
+//! before the layer is committed. Doing that beside the search for the index costs no round trip of its own: when the
+//! zTOCs are asked for, redirects have been followed and connections are open. It is a guess, so it has a limit: an image
+//! without an index has cost two bytes of each large layer.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -48,7 +49,7 @@ impl Opened {
     }
 }
 
-/// What is at hand while an index is looked for. The first index that is asked for sets off the opening of layers.
+/// What is at hand while an index is looked for. The first question about an index sets off the opening of layers.
 pub(crate) struct Ahead<'a> {
     origin: &'a Origin,
     layers: Vec<&'a Descriptor>,
@@ -85,7 +86,11 @@ impl<'a> Ahead<'a> {
 #[async_trait]
 impl Nearby for Ahead<'_> {
     async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes> {
-        self.opened.get_or_init(|| self.begin());
+        self.searching();
         self.origin.local_content(digest, limit).await
+    }
+
+    fn searching(&self) {
+        self.opened.get_or_init(|| self.begin());
     }
 }

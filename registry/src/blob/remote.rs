@@ -31,6 +31,9 @@ use crate::stats::{Counters, Stats};
 use crate::tls::Purpose;
 use crate::transport::{Reply, Request, Stall};
 
+/// A blob up to this size is short: configurations and manifests are, layers are not. In bytes.
+const SHORT: u64 = 64 << 10;
+
 /// Retries at a remembered URL before it is resolved anew: its host may be what is broken.
 const TARGET_RETRIES: u32 = 1;
 /// Retries at a mirror before the next server is asked.
@@ -277,7 +280,7 @@ impl RegistryBlob {
         let tail = format!("blobs/{}", shared.digest);
         let mut request =
             Request::new(endpoint, Method::GET, &shared.repository, &tail, operation(&shared.digest));
-        request.purpose = Purpose::Blob;
+        request.purpose = self.purpose();
         request.stall = Some(Stall { least: shared.client.timeouts().stall, failures });
         request.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let whole = range.start == 0 && range.end == shared.size;
@@ -293,6 +296,11 @@ impl RegistryBlob {
         let reply = shared.client.transport().send(endpoint, &request, &shared.counters).await?;
         let url = reply.url.clone();
         Ok((self.body_of(reply, range, whole).await?, url))
+    }
+
+    /// What its connections are for. A short blob comes over one that is open already, because a manifest was fetched over it.
+    pub(super) fn purpose(&self) -> Purpose {
+        if self.shared.size <= SHORT { Purpose::Api } else { Purpose::Blob }
     }
 
     async fn body_of(&self, reply: Reply, asked: &Range<u64>, whole: bool) -> Result<OpenBody> {
