@@ -25,6 +25,12 @@ use crate::unpack::{self, LayerFormat};
 /// Bytes of the layer in one request, where spans do not say otherwise.
 const RANGE: u64 = 4 << 20;
 
+/// The same at the layer's start: of a few megabytes each connection carries a part, for all begin slowly.
+const FIRST_RANGE: u64 = 1 << 20;
+
+/// Ranges grow to so much of what is in front of them.
+const GROWTH: u64 = 8;
+
 /// Requests, or inflated pieces, that wait for their turn. This and the sizes below bound the memory of a layer in work:
 /// about 70 MiB, and 200 MiB at worst.
 const AHEAD: usize = 6;
@@ -112,9 +118,10 @@ impl unpack::Digested for Uncompressed {
 /// A layer as a stream, of which several ranges are fetched at a time.
 pub(super) fn ranges(reader: Arc<dyn BlobReader>) -> ByteStream {
     let size = reader.size();
-    let starts = (0..size.div_ceil(RANGE)).map(|number| number * RANGE);
-    let fetches = starts.map(move |start| {
-        let (reader, range) = (Arc::clone(&reader), start..(start + RANGE).min(size));
+    let after = |start: u64| start + (start / GROWTH).clamp(FIRST_RANGE, RANGE);
+    let starts = std::iter::successors(Some(0), move |start| Some(after(*start)));
+    let fetches = starts.take_while(move |start| *start < size).map(move |start| {
+        let (reader, range) = (Arc::clone(&reader), start..after(start).min(size));
         // Holds no more than the range.
         let (sender, mut pieces) = mpsc::unbounded_channel();
         // A task of its own: a range goes on arriving while nobody looks.
