@@ -34,8 +34,7 @@ pub(crate) fn client_config(tls: &TlsOptions) -> Result<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(failed)?.dangerous();
     let builder = if tls.skip_verify {
-        let schemes = provider.signature_verification_algorithms.supported_schemes();
-        builder.with_custom_certificate_verifier(Arc::new(Anyone(schemes)))
+        builder.with_custom_certificate_verifier(Arc::new(Anyone))
     } else {
         let verifier = Verifier::new_with_extra_roots(authorities, provider).map_err(failed)?;
         builder.with_custom_certificate_verifier(Arc::new(verifier))
@@ -81,22 +80,38 @@ fn authorities(tls: &TlsOptions) -> Result<Vec<CertificateDer<'static>>> {
 
 fn identity(tls: &TlsOptions) -> Result<Option<Identity>> {
     let Some(cert) = &tls.client_cert else { return Ok(None) };
-    let mut pem = read(cert)?;
-    if let Some(key) = &tls.client_key {
-        pem.push(b'\n');
-        pem.extend(read(key)?);
-    }
+    let pem = read(cert)?;
     let chain = certificates(&pem).filter(|chain| !chain.is_empty());
-    let key = PrivateKeyDer::from_pem_slice(&pem).ok();
+    let key = match &tls.client_key {
+        Some(key) => PrivateKeyDer::from_pem_slice(&read(key)?).ok(),
+        None => PrivateKeyDer::from_pem_slice(&pem).ok(),
+    };
     let both = chain.zip(key).ok_or_else(|| {
         Error::config(format!("{}: no client certificate with its private key in PEM form", cert.display()))
     })?;
     Ok(Some(both))
 }
 
-/// Whoever answers is believed, because the user said so ([`TlsOptions::skip_verify`]). These schemes are offered.
+/// Whoever answers is believed, because the user said so ([`TlsOptions::skip_verify`]).
 #[derive(Debug)]
-struct Anyone(Vec<SignatureScheme>);
+struct Anyone;
+
+/// What is offered then: whatever a server may sign with, for nobody looks at it.
+const ANY_SCHEME: [SignatureScheme; 13] = [
+    SignatureScheme::ED25519,
+    SignatureScheme::ED448,
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ECDSA_NISTP521_SHA512,
+    SignatureScheme::ECDSA_SHA1_Legacy,
+    SignatureScheme::RSA_PSS_SHA256,
+    SignatureScheme::RSA_PSS_SHA384,
+    SignatureScheme::RSA_PSS_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA256,
+    SignatureScheme::RSA_PKCS1_SHA384,
+    SignatureScheme::RSA_PKCS1_SHA512,
+    SignatureScheme::RSA_PKCS1_SHA1,
+];
 
 impl ServerCertVerifier for Anyone {
     fn verify_server_cert(
@@ -129,6 +144,6 @@ impl ServerCertVerifier for Anyone {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
+        ANY_SCHEME.to_vec()
     }
 }

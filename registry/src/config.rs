@@ -37,7 +37,7 @@ pub struct ClientConfig {
     pub retry: RetryPolicy,
     /// The same for reads of blobs that are [persistent](crate::RegistryBlob::persist).
     pub read_retry: RetryPolicy,
-    /// Idle connections kept open per host, beside at most 16 over which blobs are read; at least 8 lets a node read several
+    /// Idle connections kept open per host, beside at most 32 over which blobs are read; at least 8 lets a node read several
     /// layers without new handshakes. Concurrency itself is the caller's to limit.
     pub max_idle_per_host: usize,
 }

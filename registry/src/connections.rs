@@ -24,7 +24,7 @@ const TELLING: u64 = 64 << 10;
 /// use another one, which begins slowly.
 const RETURN: Duration = Duration::from_millis(1);
 
-/// Over a shorter link, from a request to its first bytes, a new connection is quick at once.
+/// If the head of an answer takes less time than this, a new connection is quick at once.
 const LONG: Duration = Duration::from_millis(5);
 
 /// After this time without use nothing is known about a connection: congestion control forgets, and servers close it.
@@ -39,10 +39,12 @@ struct Connection {
     busy: bool,
     /// Bytes a second, from the request to the end of the body; 0 if not known.
     rate: f64,
-    /// From the last request to its first bytes.
+    /// From the last request to the head of its answer.
     answer: Duration,
     /// When the last body ended; `None` if the connection ended with it.
     ended: Option<Instant>,
+    /// How often it was given up.
+    generation: u64,
 }
 
 impl Connection {
@@ -71,6 +73,7 @@ struct Place {
     all: Connections,
     server: String,
     number: usize,
+    generation: u64,
 }
 
 impl Connections {
@@ -103,11 +106,14 @@ impl Connections {
         let now = Instant::now();
         for idle in connections.iter_mut().filter(|connection| !connection.busy) {
             if idle.ended.is_none_or(|ended| now.saturating_duration_since(ended) > FORGOTTEN) {
-                *idle = Connection::default();
+                *idle = Connection { generation: idle.generation, ..Connection::default() };
             }
         }
         let idle = connections.iter().enumerate().filter(|(_, connection)| !connection.busy);
-        let quickest = idle.max_by(|(_, one), (_, other)| one.rate.total_cmp(&other.rate));
+        let is_open = |connection: &Connection| connection.ended.is_some();
+        let quickest = idle.max_by(|(_, one), (_, other)| {
+            one.rate.total_cmp(&other.rate).then(is_open(one).cmp(&is_open(other)))
+        });
         let number = match quickest {
             Some((number, _)) => number,
             None if connections.len() >= MAX_NUMBERS => return (Use::of_any(), Duration::ZERO),
@@ -117,15 +123,27 @@ impl Connections {
             }
         };
         connections[number].busy = true;
+        let Connection { generation, .. } = connections[number];
         let returns_in = connections[number].returns_in(now);
         drop(servers);
-        (Use { place: Some(Place { all: self.clone(), server, number }), ..Use::of_any() }, returns_in)
+        let place = Place { all: self.clone(), server, number, generation };
+        (Use { place: Some(place), ..Use::of_any() }, returns_in)
+    }
+
+    /// Whether there is an idle connection to the server of `url` that is likely to be open.
+    pub(crate) fn has_idle(&self, url: &Url) -> bool {
+        let servers = self.lock();
+        let mut all = servers.get(&url.origin().ascii_serialization()).into_iter().flatten();
+        all.any(|connection| {
+            !connection.busy && connection.ended.is_some_and(|ended| ended.elapsed() <= FORGOTTEN)
+        })
     }
 
     /// Forgets what is known about the connections to the server of `url`: they are given up.
     pub(crate) fn forget(&self, url: &Url) {
         for connection in self.lock().get_mut(&url.origin().ascii_serialization()).into_iter().flatten() {
-            *connection = Connection { busy: connection.busy, ..Connection::default() };
+            let Connection { busy, generation, .. } = *connection;
+            *connection = Connection { busy, generation: generation + 1, ..Connection::default() };
         }
     }
 }
@@ -141,9 +159,13 @@ impl Use {
         self.place.as_ref().map(|place| place.number)
     }
 
+    /// Notes that the head of the answer is here.
+    pub(crate) fn answered(&mut self) {
+        self.answer = self.begun.map(|begun| begun.elapsed());
+    }
+
     /// Notes bytes of the body.
     pub(crate) fn note(&mut self, bytes: usize) {
-        self.answer = self.answer.or_else(|| Some(self.begun?.elapsed()));
         self.bytes += bytes as u64;
     }
 
@@ -155,14 +177,14 @@ impl Use {
 
 impl Drop for Use {
     fn drop(&mut self) {
-        let Some(Place { all, server, number }) = &self.place else { return };
+        let Some(Place { all, server, number, generation }) = &self.place else { return };
         let mut servers = all.lock();
         let Some(connection) = servers.get_mut(server).and_then(|all| all.get_mut(*number)) else { return };
         connection.busy = false;
-        let Some(begun) = self.begun else { return };
+        let Some(begun) = self.begun.filter(|_| connection.generation == *generation) else { return };
         if !self.ended {
             // It was closed.
-            *connection = Connection::default();
+            *connection = Connection { generation: *generation, ..Connection::default() };
             return;
         }
         connection.ended = Some(Instant::now());
@@ -225,8 +247,14 @@ mod tests {
         assert_eq!(order().await[..1], [Some(0)]);
         all.forget(&url("other"));
         assert_eq!(order().await[..1], [Some(0)]);
+        let (quickest, _) = (take().await, assert!(all.has_idle(&url("one"))));
+        assert_eq!(quickest.number(), Some(0));
         all.forget(&url("one"));
-        assert_eq!(order().await[..1], [Some(2)]);
+        assert!(!all.has_idle(&url("one")));
+        carry(quickest, 8 << 20, SECOND);
+        assert!(!all.has_idle(&url("one")));
+        carry(take().await, 1 << 20, SECOND);
+        assert!(all.has_idle(&url("one")));
     }
 
     #[test]
@@ -234,7 +262,7 @@ mod tests {
         let all = Connections::default();
         let mut taken = all.take_now(&url("one")).0;
         taken.begun = Some(before(SECOND));
-        taken.note(10);
+        taken.answered();
         taken.end();
         drop(taken);
         let ended = |since: Duration, answer: Duration| {

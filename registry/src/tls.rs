@@ -102,7 +102,9 @@ impl Pools {
     /// Other servers keep theirs.
     pub(crate) fn renew(&self, url: &Url, purpose: Purpose, since: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { made, apart, .. } = &mut *state;
+        let State { made, apart, configs } = &mut *state;
+        // New pools read the files anew.
+        configs.clear();
         let server = server(url);
         if apart.len() >= MAX_APART && !apart.contains(&(server.clone(), purpose)) {
             // Where so many stall it is the link, and no connection is worth anything.

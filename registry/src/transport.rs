@@ -42,6 +42,8 @@ pub(crate) struct Request {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Option<Bytes>,
     pub(crate) purpose: Purpose,
+    /// It asks for a blob that may come over a connection of the API.
+    pub(crate) is_short: bool,
     /// Silence after which the server counts as stalled, and failures so far; `None` for the limits of the server.
     pub(crate) stall: Option<Stall>,
     pub(crate) scope: Scope,
@@ -64,6 +66,7 @@ impl Request {
             headers: HeaderMap::new(),
             body: None,
             purpose: Purpose::Api,
+            is_short: false,
             stall: None,
             scope: Scope::of(repository, access),
             context: Context {
@@ -193,9 +196,10 @@ impl Transport {
         counters: &Counters,
     ) -> Result<(reqwest::Response, Use)> {
         let context = &request.context;
-        let reads_blob = request.purpose == Purpose::Blob && request.method == Method::GET;
-        let connection = if reads_blob { self.connections.take(url).await } else { Use::of_any() };
-        let client = self.client_for(endpoint, url, request.purpose, connection.number())?;
+        let purpose = self.purpose(endpoint, request, url);
+        let reads_blob = purpose == Purpose::Blob && request.method == Method::GET;
+        let mut connection = if reads_blob { self.connections.take(url).await } else { Use::of_any() };
+        let client = self.client_for(endpoint, url, purpose, connection.number())?;
         let mut outgoing = client.request(request.method.clone(), url.clone());
         if endpoint.owns(url) {
             outgoing = outgoing.headers(endpoint.headers().clone());
@@ -222,18 +226,29 @@ impl Transport {
         let begun = Instant::now();
         match tokio::time::timeout(limit, outgoing.send()).await {
             Err(_) => {
-                self.give_up(url, request.purpose, begun);
+                self.give_up(url, purpose, begun);
                 Err(Error::Timeout { context: context.clone(), waited_for: "the answer", limit })
             }
             Ok(Err(error)) => Err(Error::transport(context, error)),
             Ok(Ok(response)) => {
                 counters.note_heard();
+                connection.answered();
                 if let Some((_, pace)) = pace {
                     pace.note(begun.elapsed());
                 }
                 tracing::trace!(status = response.status().as_u16(), url = %redact::url(url), "answer");
                 Ok((response, connection))
             }
+        }
+    }
+
+    /// What the connection is for over which a request goes. The API's is open already when a configuration is asked for, because
+    /// the manifest came over it; one for blobs would have to be opened first. When there is one of those, it is used.
+    fn purpose(&self, endpoint: &Endpoint, request: &Request, url: &Url) -> Purpose {
+        if request.is_short && endpoint.owns(url) && !self.connections.has_idle(url) {
+            Purpose::Api
+        } else {
+            request.purpose
         }
     }
 
@@ -250,7 +265,9 @@ impl Transport {
     /// Gives up the idle connections to the server of `url` that are older than `since`, when a request begun was met by silence.
     pub(crate) fn give_up(&self, url: &Url, purpose: Purpose, since: Instant) {
         self.pools.renew(url, purpose, since);
-        self.connections.forget(url);
+        if purpose == Purpose::Blob {
+            self.connections.forget(url);
+        }
     }
 
     /// Where `response` sends us, if it does.

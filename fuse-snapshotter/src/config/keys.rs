@@ -369,7 +369,7 @@ pub(super) const KEYS: &[Key] = &[
         "concurrent_download_chunk_size",
         Kind::Text,
         "Size of the ranges in which a layer is fetched.",
-        "a layer that is fetched whole is asked for in ranges of 4 MiB, six at a time",
+        "a layer that is fetched whole is asked for in ranges of 1 MiB at its start and up to 4 MiB later, six at a time",
     ),
     idle(
         PARALLEL,

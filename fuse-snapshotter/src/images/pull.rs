@@ -383,6 +383,8 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
             "unable to fetch SOCI artifacts for image \"{}\"", request.reference
         ),
     }
+    // Without an index they are not read like this.
+    let opened = if index.is_some() { opened } else { Opened::default() };
     let metrics = index.as_ref().map(|index| images.options.metrics.layer(&index.digest));
     if let Some(metrics) = &metrics {
         metrics.observe(Operation::SociIndexFetch, started.elapsed());

@@ -2,8 +2,8 @@
 //!
 //! An image that has an index will most likely be read lazily, and then each layer's blob has to be read from once
 //! before the layer is committed. Doing that beside the search for the index costs no round trip of its own: when the
-//! zTOCs are asked for, redirects have been followed and connections are open. It is a guess, so it has a limit: an image
-//! without an index has cost two bytes of each large layer.
+//! zTOCs are asked for, redirects have been followed and connections are open. It is a guess, so it has a limit: for an image
+//! without an index two bytes of each large layer were asked for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -118,10 +118,8 @@ impl unpack::Digested for Uncompressed {
 /// A layer as a stream, of which several ranges are fetched at a time.
 pub(super) fn ranges(reader: Arc<dyn BlobReader>) -> ByteStream {
     let size = reader.size();
-    let after = |start: u64| start + (start / GROWTH).clamp(FIRST_RANGE, RANGE);
-    let starts = std::iter::successors(Some(0), move |start| Some(after(*start)));
-    let fetches = starts.take_while(move |start| *start < size).map(move |start| {
-        let (reader, range) = (Arc::clone(&reader), start..after(start).min(size));
+    let fetches = parts(size).map(move |range| {
+        let reader = Arc::clone(&reader);
         // Holds no more than the range.
         let (sender, mut pieces) = mpsc::unbounded_channel();
         // A task of its own: a range goes on arriving while nobody looks.
@@ -141,6 +139,15 @@ pub(super) fn ranges(reader: Arc<dyn BlobReader>) -> ByteStream {
     });
     // Those that are ahead have begun, and give their pieces when it is their turn.
     futures::stream::iter(fetches).map(std::future::ready).buffered(AHEAD).flatten().boxed()
+}
+
+/// The ranges in which a layer of some size is fetched. What is short is one, which is no range for a server that knows none.
+fn parts(size: u64) -> impl Iterator<Item = Range<u64>> {
+    let length =
+        move |start: u64| if size <= RANGE { RANGE } else { (start / GROWTH).clamp(FIRST_RANGE, RANGE) };
+    let starts = std::iter::successors(Some(0), move |start| Some(start + length(*start)));
+    let starts = starts.take_while(move |start| *start < size);
+    starts.map(move |start| start..(start + length(start)).min(size))
 }
 
 async fn fetch(reader: &dyn BlobReader, range: Range<u64>) -> Result<Bytes, registry::Error> {
@@ -343,6 +350,20 @@ mod tests {
                 let made = tokio::task::spawn_blocking(move || read(way).unwrap()).await.unwrap();
                 assert!(made == plain, "{name}: {} bytes instead of {}", made.len(), plain.len());
             }
+        }
+    }
+
+    #[test]
+    fn ranges_follow_each_other_and_grow() {
+        for (size, count) in [(0, 0), (1, 1), (RANGE, 1), (RANGE + 1, 5), (8 << 20, 8), ((40 << 20) + 1, 26)]
+        {
+            let parts: Vec<_> = parts(size).collect();
+            assert_eq!(parts.len(), count, "{parts:?}");
+            assert_eq!(
+                parts.iter().fold(0, |at, part| if part.start == at { part.end } else { u64::MAX }),
+                size
+            );
+            assert!(parts.iter().all(|part| part.end - part.start <= RANGE));
         }
     }
 

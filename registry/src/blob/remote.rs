@@ -31,7 +31,7 @@ use crate::stats::{Counters, Stats};
 use crate::tls::Purpose;
 use crate::transport::{Reply, Request, Stall};
 
-/// A blob up to this size is short: configurations and manifests are, layers are not. In bytes.
+/// A blob up to this size is short, in bytes: a configuration, or the zTOC of a small layer.
 const SHORT: u64 = 64 << 10;
 
 /// Retries at a remembered URL before it is resolved anew: its host may be what is broken.
@@ -280,7 +280,8 @@ impl RegistryBlob {
         let tail = format!("blobs/{}", shared.digest);
         let mut request =
             Request::new(endpoint, Method::GET, &shared.repository, &tail, operation(&shared.digest));
-        request.purpose = self.purpose();
+        request.purpose = Purpose::Blob;
+        request.is_short = self.is_short();
         request.stall = Some(Stall { least: shared.client.timeouts().stall, failures });
         request.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let whole = range.start == 0 && range.end == shared.size;
@@ -298,9 +299,9 @@ impl RegistryBlob {
         Ok((self.body_of(reply, range, whole).await?, url))
     }
 
-    /// What its connections are for. A short blob comes over one that is open already, because a manifest was fetched over it.
-    pub(super) fn purpose(&self) -> Purpose {
-        if self.shared.size <= SHORT { Purpose::Api } else { Purpose::Blob }
+    /// Whether a connection of its own would take longer than the blob.
+    pub(super) fn is_short(&self) -> bool {
+        self.shared.size <= SHORT
     }
 
     async fn body_of(&self, reply: Reply, asked: &Range<u64>, whole: bool) -> Result<OpenBody> {

@@ -11,6 +11,7 @@ use super::straggler::Progress;
 use crate::body::{self, ByteStream};
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
+use crate::tls::Purpose;
 use crate::transport::Reply;
 
 /// After this much progress a broken connection counts as the first one again, so that long transfers over bad
@@ -103,7 +104,11 @@ impl ResumingBody {
                 Ok(_) => open.reply.pace.note(begun.elapsed()),
                 Err(Error::Timeout { .. }) => {
                     tracing::debug!(%context, position = self.range.start, "the connection has fallen silent");
-                    shared.client.transport().give_up(&open.reply.url, self.blob.purpose(), begun);
+                    let transport = shared.client.transport();
+                    transport.give_up(&open.reply.url, Purpose::Blob, begun);
+                    if self.blob.is_short() {
+                        transport.give_up(&open.reply.url, Purpose::Api, begun);
+                    }
                 }
                 Err(_) => {}
             }
