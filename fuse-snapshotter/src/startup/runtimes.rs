@@ -27,14 +27,24 @@ const JAVA: [(&str, Option<Head>); 5] = [
     ("lib/server/classes.jsa", Some(|_| SHARED_CLASSES)),
 ];
 
+/// What Node.js reads as Debian builds it, where other builds have it inside: what finds the exports of CommonJS modules.
+const NODE: [(&str, Option<Head>); 2] = [
+    ("share/nodejs/cjs-module-lexer/lexer.js", Some(|_| 0)),
+    ("share/nodejs/cjs-module-lexer/dist/lexer.js", Some(|_| 0)),
+];
+
 /// What the program at a path, which has no links in it, reads.
 pub(super) fn companions(program: &[u8]) -> Vec<Name> {
-    let Some(home) = program.strip_suffix(b"/bin/java") else { return Vec::new() };
+    let (home, files) = match (program.strip_suffix(b"/bin/java"), program.strip_suffix(b"/bin/node")) {
+        (Some(home), _) => (home, &JAVA[..]),
+        (_, Some(home)) => (home, &NODE[..]),
+        _ => return Vec::new(),
+    };
     let beside = |(path, head): (&str, Option<Head>)| {
         let path = [home, b"/", path.as_bytes()].concat();
         Name { path, reading: head.map_or(Reading::RUN, |head| Reading { head, ..Reading::READ }) }
     };
-    JAVA.into_iter().map(beside).collect()
+    files.iter().copied().map(beside).collect()
 }
 
 /// Where the other archives of an application are of which one is at a path. What is started first is often in `bin`, with
@@ -47,4 +57,23 @@ pub(super) fn libraries(archive: &[u8]) -> Option<Vec<u8>> {
 /// Whether what is at a path is an archive whose directory is at its end.
 pub(super) fn is_archive(path: &[u8]) -> bool {
     [&b".jar"[..], b".war"].iter().any(|ending| path.ends_with(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::companions;
+
+    #[test]
+    fn runtimes_are_known_by_their_places() {
+        let paths = |program: &str| -> Vec<_> {
+            let names = companions(program.as_bytes()).into_iter();
+            names.map(|name| (String::from_utf8_lossy(&name.path).into_owned(), name.reading.runs)).collect()
+        };
+        let of_java = paths("/opt/jdk/bin/java");
+        assert!(of_java.contains(&("/opt/jdk/lib/server/libjvm.so".to_owned(), true)));
+        assert!(of_java.contains(&("/opt/jdk/lib/modules".to_owned(), false)));
+        let lexer = "/usr/share/nodejs/cjs-module-lexer/lexer.js".to_owned();
+        assert!(paths("/usr/bin/node").contains(&(lexer, false)));
+        assert!(paths("/usr/bin/javac").is_empty() && paths("/usr/bin/nodejs-x").is_empty());
+    }
 }
