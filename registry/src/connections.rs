@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
+use crate::tls::server;
+
 /// Connections to a server that are told apart, at most; others are taken from a common pool.
 const MAX_NUMBERS: usize = 16;
 
@@ -94,7 +96,7 @@ impl Connections {
 
     /// The same, and how long to wait for it.
     fn take_now(&self, url: &Url) -> (Use, Duration) {
-        let server = url.origin().ascii_serialization();
+        let server = server(url);
         let mut servers = self.lock();
         if servers.len() >= MAX_SERVERS && !servers.contains_key(&server) {
             servers.retain(|_, connections| connections.iter().any(|connection| connection.busy));
@@ -133,7 +135,7 @@ impl Connections {
     /// Whether there is an idle connection to the server of `url` that is likely to be open.
     pub(crate) fn has_idle(&self, url: &Url) -> bool {
         let servers = self.lock();
-        let mut all = servers.get(&url.origin().ascii_serialization()).into_iter().flatten();
+        let mut all = servers.get(&server(url)).into_iter().flatten();
         all.any(|connection| {
             !connection.busy && connection.ended.is_some_and(|ended| ended.elapsed() <= FORGOTTEN)
         })
@@ -141,7 +143,7 @@ impl Connections {
 
     /// Forgets what is known about the connections to the server of `url`: they are given up.
     pub(crate) fn forget(&self, url: &Url) {
-        for connection in self.lock().get_mut(&url.origin().ascii_serialization()).into_iter().flatten() {
+        for connection in self.lock().get_mut(&server(url)).into_iter().flatten() {
             let Connection { busy, generation, .. } = *connection;
             *connection = Connection { busy, generation: generation + 1, ..Connection::default() };
         }

@@ -160,7 +160,8 @@ impl Pools {
     }
 }
 
-fn server(url: &Url) -> String {
+/// What names a server: its scheme, host and port.
+pub(crate) fn server(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
