@@ -1,14 +1,15 @@
 //! Fetching what will be read, before it is.
 
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use futures::StreamExt;
-use futures::stream::FuturesUnordered;
 use serde::{Deserialize, Serialize};
 use soci_index::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact, interleave};
 use soci_index::recording::Recording;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{Layers, Plan, Step, Wanted};
@@ -175,8 +176,13 @@ pub(super) async fn replay(
 ) {
     let Some(mut opened) = layers.upgrade().map(|layers| layers.opened()) else { return };
     let mut table = Slots::new(keys);
-    let mut flying = FuturesUnordered::new();
+    // Tasks, so that spans are inflated on all processors.
+    let mut flying = JoinSet::new();
     let mut given_up = false;
+    let failed = |error: &dyn Display| {
+        tracing::debug!(%error, "cannot prefetch");
+        progress.failed.fetch_add(1, Ordering::Relaxed);
+    };
     loop {
         // Before the look at which layers are open: what is opened after that is another change.
         opened.mark_unchanged();
@@ -188,22 +194,20 @@ pub(super) async fn replay(
             && let Some((layer, run)) = plan.next(&table)
         {
             let Some(layer) = table.lazy(layer) else { continue };
-            flying.push(async move { layer.prefetch(run).await });
+            flying.spawn(async move { layer.prefetch(run).await });
         }
         if flying.is_empty() && (plan.is_empty() || given_up) {
             break;
         }
         tokio::select! {
-            Some(fetched) = flying.next() => match fetched {
-                Ok((spans, bytes)) => {
+            Some(fetched) = flying.join_next() => match fetched {
+                Ok(Ok((spans, bytes))) => {
                     progress.spans.fetch_add(spans as u64, Ordering::Relaxed);
                     progress.bytes.fetch_add(bytes, Ordering::Relaxed);
                 }
-                Err(FetchError::Cancelled) => {}
-                Err(error) => {
-                    tracing::debug!(%error, "cannot prefetch");
-                    progress.failed.fetch_add(1, Ordering::Relaxed);
-                }
+                Ok(Err(FetchError::Cancelled)) => {}
+                Ok(Err(error)) => failed(&error),
+                Err(error) => failed(&error),
             },
             changed = opened.changed(), if !given_up => {
                 given_up |= changed.is_err();
