@@ -31,9 +31,16 @@ pub(super) enum Urgency {
 const URGENCIES: [Urgency; 5] =
     [Urgency::Waited, Urgency::Leading, Urgency::Expected, Urgency::Likely, Urgency::Spare];
 
-/// Lanes that are kept free from what is not urgent, if there are more: it would be in the way of a reader who comes. Two others
-/// are enough to fill the round trip in which nothing comes for a reader, and that is when it goes: not beside what is urgent.
-const KEPT: usize = 4;
+/// Lanes for what is not urgent: enough to fill the round trip in which nothing comes for a reader. More would be in the way of
+/// one who comes.
+const IDLE: usize = 2;
+
+/// What is not urgent goes when no more than this is under way of what is: its first bytes come behind those, and not between
+/// them.
+const ENDING: usize = 2;
+
+/// Lanes that are kept free from what is not urgent, if there are more.
+const KEPT: usize = 2;
 
 impl Urgency {
     /// That of a number; what is unknown is not urgent.
@@ -179,8 +186,10 @@ impl State {
     /// Who gets a lane next, and for what, which is not free from then on.
     fn next(&mut self) -> Option<(oneshot::Sender<Lane>, Urgency)> {
         let Self { count, free, urgent, given, waiting } = self;
+        let idle = *count - *free - *urgent;
         let may = |urgency: Urgency| {
-            if urgency.is_urgent() { *free > 0 } else { *urgent == 0 && *free > KEPT.min(*count - 1) }
+            let ending = *urgent <= ENDING && idle < IDLE && *free > KEPT.min(*count - 1);
+            if urgency.is_urgent() { *free > 0 } else { ending }
         };
         let mut queues = URGENCIES.into_iter().zip(waiting).filter(|(urgency, _)| may(*urgency));
         let next = queues.find_map(|(urgency, queue)| Some((queue.pop_front()?, urgency)))?;
@@ -240,24 +249,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_urgent_does_not_go_beside_what_is() {
+    async fn what_is_not_urgent_goes_behind_the_last_of_what_is() {
         let lanes = Lanes::new(6);
         let (_sender, changes) = watch::channel(());
         let take = |urgency| Box::pin(lanes.take(move || urgency, changes.clone()));
-        let waited = take(Urgency::Waited).await;
+        let mut waited: Vec<_> = vec![take(Urgency::Waited).await];
+        while waited.len() <= ENDING {
+            waited.push(take(Urgency::Waited).await);
+        }
         let mut likely = [Urgency::Likely, Urgency::Likely, Urgency::Spare].map(take);
         for one in &mut likely {
             assert!(futures::poll!(one).is_pending());
         }
-        drop(waited);
+        waited.pop();
         let [first, second, mut spare] = likely;
         let taken = (first.await, second.await);
         assert!(futures::poll!(&mut spare).is_pending());
-        let expected = take(Urgency::Expected).await;
+        // Two are kept free for a reader.
+        waited.push(take(Urgency::Expected).await);
+        waited.push(take(Urgency::Waited).await);
         drop(taken);
         assert!(futures::poll!(&mut spare).is_pending());
-        drop(expected);
+        waited.truncate(ENDING);
         assert!(spare.await.is_some());
+        drop(waited);
         let state = lock(&lanes.0);
         assert_eq!((state.free, state.urgent), (6, 0));
     }
