@@ -43,6 +43,8 @@ struct Connection {
     rate: f64,
     /// From the last request to the head of its answer.
     answer: Duration,
+    /// The shortest time from a request to the head of its answer when it was open already.
+    round_trip: Option<Duration>,
     /// When the last body ended; `None` if the connection ended with it.
     ended: Option<Instant>,
     /// How often it was given up.
@@ -65,6 +67,8 @@ pub(crate) struct Use {
     /// When it was asked for something.
     begun: Option<Instant>,
     answer: Option<Duration>,
+    /// It was open already.
+    reused: bool,
     bytes: u64,
     /// It is there for others.
     ended: bool,
@@ -125,11 +129,11 @@ impl Connections {
             }
         };
         connections[number].busy = true;
-        let Connection { generation, .. } = connections[number];
+        let Connection { generation, ended, .. } = connections[number];
         let returns_in = connections[number].returns_in(now);
         drop(servers);
         let place = Place { all: self.clone(), server, number, generation };
-        (Use { place: Some(place), ..Use::of_any() }, returns_in)
+        (Use { place: Some(place), reused: ended.is_some(), ..Use::of_any() }, returns_in)
     }
 
     /// Whether there is an idle connection to the server of `url` that is likely to be open.
@@ -139,6 +143,13 @@ impl Connections {
         all.any(|connection| {
             !connection.busy && connection.ended.is_some_and(|ended| ended.elapsed() <= FORGOTTEN)
         })
+    }
+
+    /// The shortest time that the server of `url` took to answer over a connection that was open already.
+    pub(crate) fn round_trip(&self, url: &Url) -> Option<Duration> {
+        let servers = self.lock();
+        let all = servers.get(&server(url)).into_iter().flatten();
+        all.filter_map(|connection| connection.round_trip).min()
     }
 
     /// Forgets what is known about the connections to the server of `url`: they are given up.
@@ -153,7 +164,7 @@ impl Connections {
 impl Use {
     /// That of a connection which is not told apart from others.
     pub(crate) fn of_any() -> Self {
-        Self { place: None, begun: None, answer: None, bytes: 0, ended: false }
+        Self { place: None, begun: None, answer: None, reused: false, bytes: 0, ended: false }
     }
 
     /// The number of the connection, if it has one.
@@ -191,6 +202,8 @@ impl Drop for Use {
         }
         connection.ended = Some(Instant::now());
         connection.answer = self.answer.unwrap_or(connection.answer);
+        let round_trip = self.answer.filter(|_| self.reused);
+        connection.round_trip = [connection.round_trip, round_trip].into_iter().flatten().min();
         if self.bytes >= TELLING {
             let rate = self.bytes as f64 / begun.elapsed().as_secs_f64().max(1e-6);
             connection.rate = if connection.rate > 0.0 { f64::midpoint(connection.rate, rate) } else { rate };
@@ -273,8 +286,19 @@ mod tests {
         };
         let known = all.lock().values().next().unwrap()[0];
         assert!(known.answer >= SECOND && known.returns_in(known.ended.unwrap()) == RETURN);
+        // That was the time to connect, too.
+        assert_eq!(all.round_trip(&url("one")), None);
         assert_eq!(ended(RETURN, SECOND), Duration::ZERO);
         assert_eq!(ended(Duration::ZERO, LONG / 2), Duration::ZERO);
+        for time in [SECOND / 2, SECOND] {
+            let mut reused = all.take_now(&url("one")).0;
+            reused.begun = Some(before(time));
+            reused.answered();
+            reused.end();
+        }
+        let round_trip = all.round_trip(&url("one")).unwrap();
+        assert!((SECOND / 2..SECOND).contains(&round_trip) && all.round_trip(&url("two")).is_none());
+        let known = all.lock().values().next().unwrap()[0];
         // Nobody has asked it for anything: it is as it was.
         drop(all.take_now(&url("one")));
         assert_eq!(all.lock().values().next().unwrap()[0].answer, known.answer);

@@ -171,6 +171,10 @@ impl LazyLayer {
             }
             common.refused.store(headers.refused() as u64, Ordering::Relaxed);
         }
+        if let Some(round_trip) = reader.round_trip() {
+            // Its zTOC has come from there, so that the first spans need not be asked for to know what the link is like.
+            shared.schedule.pace.begin(round_trip);
+        }
         Arc::new(Self {
             digest: reader.digest().clone(),
             table: Arc::new(table),

@@ -48,6 +48,14 @@ struct Window {
 }
 
 impl Pace {
+    /// Believes what is known of the server from before, if nothing was measured yet.
+    pub(super) fn begin(&self, round_trip: Duration) {
+        if self.answers.load(Ordering::Relaxed) < ANSWERS {
+            self.note_answer(round_trip);
+            self.answers.store(ANSWERS, Ordering::Relaxed);
+        }
+    }
+
     pub(super) fn note_answer(&self, after: Duration) {
         // What takes longer has been tried again, and says nothing about the link.
         let micros = u64::try_from(after.min(LONGEST).as_micros()).unwrap_or(u64::MAX).max(1);
@@ -148,5 +156,10 @@ mod tests {
         assert_eq!(pace.piece(), Some(*PIECE.end()));
         pace.note_answer(10 * MS);
         assert_eq!(pace.piece(), None);
+        pace.begin(50 * MS);
+        assert_eq!(pace.piece(), None);
+        let pace = Pace::default();
+        pace.begin(50 * MS);
+        assert_eq!(pace.piece(), Some(*PIECE.start()));
     }
 }

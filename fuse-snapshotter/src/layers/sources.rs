@@ -102,4 +102,8 @@ impl BlobReader for Sources {
             size: self.size,
         }))
     }
+
+    fn round_trip(&self) -> Option<Duration> {
+        self.readers.read().unwrap_or_else(PoisonError::into_inner).first()?.1.round_trip()
+    }
 }

@@ -9,6 +9,7 @@ mod straggler;
 mod stream;
 
 use std::ops::Range;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -36,4 +37,9 @@ pub trait BlobReader: Send + Sync {
     /// [`Error::RangeNotSatisfiable`](crate::Error::RangeNotSatisfiable) if the range does not lie within the blob;
     /// others as the source has them.
     async fn read_range(&self, range: Range<u64>) -> Result<ByteStream>;
+
+    /// The shortest time that an answer has taken over a connection which was open already, where that is known.
+    fn round_trip(&self) -> Option<Duration> {
+        None
+    }
 }

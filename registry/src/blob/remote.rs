@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::header::{
@@ -393,6 +394,11 @@ impl BlobReader for RegistryBlob {
             });
         }
         ResumingBody::start(self.clone(), range).await
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        let target = self.remembered(None)?;
+        self.shared.client.transport().connections.round_trip(&target.url)
     }
 }
 
