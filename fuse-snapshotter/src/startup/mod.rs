@@ -10,6 +10,7 @@
 //!
 //! * [`Command`] is the program and its arguments, from the image's configuration,
 //! * `names` finds the files that words are about,
+//! * `queue` says in which order what is expected is fetched,
 //! * `root` finds files in the image by their paths,
 //! * `script` finds the programs that a script ends in,
 //! * `runtimes` knows what is read by programs that do not name it,
@@ -18,6 +19,7 @@
 mod command;
 mod elf;
 mod names;
+mod queue;
 mod root;
 mod runtimes;
 mod script;
@@ -37,6 +39,7 @@ pub(crate) use root::{Part, Root};
 
 use crate::cache::lock;
 use names::{Listed, Name, Names, Reading};
+use queue::{PIECE, Queue};
 use root::{Content, File, Place};
 
 /// Files that are looked at, at most.
@@ -48,17 +51,11 @@ const MAX_BYTES: u64 = 256 << 20;
 /// Bytes of code that are expected after that, at most.
 const MAX_LATER: u64 = 1 << 30;
 
-/// Bytes of code that are fetched at a time: a span, mostly.
-const PIECE: u64 = 4 << 20;
-
 /// Files up to this size are expected as a whole, in bytes: they are in one span, or in two.
 const WHOLE: u64 = 2 << 20;
 
 /// Files that are looked at at a time: enough that those which lead on to others are among them.
 const LOOKS: usize = 16;
-
-/// Parts of files that are fetched at a time beside that.
-const FETCHES: usize = 4;
 
 /// What the container runtime, the dynamic linker and the C library read of every image, if it is there.
 const ALWAYS: [&str; 5] =
@@ -92,7 +89,6 @@ pub(crate) struct Forecast {
     root: Root,
     command: Command,
     looks: Semaphore,
-    fetches: Semaphore,
     seen: Mutex<(HashSet<Place>, Expected)>,
     listed: Mutex<Listed>,
     /// What is read after all of that.
@@ -115,6 +111,25 @@ struct Found {
     reading: Reading,
 }
 
+impl Found {
+    /// Whether all of it is expected.
+    fn is_whole(&self) -> bool {
+        self.file.size <= WHOLE.max((self.reading.head)(self.file.size))
+    }
+
+    fn is_archive(&self) -> bool {
+        self.file.path.as_deref().is_some_and(runtimes::is_archive)
+    }
+
+    /// What of it is expected without a look at it.
+    fn outright(&self) -> impl Iterator<Item = Range<u64>> {
+        let size = self.file.size;
+        let head = if self.is_whole() { size } else { (self.reading.head)(size) };
+        let directory = size.saturating_sub(runtimes::DIRECTORY).max(head)..size;
+        [Some(0..head), self.is_archive().then_some(directory)].into_iter().flatten()
+    }
+}
+
 /// What came of looking at a file.
 struct Look {
     content: Arc<Content>,
@@ -127,12 +142,10 @@ struct Look {
 impl Forecast {
     /// Nothing is expected yet.
     pub(crate) fn new(root: Root, command: Command) -> Arc<Self> {
-        let (looks, fetches) = (Semaphore::new(LOOKS), Semaphore::new(FETCHES));
         Arc::new(Self {
             root,
             command,
-            looks,
-            fetches,
+            looks: Semaphore::new(LOOKS),
             seen: Mutex::default(),
             listed: Mutex::default(),
             later: Mutex::default(),
@@ -201,35 +214,54 @@ impl Forecast {
 
     /// Looks at files and at what they lead to, each on its own: one that leads nowhere holds up no other.
     async fn follow(self: &Arc<Self>, mut files: Vec<Found>) {
-        let mut looks = JoinSet::new();
-        let mut fetches = JoinSet::new();
+        let (mut looks, mut ends, mut fetches) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        let mut queue = Queue::default();
         loop {
             for found in files.drain(..) {
                 if !self.is_new(&found.file) {
                     continue;
                 }
                 let content = Arc::new(self.root.content(&found.file));
+                self.queue(&mut queue, &content, found.outright(), found.is_archive());
                 if found.reading.runs && found.file.size > WHOLE {
                     // What is written to is at the end of a program, and the table of its libraries at the start of that.
                     let (forecast, content) = (Arc::clone(self), Arc::clone(&content));
                     let end = found.file.size - elf::END..found.file.size;
-                    fetches.spawn(async move { drop(forecast.read(&content, end).await) });
+                    ends.spawn(async move { drop(forecast.read(&content, end).await) });
                 }
                 let forecast = Arc::clone(self);
                 looks.spawn(async move { forecast.look(found, content).await });
             }
-            let Some(look) = looks.join_next().await else { break };
-            let Ok(look) = look else { continue };
-            files.extend(look.names.into_iter().filter_map(|name| self.find(name)));
-            self.put_off(&look.content, look.code);
-            for range in look.ranges {
-                if self.can_expect(&range) {
-                    let (forecast, content) = (Arc::clone(self), Arc::clone(&look.content));
-                    fetches.spawn(async move { forecast.fetch(&content, range).await });
+            while let Some((content, range)) = queue.next(fetches.len(), !looks.is_empty()) {
+                fetches.spawn(async move { fetch(&content, range).await });
+            }
+            tokio::select! {
+                Some(look) = looks.join_next() => {
+                    let Ok(look) = look else { continue };
+                    files.extend(look.names.into_iter().filter_map(|name| self.find(name)));
+                    self.put_off(&look.content, look.code);
+                    self.queue(&mut queue, &look.content, look.ranges, false);
                 }
+                Some(_) = fetches.join_next() => {}
+                else => break,
             }
         }
-        while fetches.join_next().await.is_some() {}
+        while ends.join_next().await.is_some() {}
+    }
+
+    /// Queues what of a file is expected to be read.
+    fn queue(
+        &self,
+        queue: &mut Queue<Arc<Content>>,
+        content: &Arc<Content>,
+        ranges: impl IntoIterator<Item = Range<u64>>,
+        is_archive: bool,
+    ) {
+        for range in ranges {
+            if self.can_expect(&range) {
+                queue.add(content, &range, is_archive);
+            }
+        }
     }
 
     fn put_off(&self, content: &Arc<Content>, ranges: Vec<Range<u64>>) {
@@ -260,37 +292,28 @@ impl Forecast {
     }
 
     /// Looks at a file: what of it will be read, and which files with it.
-    async fn look(&self, Found { file, reading }: Found, content: Arc<Content>) -> Look {
+    async fn look(&self, found: Found, content: Arc<Content>) -> Look {
         let mut look = Look { content, ranges: Vec::new(), code: Vec::new(), names: Vec::new() };
-        let head = (reading.head)(file.size);
-        if file.size <= WHOLE.max(head) {
-            look.ranges.push(0..file.size);
-        } else if head > 0 {
-            look.ranges.push(0..head);
-        }
-        if let Some(path) = file.path.as_deref().filter(|path| runtimes::is_archive(path)) {
-            if file.size > WHOLE {
-                look.ranges.push(file.size - runtimes::DIRECTORY..file.size);
-            }
+        if let Some(path) = found.file.path.as_deref().filter(|_| found.is_archive()) {
             let others = runtimes::libraries(path);
             look.names.extend(others.into_iter().flat_map(|directory| self.names().archives(&directory)));
         }
-        if reading.runs {
-            self.look_inside(&file, &mut look).await;
+        if found.reading.runs {
+            self.look_inside(&found, &mut look).await;
         }
         look
     }
 
     /// Looks at what a file is that is executed.
-    async fn look_inside(&self, file: &File, look: &mut Look) {
-        let content = Arc::clone(&look.content);
+    async fn look_inside(&self, found: &Found, look: &mut Look) {
+        let (file, content) = (&found.file, Arc::clone(&look.content));
         let Some(head) = self.read(&content, 0..file.size.min(elf::HEAD)).await else { return };
         if let Some(script) = script::parse(&head, |name| self.names().variable(name)) {
             look.names.extend(self.names().of_script(&script));
         } else if let Some(program) =
             elf::Program::read(&head, file.size, |range| self.read(&content, range)).await
         {
-            if file.size > WHOLE {
+            if !found.is_whole() {
                 look.ranges = program.ranges;
                 look.code = program.code;
             }
@@ -312,13 +335,12 @@ impl Forecast {
         let _slot = self.looks.acquire().await;
         content.read(range).await
     }
+}
 
-    async fn fetch(&self, content: &Content, range: Range<u64>) {
-        let _slot = self.fetches.acquire().await;
-        if let Content::Lazy { layer, entry, .. } = content
-            && let Err(error) = layer.expect(*entry, range).await
-        {
-            tracing::debug!(layer = %layer.digest(), %error, "what a start was expected to read cannot be fetched");
-        }
+async fn fetch(content: &Content, range: Range<u64>) {
+    if let Content::Lazy { layer, entry, .. } = content
+        && let Err(error) = layer.expect(*entry, range).await
+    {
+        tracing::debug!(layer = %layer.digest(), %error, "what a start was expected to read cannot be fetched");
     }
 }

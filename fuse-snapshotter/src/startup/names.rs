@@ -22,7 +22,7 @@ const MAX_IN_ALL: usize = 600;
 const MAX_DIRECTORIES: usize = 64;
 
 /// How much is read at the start of a file of some size, in bytes.
-pub(super) type Head = fn(u64) -> u64;
+type Head = fn(u64) -> u64;
 
 /// A file to look at.
 #[derive(Debug)]

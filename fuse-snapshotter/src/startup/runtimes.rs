@@ -4,7 +4,7 @@
 //! maps its library, the archive of the classes that all need, and the index of the others with those that come first.
 //! Archives are ZIP files, whose directory is at their end.
 
-use super::names::{Head, Name, Reading};
+use super::names::{Name, Reading};
 
 /// Most of an archive of classes that all need, in bytes; a usual one has 13 MB.
 const SHARED_CLASSES: u64 = 32 << 20;
@@ -18,19 +18,19 @@ const BASE: u64 = 5;
 /// The end of a ZIP file in which its directory, or the most of it, is, in bytes.
 pub(super) const DIRECTORY: u64 = 256 << 10;
 
-/// What a Java machine reads, from the directory of its launcher, and how much of it if it is no library.
-const JAVA: [(&str, Option<Head>); 5] = [
-    ("lib/server/libjvm.so", None),
-    ("lib/libjava.so", None),
-    ("lib/libzip.so", None),
-    ("lib/modules", Some(|size| INDEX.max(size / BASE))),
-    ("lib/server/classes.jsa", Some(|_| SHARED_CLASSES)),
+/// What a Java machine reads, from the directory of its launcher. Of its library nearly all, before it can do anything.
+const JAVA: [(&str, Reading); 5] = [
+    ("lib/server/libjvm.so", Reading { head: |size| size, ..Reading::RUN }),
+    ("lib/libjava.so", Reading::RUN),
+    ("lib/libzip.so", Reading::RUN),
+    ("lib/server/classes.jsa", Reading { head: |_| SHARED_CLASSES, ..Reading::READ }),
+    ("lib/modules", Reading { head: |size| INDEX.max(size / BASE), ..Reading::READ }),
 ];
 
 /// What Node.js reads as Debian builds it, where other builds have it inside: what finds the exports of CommonJS modules.
-const NODE: [(&str, Option<Head>); 2] = [
-    ("share/nodejs/cjs-module-lexer/lexer.js", Some(|_| 0)),
-    ("share/nodejs/cjs-module-lexer/dist/lexer.js", Some(|_| 0)),
+const NODE: [(&str, Reading); 2] = [
+    ("share/nodejs/cjs-module-lexer/lexer.js", Reading::READ),
+    ("share/nodejs/cjs-module-lexer/dist/lexer.js", Reading::READ),
 ];
 
 /// What the program at a path, which has no links in it, reads.
@@ -40,10 +40,8 @@ pub(super) fn companions(program: &[u8]) -> Vec<Name> {
         (_, Some(home)) => (home, &NODE[..]),
         _ => return Vec::new(),
     };
-    let beside = |(path, head): (&str, Option<Head>)| {
-        let path = [home, b"/", path.as_bytes()].concat();
-        Name { path, reading: head.map_or(Reading::RUN, |head| Reading { head, ..Reading::READ }) }
-    };
+    let beside =
+        |(path, reading): (&str, Reading)| Name { path: [home, b"/", path.as_bytes()].concat(), reading };
     files.iter().copied().map(beside).collect()
 }
 
