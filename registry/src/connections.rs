@@ -32,6 +32,9 @@ const LONG: Duration = Duration::from_millis(5);
 /// After this time without use nothing is known about a connection: congestion control forgets, and servers close it.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
+/// A connection that was used so shortly before is surely open.
+const FRESH: Duration = Duration::from_secs(3);
+
 /// What is known of the connections to all servers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Connections(Arc<Mutex<HashMap<String, Vec<Connection>>>>);
@@ -67,7 +70,7 @@ pub(crate) struct Use {
     /// When it was asked for something.
     begun: Option<Instant>,
     answer: Option<Duration>,
-    /// It was open already.
+    /// It was surely open already.
     reused: bool,
     bytes: u64,
     /// It is there for others.
@@ -132,8 +135,9 @@ impl Connections {
         let Connection { generation, ended, .. } = connections[number];
         let returns_in = connections[number].returns_in(now);
         drop(servers);
+        let reused = ended.is_some_and(|ended| now.saturating_duration_since(ended) < FRESH);
         let place = Place { all: self.clone(), server, number, generation };
-        (Use { place: Some(place), reused: ended.is_some(), ..Use::of_any() }, returns_in)
+        (Use { place: Some(place), reused, ..Use::of_any() }, returns_in)
     }
 
     /// Whether there is an idle connection to the server of `url` that is likely to be open.

@@ -48,11 +48,11 @@ struct Window {
 }
 
 impl Pace {
-    /// Believes what is known of the server from before, if nothing was measured yet.
+    /// Believes what is known of the server from before, if nothing shorter was measured.
     pub(super) fn begin(&self, round_trip: Duration) {
-        if self.answers.load(Ordering::Relaxed) < ANSWERS {
+        let known = self.answers.fetch_max(ANSWERS, Ordering::Relaxed) > 0;
+        if !known || round_trip < self.round_trip() {
             self.note_answer(round_trip);
-            self.answers.store(ANSWERS, Ordering::Relaxed);
         }
     }
 
@@ -161,5 +161,7 @@ mod tests {
         let pace = Pace::default();
         pace.begin(50 * MS);
         assert_eq!(pace.piece(), Some(*PIECE.start()));
+        pace.begin(10 * MS);
+        assert_eq!(pace.piece(), None);
     }
 }

@@ -27,7 +27,7 @@ mod script;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -39,7 +39,7 @@ pub(crate) use root::{Part, Root};
 
 use crate::cache::lock;
 use names::{Listed, Name, Names, Reading};
-use queue::{PIECE, Queue};
+use queue::Queue;
 use root::{Content, File, Place};
 
 /// Files that are looked at, at most.
@@ -100,7 +100,7 @@ pub(crate) struct Forecast {
 /// Parts of files that are read in the course of a start, in the order in which they are fetched.
 #[derive(Debug, Default)]
 struct Later {
-    parts: VecDeque<(Arc<Content>, Range<u64>)>,
+    queue: Queue<Arc<Content>>,
     /// How much there has been so far.
     bytes: u64,
 }
@@ -184,11 +184,11 @@ impl Forecast {
     /// Fetches what is read in the course of a start, of all files that were looked at and will be. It does not end.
     pub(crate) async fn rest(&self) {
         let fetch = async || {
-            while let Some((content, range)) = self.next_part() {
+            while let Some((content, range)) = self.next_later() {
                 if let Content::Lazy { layer, entry, .. } = &*content
                     && !layer.expect_later(*entry, range).await
                 {
-                    lock(&self.later).parts.clear();
+                    lock(&self.later).queue.clear();
                 }
             }
         };
@@ -199,17 +199,8 @@ impl Forecast {
         }
     }
 
-    /// The next piece of what is read later.
-    fn next_part(&self) -> Option<(Arc<Content>, Range<u64>)> {
-        let parts = &mut lock(&self.later).parts;
-        let (content, range) = parts.front_mut()?;
-        let end = range.end.min(range.start.saturating_add(PIECE));
-        let part = (Arc::clone(content), range.start..end);
-        range.start = end;
-        if range.is_empty() {
-            parts.pop_front();
-        }
-        Some(part)
+    fn next_later(&self) -> Option<(Arc<Content>, Range<u64>)> {
+        lock(&self.later).queue.next(0, false)
     }
 
     /// Looks at files and at what they lead to, each on its own: one that leads nowhere holds up no other.
@@ -222,7 +213,9 @@ impl Forecast {
                     continue;
                 }
                 let content = Arc::new(self.root.content(&found.file));
-                self.queue(&mut queue, &content, found.outright(), found.is_archive());
+                for range in found.outright() {
+                    queue.add(&content, range, found.is_archive());
+                }
                 if found.reading.runs && found.file.size > WHOLE {
                     // What is written to is at the end of a program, and the table of its libraries at the start of that.
                     let (forecast, content) = (Arc::clone(self), Arc::clone(&content));
@@ -233,6 +226,10 @@ impl Forecast {
                 looks.spawn(async move { forecast.look(found, content).await });
             }
             while let Some((content, range)) = queue.next(fetches.len(), !looks.is_empty()) {
+                if !self.can_expect(&range) {
+                    queue.clear();
+                    break;
+                }
                 fetches.spawn(async move { fetch(&content, range).await });
             }
             tokio::select! {
@@ -240,7 +237,9 @@ impl Forecast {
                     let Ok(look) = look else { continue };
                     files.extend(look.names.into_iter().filter_map(|name| self.find(name)));
                     self.put_off(&look.content, look.code);
-                    self.queue(&mut queue, &look.content, look.ranges, false);
+                    for range in look.ranges {
+                        queue.add(&look.content, range, false);
+                    }
                 }
                 Some(_) = fetches.join_next() => {}
                 else => break,
@@ -249,28 +248,13 @@ impl Forecast {
         while ends.join_next().await.is_some() {}
     }
 
-    /// Queues what of a file is expected to be read.
-    fn queue(
-        &self,
-        queue: &mut Queue<Arc<Content>>,
-        content: &Arc<Content>,
-        ranges: impl IntoIterator<Item = Range<u64>>,
-        is_archive: bool,
-    ) {
-        for range in ranges {
-            if self.can_expect(&range) {
-                queue.add(content, &range, is_archive);
-            }
-        }
-    }
-
     fn put_off(&self, content: &Arc<Content>, ranges: Vec<Range<u64>>) {
         let later = &mut *lock(&self.later);
         for range in ranges {
             let length = range.end.saturating_sub(range.start);
             if later.bytes + length <= MAX_LATER {
                 later.bytes += length;
-                later.parts.push_back((Arc::clone(content), range));
+                later.queue.add(content, range, false);
                 self.more.notify_one();
             }
         }

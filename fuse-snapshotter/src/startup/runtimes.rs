@@ -18,9 +18,13 @@ const BASE: u64 = 5;
 /// The end of a ZIP file in which its directory, or the most of it, is, in bytes.
 pub(super) const DIRECTORY: u64 = 256 << 10;
 
-/// What a Java machine reads, from the directory of its launcher. Of its library nearly all, before it can do anything.
+/// Longest library of a Java machine that is read nearly as a whole, before the machine can do anything, in bytes. A usual one has
+/// 24 MB; one that is longer has the names and lines of its sources with it.
+const MACHINE: u64 = 64 << 20;
+
+/// What a Java machine reads, from the directory of its launcher.
 const JAVA: [(&str, Reading); 5] = [
-    ("lib/server/libjvm.so", Reading { head: |size| size, ..Reading::RUN }),
+    ("lib/server/libjvm.so", Reading { head: |size| if size <= MACHINE { size } else { 0 }, ..Reading::RUN }),
     ("lib/libjava.so", Reading::RUN),
     ("lib/libzip.so", Reading::RUN),
     ("lib/server/classes.jsa", Reading { head: |_| SHARED_CLASSES, ..Reading::READ }),
