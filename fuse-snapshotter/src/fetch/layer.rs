@@ -417,8 +417,9 @@ impl LazyLayer {
             // The link has better things to do.
             return end;
         }
-        let last = *self.spans_of_entry(entry).end();
-        lock(&self.read_ahead).extend(entry, first, end, last, self.table.spans().len())
+        let all = self.spans_of_entry(entry);
+        let long = self.shared.schedule.pace.piece().is_some();
+        lock(&self.read_ahead).extend(entry, first, end, &all, self.table.spans().len(), long)
     }
 
     /// From the first to the last span of an entry that has content.

@@ -5,7 +5,8 @@
 //! those are that lie around what is read, and the more of them the more often readers have had to wait there. They are fetched in
 //! the moments in which no reader waits.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -15,10 +16,16 @@ use super::run::Run;
 use crate::cache::lock;
 
 /// A file in so many spans is likely to be wanted as a whole.
-const WHOLE: usize = 5;
+pub(super) const WHOLE: usize = 5;
 
-/// Most spans in front of and behind the last one wanted that are likely to be wanted.
+/// Most spans in front of and behind one wanted that are likely to be wanted.
 const MAX_REACH: usize = 32;
+
+/// Places that are remembered of a file, at most.
+const PLACES: usize = 8;
+
+/// How near a span is to the one beside it. A sum of such numbers is compared.
+const BESIDE: usize = 1 << 10;
 
 /// Files of a layer of which more is being fetched at a time.
 const BUSY: usize = 64;
@@ -30,7 +37,8 @@ const REMEMBERED: usize = 4096;
 #[derive(Debug, Clone)]
 struct Waits {
     spans: RangeInclusive<usize>,
-    last: usize,
+    /// The last places, the latest first.
+    places: VecDeque<usize>,
     count: usize,
     /// What was fetched for being likely. Once: if it was evicted since, it was not.
     fetched: BTreeSet<usize>,
@@ -38,16 +46,32 @@ struct Waits {
 
 impl Waits {
     fn new(spans: RangeInclusive<usize>) -> Self {
-        Self { last: *spans.start(), spans, count: 0, fetched: BTreeSet::new() }
+        Self { spans, places: VecDeque::new(), count: 0, fetched: BTreeSet::new() }
     }
 
-    /// The spans that are likely to be wanted, the likeliest first.
-    fn likely(&self) -> impl Iterator<Item = usize> + use<'_> {
-        let (spans, last) = (&self.spans, self.last);
-        let length = spans.end() - spans.start() + 1;
+    fn note(&mut self, span: usize) {
+        self.places.retain(|place| *place != span);
+        self.places.push_front(span);
+        self.places.truncate(PLACES);
+        self.count += 1;
+    }
+
+    /// The spans that are likely to be wanted, the likeliest first: those that lie near most places, and of them those that are
+    /// near the last one. What is behind that comes next most often, whatever is known.
+    fn likely(&self) -> Vec<usize> {
+        let Some(last) = self.places.front().copied() else { return Vec::new() };
+        let length = self.spans.end() - self.spans.start() + 1;
         let reach = if length <= WHOLE { length } else { self.count.saturating_sub(1).min(MAX_REACH) };
-        let around = (1..=reach).flat_map(move |at| [Some(last + at), last.checked_sub(at)]).flatten();
-        around.filter(move |span| spans.contains(span) && !self.fetched.contains(span))
+        let around = self.places.iter().flat_map(|place| place.saturating_sub(reach)..=place + reach);
+        let is_new = |span: &usize| {
+            self.spans.contains(span) && !self.fetched.contains(span) && !self.places.contains(span)
+        };
+        let spans: BTreeSet<_> = around.chain([last + 1]).filter(is_new).collect();
+        let nearness =
+            |span: usize| self.places.iter().map(|place| BESIDE / place.abs_diff(span).max(1)).sum::<usize>();
+        let mut spans: Vec<_> = spans.into_iter().collect();
+        spans.sort_by_key(|span| (Reverse(nearness(*span)), last.abs_diff(*span), *span < last));
+        spans
     }
 }
 
@@ -66,8 +90,8 @@ impl Likely {
             self.files.clear();
         }
         let waits = self.files.entry(entry).or_insert_with(|| Waits::new(spans));
-        (waits.last, waits.count) = (span, waits.count + 1);
-        let begins = self.busy.len() < BUSY && !self.busy.contains(&entry) && waits.likely().next().is_some();
+        waits.note(span);
+        let begins = self.busy.len() < BUSY && !self.busy.contains(&entry) && !waits.likely().is_empty();
         if begins {
             self.busy.push(entry);
         }
@@ -77,7 +101,7 @@ impl Likely {
     /// The likeliest span of a file that is wanted, of those that were not fetched yet.
     fn next(&mut self, entry: usize, wanted: impl Fn(usize) -> bool) -> Option<usize> {
         let waits = self.files.get_mut(&entry)?;
-        let next = waits.likely().find(|span| wanted(*span))?;
+        let next = waits.likely().into_iter().find(|span| wanted(*span))?;
         waits.fetched.insert(next);
         Some(next)
     }
@@ -134,18 +158,23 @@ mod tests {
 
     #[test]
     fn of_small_files_all_is_likely_and_of_large_ones_what_lies_around() {
-        let likely =
-            |spans, last, count| Waits { last, count, ..Waits::new(spans) }.likely().collect::<Vec<_>>();
-        assert_eq!(likely(7..=9, 7, 1), [8, 9]);
-        assert_eq!(likely(0..=4, 3, 1), [4, 2, 1, 0]);
-        assert!(likely(5..=5, 5, 3).is_empty());
-        assert!(likely(10..=30, 20, 1).is_empty());
-        assert_eq!(likely(10..=30, 20, 3), [21, 19, 22, 18]);
-        assert_eq!(likely(10..=30, 30, 4), [29, 28, 27]);
-        assert_eq!(likely(0..=1000, 500, 900).len(), 2 * MAX_REACH);
+        let likely = |spans, places: &[usize], count| {
+            Waits { places: places.iter().copied().collect(), count, ..Waits::new(spans) }.likely()
+        };
+        assert_eq!(likely(7..=9, &[7], 1), [8, 9]);
+        assert_eq!(likely(0..=4, &[3], 1), [4, 2, 1, 0]);
+        assert!(likely(5..=5, &[5], 3).is_empty());
+        assert_eq!(likely(10..=30, &[20], 1), [21]);
+        assert!(likely(10..=30, &[30], 1).is_empty());
+        assert_eq!(likely(10..=30, &[20], 3), [21, 19, 22, 18]);
+        assert_eq!(likely(10..=30, &[30], 4), [29, 28, 27]);
+        // Between two places before what is beyond them.
+        assert_eq!(likely(0..=30, &[26, 21], 2), [25, 22, 27, 20]);
+        assert_eq!(likely(0..=30, &[22, 26, 21], 4)[..5], [23, 20, 25, 27, 24]);
+        assert_eq!(likely(0..=1000, &[500], 900).len(), 2 * MAX_REACH);
         let mut likely = Likely::default();
-        // The first time in a large file; the second; somebody is at it.
-        assert_eq!([5, 6, 7].map(|span| likely.note(1, span, 0..=20)), [false, true, false]);
+        // The first time in a large file; somebody is at it.
+        assert_eq!([5, 6, 7].map(|span| likely.note(1, span, 0..=20)), [true, false, false]);
         assert!(likely.note(2, 0, 0..=1) && !likely.note(3, 0, 0..=0));
         for entry in 10..10 + 2 * REMEMBERED {
             likely.note(entry, 0, 0..=0);

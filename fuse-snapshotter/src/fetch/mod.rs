@@ -21,6 +21,7 @@ mod parked;
 mod piece;
 mod pieces;
 mod prefetch;
+mod processors;
 mod readahead;
 mod run;
 mod schedule;

@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use super::lanes::{Lane, Lanes, Urgency};
 use super::pace::Pace;
+use super::processors;
 use crate::cache::lock;
 
 /// Requests at a time to a registry over a long link. As many as it takes that some bytes come while others are asked for; of more
@@ -49,6 +50,9 @@ const PARKED: usize = 16;
 /// How long no reader may have waited before the link counts as idle. A program that starts computes for tenths of a second
 /// between its reads, with all processors; what nobody asked for would take them away from it.
 const CALM: Duration = Duration::from_secs(1);
+
+/// How long after the last reader has waited a program may still be starting. Until then its computing counts, too.
+const STARTING: Duration = Duration::from_secs(30);
 
 /// How long a first reader is waited for: a container mostly follows its image at once.
 const GRACE: Duration = Duration::from_secs(1);
@@ -250,10 +254,15 @@ impl Schedule {
         Pulling(Arc::clone(self))
     }
 
-    /// Waits for a turn to fetch what nobody waits for, until no reader has waited for a while.
+    /// Waits for a turn to fetch what nobody waits for, until no reader has waited for a while, nor is a program that starts
+    /// likely to compute.
     pub(super) async fn spare(&self) -> Option<SemaphorePermit<'_>> {
         let permit = self.spare.acquire().await.ok();
         self.calm().await;
+        if self.readers.borrow().since.elapsed() < STARTING {
+            processors::free().await;
+            self.calm().await;
+        }
         permit
     }
 

@@ -29,9 +29,9 @@ async fn what_lies_around_is_fetched_once_readers_have_waited_there_again() {
     read(7).await;
     until(|| rig.layer.has_span(spans.start + 6)).await;
     read(12).await;
-    until(|| [10, 11, 13, 14].iter().all(|n| rig.layer.has_span(spans.start + n))).await;
+    until(|| [0, 1, 4, 5, 8, 9, 10, 11, 13, 14].iter().all(|n| rig.layer.has_span(spans.start + n))).await;
     // Not all of it.
-    assert!(!rig.layer.has_span(spans.start + 5) && !rig.layer.has_span(spans.start + 15));
+    assert!(!rig.layer.has_span(spans.start + 15));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
