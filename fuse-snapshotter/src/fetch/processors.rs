@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 const SAMPLE: Duration = Duration::from_millis(100);
 
 /// How long busy processors are waited for: they may be busy for ever.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What the processors have done since the system was started, in ticks of the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
