@@ -2,8 +2,8 @@
 //!
 //! Libraries, archives and images of classes are read in many places, and each place that a reader has to wait for costs a round
 //! trip in which the link idles. Of a file of some megabytes most spans are wanted in the end once one is; of a larger one
-//! those are that lie around what is read, and the more of them the more often readers have had to wait there. They are fetched in
-//! the moments in which no reader waits.
+//! those are that lie around the places that were read, and near most of them, and the more of them the more often readers have had
+//! to wait there. They are fetched in the moments in which no reader waits.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};
