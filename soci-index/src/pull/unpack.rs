@@ -141,7 +141,8 @@ impl Puller<'_> {
             let key = unpack_key(chain_id);
             match self.containerd().prepare(&self.options.snapshotter, &key, parent, labels.clone()).await {
                 Err(error)
-                    if (error.is_gone() || error.code() == Some(Code::Unavailable)) && Instant::now() < end =>
+                    if (error.is_gone() || error.code() == Some(Code::Unavailable))
+                        && Instant::now() < end =>
                 {
                     tracing::debug!(%error, "trying again");
                     tokio::time::sleep(PAUSE).await;

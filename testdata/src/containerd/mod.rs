@@ -25,7 +25,7 @@ pub use options::Options;
 pub use release::Release;
 
 /// Where Debian's package has them.
-pub(crate) const CNI_PLUGINS: &str = "/usr/lib/cni";
+pub const CNI_PLUGINS: &str = "/usr/lib/cni";
 /// How long anything may take to start or end.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A socket's path has at most 107 bytes, and containerd appends `.ttrpc`.

@@ -13,6 +13,7 @@ pub struct Options {
     /// Name and socket.
     proxies: Vec<(String, PathBuf)>,
     default_snapshotter: Option<String>,
+    pause_image: Option<String>,
     extra: String,
 }
 
@@ -32,6 +33,7 @@ impl Options {
             annotations: false,
             proxies: Vec::new(),
             default_snapshotter: None,
+            pause_image: None,
             extra: String::new(),
         }
     }
@@ -73,6 +75,13 @@ impl Options {
         self
     }
 
+    /// The image that holds the namespaces of CRI's pods.
+    #[must_use]
+    pub fn pause_image(mut self, reference: &str) -> Self {
+        self.pause_image = Some(reference.to_owned());
+        self
+    }
+
     /// More configuration, in TOML, appended as it is.
     #[must_use]
     pub fn config(mut self, toml: &str) -> Self {
@@ -104,7 +113,8 @@ impl Options {
             );
             if self.release.is_current() {
                 text += &format!(
-                    "[proxy_plugins.{name}.exports]\nenable_remote_snapshot_annotations = \"true\"\n"
+                    "capabilities = [\"remap-ids\"]\n[proxy_plugins.{name}.exports]\n\
+                     enable_remote_snapshot_annotations = \"true\"\n"
                 );
             }
         }
@@ -156,12 +166,17 @@ impl Options {
     fn cri_of_1(&self, home: &Path) -> String {
         format!(
             "[plugins.\"io.containerd.grpc.v1.cri\"]\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
-             restrict_oom_score_adj = true\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \
+             {pause}restrict_oom_score_adj = true\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \
              {snapshotter:?}\ndisable_snapshot_annotations = {no_annotations}\n\
              [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\nRoot = {runc}\n\
              [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = {certs}\n\
              [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = {bin:?}\nconf_dir = {cni}\n",
+            pause = self
+                .pause_image
+                .iter()
+                .map(|image| format!("sandbox_image = {image:?}\n"))
+                .collect::<String>(),
             snapshotter = self.snapshotter(),
             no_annotations = !self.annotations,
             runc = quoted(home.join("runc")),
@@ -176,10 +191,17 @@ impl Options {
             "[plugins.\"io.containerd.grpc.v1.cri\"]\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
              [plugins.\"io.containerd.cri.v1.images\"]\nsnapshotter = {snapshotter:?}\ndisable_snapshot_annotations = \
              {no_annotations}\n[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = {certs}\n\
-             [plugins.\"io.containerd.cri.v1.runtime\"]\nrestrict_oom_score_adj = true\n\
+             {pause}[plugins.\"io.containerd.cri.v1.runtime\"]\nrestrict_oom_score_adj = true\n\
              [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\
              [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc.options]\nRoot = {runc}\n\
              [plugins.\"io.containerd.cri.v1.runtime\".cni]\nbin_dirs = [{bin:?}]\nconf_dir = {cni}\n",
+            pause = self
+                .pause_image
+                .iter()
+                .map(|image| {
+                    format!("[plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = {image:?}\n")
+                })
+                .collect::<String>(),
             snapshotter = self.snapshotter(),
             no_annotations = !self.annotations,
             runc = quoted(home.join("runc")),
