@@ -8,8 +8,8 @@ use testdata::docker_registry::DockerRegistry;
 use testdata::need::{Need, available};
 use testdata::workloads::Workloads;
 
-use crate::daemon::{eventually, program};
-use crate::node::{Node, SOCI, said};
+use crate::daemon::{eventually, index, program};
+use crate::node::{Node, Pull, SOCI, said};
 
 /// Whether there is a nerdctl; says aloud if there is none. It needs containerd 2.
 pub(crate) fn can_run(node: &Node) -> bool {
@@ -162,4 +162,27 @@ fn what_people_do_with_nerdctl_works_with_lazy_images() {
     assert!(node.snapshots("default").is_empty(), "{:?}", node.snapshots("default"));
     assert_eq!(node.containerd.pid(), alive);
     assert!(node.containerd.ctr(&["version"]).status.success(), "{}", node.containerd.log());
+}
+
+/// nerdctl's own `--soci-index-digest` does not get through the transfer service.
+#[test]
+fn the_configuration_chooses_the_index_of_an_image_that_nerdctl_pulls() {
+    let Some(registry) = DockerRegistry::start() else { return };
+    let Some(workloads) = Workloads::get() else { return };
+    let reference = workloads.named("redis").push(&registry);
+    let spans = |size: &str| {
+        index(&reference, &["--min-layer-size", "0", "--span-size", size, "--existing-index", "allow"])
+    };
+    let [first, last] = ["1048576", "2097152"].map(spans);
+    for chosen in [&first, &last] {
+        let rule = format!("[pull_modes.index.\"{reference}\"]\ndigest = \"{chosen}\"\n");
+        let Some(node) = Node::with(&rule) else { return };
+        if !can_run(&node) {
+            return;
+        }
+        node.pull(Pull::Nerdctl, &reference);
+        let status = node.daemon.status();
+        let image = &status["images"][0];
+        assert!(image["image"] == reference.as_str() && image["index"] == chosen.as_str(), "{status:#}");
+    }
 }
