@@ -190,6 +190,32 @@ fn what_containerd_lacks_comes_from_the_registry_or_is_said() {
 }
 
 #[test]
+fn verify_reads_from_the_registry_what_containerd_lacks_and_calls_nothing_wrong_that_it_could_not_read() {
+    let Some(registry) = DockerRegistry::start() else { return };
+    let Some(server) = Server::start() else { return };
+    let image = image(7, "linux/amd64");
+    let reference = publish(&registry, |dir| image.write_layout(dir, "v1"), "lazy:v1");
+    let soci = Soci::with_containerd(&server.address());
+    soci.ok(&[&CREATE[..], &["--push", &format!("docker://{reference}")]].concat());
+    // As after a lazy pull: the image is known, its layers never came.
+    server.ok(&["content", "fetch", "--plain-http", &reference]);
+    for layer in image.layers() {
+        server.ok(&["content", "rm", &layer.digest]);
+    }
+    for name in [reference.clone(), format!("containerd:{reference}")] {
+        let run = soci.run(&["verify", &name]);
+        let said = run.ok();
+        assert!(said.matches(" ok").count() == 2 && !said.contains("WRONG"), "{said}");
+        assert!(run.stderr().contains("the rest was read from its registry"), "{}", run.stderr());
+    }
+    drop(registry);
+    let run = soci.run(&["--timeout=20s", "verify", &format!("containerd:{reference}")]);
+    assert_eq!(run.code(), Some(1));
+    let said = format!("{}{}", run.stdout(), run.stderr());
+    assert!(said.contains("could not be checked") && !said.contains("WRONG"), "{said}");
+}
+
+#[test]
 fn without_containerd_nothing_is_said_unless_it_was_asked_for() {
     let Some(registry) = DockerRegistry::start() else { return };
     let reference = publish(&registry, |dir| image(4, "linux/amd64").write_layout(dir, "v1"), "none:v1");

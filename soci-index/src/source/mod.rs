@@ -8,6 +8,7 @@ mod archive;
 mod containerd;
 mod file;
 mod layout;
+mod local_first;
 mod remote;
 mod spec;
 mod standalone;
@@ -24,6 +25,7 @@ pub use containerd::ContainerdSource;
 pub(crate) use file::FileSlice;
 pub use layout::LayoutSource;
 pub(crate) use layout::{CONTAINERD_NAME, REF_NAME};
+pub use local_first::LocalFirst;
 pub use remote::RegistrySource;
 pub(crate) use spec::OTHER_TRANSPORTS;
 pub use spec::{Selector, SourceSpec};
@@ -203,6 +205,15 @@ impl SourceError {
         match self {
             Self::Missing { .. } | Self::NotPulled { .. } => true,
             Self::Registry(error) => error.is_not_found(),
+            _ => false,
+        }
+    }
+
+    /// Whether the source was read and has other content than it should have.
+    pub(crate) fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::Document { .. } => true,
+            Self::Registry(error) => matches!(error, registry::Error::DigestMismatch { .. }),
             _ => false,
         }
     }

@@ -9,8 +9,8 @@ use tokio::sync::Semaphore;
 use ztoc::Ztoc;
 
 use super::compare::differences;
-use super::{LayerReport, Verdict, spans};
-use crate::build::layer::{self, Format, Outcome};
+use super::{LayerReport, Trouble, Verdict, spans};
+use crate::build::layer::{self, BuildLayerError, Format, Outcome};
 use crate::build::{BuildOptions, LayerEvent, MemoryBudget, Progress};
 use crate::manifest::{IndexManifest, MAX_ZTOC_SIZE, ZtocRef};
 use crate::source::{Check, ImageSource};
@@ -46,13 +46,13 @@ impl Context {
             verdict,
         };
         let Some(ztoc) = index.ztoc_of(&layer.digest) else { return (report(None, Verdict::NoZtoc), None) };
-        let wrong = |problem: String| report(Some(&ztoc), Verdict::Wrong(vec![problem]));
+        let troubled = |trouble| report(Some(&ztoc), Verdict::from(trouble));
         let Ok(_permit) = self.permits.acquire().await else {
-            return (wrong("the check was given up".into()), None);
+            return (troubled(Trouble::Unread("the check was given up".into())), None);
         };
         let claims = match self.claims(&ztoc).await {
             Ok(claims) => claims,
-            Err(problem) => return (wrong(problem), None),
+            Err(trouble) => return (troubled(trouble), None),
         };
         let mut problems = annotations(layer, &ztoc, &claims);
         let verdict = match self.rebuild(layer, &ztoc, &claims).await {
@@ -63,7 +63,7 @@ impl Context {
                 }
                 verdict
             }
-            Err(problem) => Verdict::Wrong(vec![problem]),
+            Err(trouble) => Verdict::from(trouble),
         };
         let verdict = match verdict {
             Verdict::Wrong(more) => {
@@ -77,6 +77,7 @@ impl Context {
             layer,
             match &verdict {
                 Verdict::Wrong(problems) => LayerEvent::Failed(problems.first().map_or("", String::as_str)),
+                Verdict::Unchecked(reason) => LayerEvent::Failed(reason),
                 _ => LayerEvent::Built(&ztoc.descriptor.digest),
             },
         );
@@ -84,18 +85,19 @@ impl Context {
     }
 
     /// Reads a zTOC or prefetch artifact, from the store if that has it. Its digest and size are right.
-    pub(super) async fn artifact(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes, String> {
-        let unreadable = |error: &dyn std::fmt::Display| format!("it cannot be read: {error}");
+    pub(super) async fn artifact(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes, Trouble> {
         if descriptor.size > limit {
-            return Err(format!("it has {} bytes, more than the {limit} allowed", descriptor.size));
+            let size = descriptor.size;
+            return Err(Trouble::Wrong(format!("it has {size} bytes, more than the {limit} allowed")));
         }
         let bytes = match self.store.get(&descriptor.digest, limit).await {
             Ok(bytes) => bytes,
             Err(_) => {
                 let stream = self.artifacts.open_blob(descriptor, Check::BySource).await;
-                let mut stream = stream.map_err(|error| unreadable(&error))?;
+                let mut stream = stream.map_err(|error| Trouble::of_artifact(&error))?;
                 let mut bytes = BytesMut::new();
-                while let Some(piece) = stream.try_next().await.map_err(|error| unreadable(&error))? {
+                let broke = |error: registry::Error| Trouble::of_artifact(&error.into());
+                while let Some(piece) = stream.try_next().await.map_err(broke)? {
                     if bytes.len() as u64 + piece.len() as u64 > descriptor.size {
                         break;
                     }
@@ -112,15 +114,16 @@ impl Context {
         Ok(bytes)
     }
 
-    async fn ztoc(&self, descriptor: &Descriptor) -> Result<Ztoc, String> {
+    async fn ztoc(&self, descriptor: &Descriptor) -> Result<Ztoc, Trouble> {
         let bytes = self.artifact(descriptor, MAX_ZTOC_SIZE).await?;
         let parsed = tokio::task::spawn_blocking(move || Ztoc::parse(bytes)).await;
-        parsed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+        let parsed = parsed.map_err(|error| Trouble::Unread(error.to_string()))?;
+        parsed.map_err(|error| Trouble::Wrong(error.to_string()))
     }
 
     /// What a zTOC says about itself. It is not kept: the layer is built within the budget, and holding one while waiting
     /// for the other would not be.
-    async fn claims(&self, ztoc: &ZtocRef<'_>) -> Result<Claims, String> {
+    async fn claims(&self, ztoc: &ZtocRef<'_>) -> Result<Claims, Trouble> {
         let _memory = self.memory.reserve(ztoc.descriptor.size).await;
         let ztoc = self.ztoc(ztoc.descriptor).await?;
         let tool = String::from_utf8(ztoc.build_tool_identifier().to_vec());
@@ -137,7 +140,7 @@ impl Context {
         layer: &Descriptor,
         ztoc: &ZtocRef<'_>,
         claims: &Claims,
-    ) -> Result<(Verdict, bool), String> {
+    ) -> Result<(Verdict, bool), Trouble> {
         let format = Format::of(&layer.media_type).ok_or("the layer has a media type that no layer has")?;
         let options = BuildOptions {
             span_size: claims.span_size,
@@ -150,10 +153,10 @@ impl Context {
             self.progress.layer(layer, LayerEvent::Started);
             let advanced = |bytes| self.progress.layer(layer, LayerEvent::Advanced(bytes));
             let outcome = layer::build(&*self.source, layer, format, &options, memory, advanced).await;
-            let (built, mut memory) = match outcome.map_err(|error| error.to_string())? {
+            let (built, mut memory) = match outcome.map_err(Trouble::from)? {
                 Outcome::Built(built, _, memory) => (built, memory),
                 Outcome::Refused(error) => {
-                    return Err(format!("the layer itself cannot be indexed: {error}"));
+                    return Err(Trouble::Wrong(format!("the layer itself cannot be indexed: {error}")));
                 }
                 Outcome::Crowded(needed) => {
                     self.progress.layer(layer, LayerEvent::Postponed);
@@ -171,7 +174,8 @@ impl Context {
                 continue;
             }
             let claimed = Arc::new(self.ztoc(ztoc.descriptor).await?);
-            let actual = Arc::new(Ztoc::parse(built.bytes).map_err(|error| error.to_string())?);
+            let actual =
+                Arc::new(Ztoc::parse(built.bytes).map_err(|error| Trouble::Wrong(error.to_string()))?);
             let problems = differences(&claimed, &actual);
             if !problems.is_empty() {
                 return Ok((Verdict::Wrong(problems), built.has_xattrs));
@@ -179,6 +183,24 @@ impl Context {
             let problems = spans::check(&*self.source, layer, claimed, actual).await?;
             let verdict = if problems.is_empty() { Verdict::Equivalent } else { Verdict::Wrong(problems) };
             return Ok((verdict, built.has_xattrs));
+        }
+    }
+}
+
+impl From<BuildLayerError> for Trouble {
+    fn from(error: BuildLayerError) -> Self {
+        match error {
+            BuildLayerError::Source(error) => Self::of_layer(&error),
+            BuildLayerError::Internal(reason) => Self::Unread(reason),
+        }
+    }
+}
+
+impl From<Trouble> for Verdict {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Wrong(problem) => Self::Wrong(vec![problem]),
+            Trouble::Unread(reason) => Self::Unchecked(reason),
         }
     }
 }

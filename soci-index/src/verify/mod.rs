@@ -66,6 +66,8 @@ pub enum Verdict {
     NoZtoc,
     /// What is wrong, in words.
     Wrong(Vec<String>),
+    /// Why the layer or its zTOC could not be read, so that nothing is known about them.
+    Unchecked(String),
 }
 
 /// A layer, and what came of it.
@@ -92,15 +94,25 @@ pub struct Report {
     pub origin: Origin,
     /// What is wrong with the index itself.
     pub problems: Vec<String>,
+    /// What of it could not be read, and why.
+    pub unchecked: Vec<String>,
     /// The image's layers, lowest first.
     pub layers: Vec<LayerReport>,
 }
 
 impl Report {
-    /// Whether nothing is wrong. Layers without a zTOC are no fault.
+    /// Whether everything was checked and nothing is wrong. Layers without a zTOC are no fault.
     pub fn is_ok(&self) -> bool {
-        self.problems.is_empty()
-            && self.layers.iter().all(|layer| !matches!(layer.verdict, Verdict::Wrong(_)))
+        let is_right = |layer: &LayerReport| {
+            matches!(layer.verdict, Verdict::Identical | Verdict::Equivalent | Verdict::NoZtoc)
+        };
+        self.problems.is_empty() && self.unchecked.is_empty() && self.layers.iter().all(is_right)
+    }
+
+    /// Whether something is wrong, whatever else could not be checked.
+    pub fn is_wrong(&self) -> bool {
+        let is_wrong = |layer: &LayerReport| matches!(layer.verdict, Verdict::Wrong(_));
+        !self.problems.is_empty() || self.layers.iter().any(is_wrong)
     }
 }
 
@@ -160,6 +172,7 @@ pub async fn verify(
         permits: Semaphore::new(options.parallel_layers.max(1)),
         progress,
     };
+    let mut unchecked = Vec::new();
     let mut problems = of_manifest(&found, &manifest, &subject.image.descriptor);
     let layers: Vec<&Descriptor> =
         manifest.layers.iter().filter(|layer| layer.media_type != PREFETCH).collect();
@@ -169,8 +182,12 @@ pub async fn verify(
     for prefetch in found.manifest.prefetches() {
         let spans = layers.iter().find(|(report, _)| report.layer.digest.to_string() == prefetch.layer);
         let spans = spans.and_then(|(_, spans)| *spans);
-        if let Err(problem) = check_prefetch(&context, prefetch.descriptor, spans).await {
-            problems.push(format!("prefetch artifact {}: {problem}", prefetch.descriptor.digest));
+        if let Err(trouble) = check_prefetch(&context, prefetch.descriptor, spans).await {
+            let artifact = format!("prefetch artifact {}", prefetch.descriptor.digest);
+            match trouble {
+                Trouble::Wrong(problem) => problems.push(format!("{artifact}: {problem}")),
+                Trouble::Unread(reason) => unchecked.push(format!("{artifact}: {reason}")),
+            }
         }
     }
     Ok(Report {
@@ -179,6 +196,7 @@ pub async fn verify(
         version: found.manifest.version,
         origin,
         problems,
+        unchecked,
         layers: layers.into_iter().map(|(report, _)| report).collect(),
     })
 }
@@ -248,9 +266,43 @@ async fn check_prefetch(
     context: &layer::Context,
     descriptor: &Descriptor,
     spans: Option<usize>,
-) -> Result<(), String> {
+) -> Result<(), Trouble> {
     let json = context.artifact(descriptor, MAX_PREFETCH_SIZE).await?;
-    let artifact = crate::prefetch::PrefetchArtifact::parse(&json).map_err(|error| error.to_string())?;
+    let artifact =
+        crate::prefetch::PrefetchArtifact::parse(&json).map_err(|error| Trouble::Wrong(error.to_string()))?;
     let spans = spans.ok_or("its layer has no zTOC that can be read")?;
-    artifact.check(spans).map_err(|error| error.to_string())
+    artifact.check(spans).map_err(|error| Trouble::Wrong(error.to_string()))
+}
+
+/// Why something did not pass.
+enum Trouble {
+    /// It was read and is not what it should be.
+    Wrong(String),
+    /// It could not be read.
+    Unread(String),
+}
+
+impl From<String> for Trouble {
+    fn from(problem: String) -> Self {
+        Self::Wrong(problem)
+    }
+}
+
+impl From<&str> for Trouble {
+    fn from(problem: &str) -> Self {
+        Self::Wrong(problem.to_owned())
+    }
+}
+
+impl Trouble {
+    /// Of reading a layer, which the index is not to blame for.
+    fn of_layer(error: &SourceError) -> Self {
+        if error.is_corrupt() { Self::Wrong(error.to_string()) } else { Self::Unread(error.to_string()) }
+    }
+
+    /// Of reading what the index names, which should be there.
+    fn of_artifact(error: &SourceError) -> Self {
+        let problem = format!("it cannot be read: {error}");
+        if error.is_corrupt() || error.is_missing() { Self::Wrong(problem) } else { Self::Unread(problem) }
+    }
 }

@@ -9,6 +9,7 @@ use futures::TryStreamExt;
 use registry::{Descriptor, Digest, DigestHasher};
 use ztoc::{SpanDecoder, Ztoc};
 
+use super::Trouble;
 use super::compare::MAX_PROBLEMS;
 use crate::source::{Check, ImageSource};
 
@@ -25,8 +26,9 @@ pub(super) async fn check(
     layer: &Descriptor,
     claimed: Arc<Ztoc>,
     actual: Arc<Ztoc>,
-) -> Result<Vec<String>, String> {
-    let mut stream = source.open_blob(layer, Check::ByCaller).await.map_err(|error| error.to_string())?;
+) -> Result<Vec<String>, Trouble> {
+    let opened = source.open_blob(layer, Check::ByCaller).await;
+    let mut stream = opened.map_err(|error| Trouble::of_layer(&error))?;
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
     let checker = tokio::task::spawn_blocking(move || {
         let mut checker = match Checker::new(&claimed, &actual) {
@@ -41,13 +43,14 @@ pub(super) async fn check(
         }
         checker.finish()
     });
-    while let Some(chunk) = stream.try_next().await.map_err(|error| error.to_string())? {
+    let broke = |error: registry::Error| Trouble::of_layer(&error.into());
+    while let Some(chunk) = stream.try_next().await.map_err(broke)? {
         if sender.send(chunk).await.is_err() {
             break;
         }
     }
     drop(sender);
-    checker.await.map_err(|error| error.to_string())
+    checker.await.map_err(|error| Trouble::Unread(error.to_string()))
 }
 
 struct Checker<'a> {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use anyhow::bail;
+use registry::Reference;
 use serde_json::json;
 use soci_index::image::{self, PlatformImage};
-use soci_index::source::{ImageSource, RegistrySource, SourceSpec};
+use soci_index::source::{ImageSource, LocalFirst, RegistrySource, SourceSpec};
 use soci_index::verify::{self, Origin, Report, Subject, Verdict, VerifyError, VerifyOptions};
 
 use crate::app::{App, client, interruptible};
@@ -17,9 +18,24 @@ pub(crate) async fn run(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
 }
 
 async fn all(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
-    let source: Arc<dyn ImageSource> = match app.in_containerd(&args.image, args.quiet || args.json).await? {
-        Some((_, source)) => Arc::new(source),
-        None => app.image(args.image.spec.clone(), &args.registry).await?,
+    let in_containerd = match &args.image.spec {
+        SourceSpec::Containerd(name) => Some(app.of_containerd(name).await?.1),
+        _ => app.in_containerd(&args.image, args.quiet || args.json).await?.map(|(_, source)| source),
+    };
+    // What a lazy snapshotter never fetched is read from the registry.
+    let local_first = match in_containerd {
+        Some(local) => match local.image_name().parse::<Reference>() {
+            Ok(reference) => {
+                let client = client(&args.registry, reference.registry())?;
+                Ok(Arc::new(LocalFirst::new(local, RegistrySource::new(client, reference))))
+            }
+            Err(_) => Err(Arc::new(local) as Arc<dyn ImageSource>),
+        },
+        None => Err(app.image(args.image.spec.clone(), &args.registry).await?),
+    };
+    let source: Arc<dyn ImageSource> = match &local_first {
+        Ok(both) => Arc::clone(both) as Arc<dyn ImageSource>,
+        Err(other) => Arc::clone(other),
     };
     // The index of an image in containerd lies beside the image in its registry.
     let registry = match &args.image.spec {
@@ -40,7 +56,7 @@ async fn all(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
     let options =
         VerifyOptions { index: args.index.clone(), memory: args.max_memory, ..VerifyOptions::default() };
     let progress = Arc::new(BarsOnly::new(&app.output));
-    let mut failed = 0;
+    let (mut wrong, mut unchecked) = (0, 0);
     let mut results = Vec::new();
     for image in &images {
         let subject = Subject {
@@ -53,7 +69,8 @@ async fn all(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
         };
         match verify::verify(subject, &options, progress.clone()).await {
             Ok(report) => {
-                failed += usize::from(!report.is_ok());
+                wrong += usize::from(report.is_wrong());
+                unchecked += usize::from(!report.is_ok() && !report.is_wrong());
                 if args.json {
                     results.push(as_json(image, &report));
                 } else {
@@ -61,7 +78,7 @@ async fn all(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
                 }
             }
             Err(error @ (VerifyError::NoIndex(_) | VerifyError::NoSuchIndex(_))) if images.len() > 1 => {
-                failed += 1;
+                wrong += 1;
                 if args.json {
                     let platform = image.platform.to_string();
                     results.push(json!({"platform": platform, "ok": false, "problems": [error.to_string()]}));
@@ -75,8 +92,16 @@ async fn all(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
     if args.json {
         app.output.line(serde_json::to_string_pretty(&results)?)?;
     }
-    if failed > 0 {
-        bail!("{failed} of {} platforms failed the check", images.len());
+    if local_first.is_ok_and(|both| both.asked_registry()) && !args.quiet && !args.json {
+        app.output.note(format_args!(
+            "containerd does not have all of the image, as with lazy layers; the rest was read from its registry"
+        ));
+    }
+    if wrong > 0 {
+        bail!("{wrong} of {} platforms failed the check", images.len());
+    }
+    if unchecked > 0 {
+        bail!("{unchecked} of {} platforms could not be checked", images.len());
     }
     Ok(())
 }
@@ -95,6 +120,9 @@ fn print(app: &App, image: &PlatformImage, report: &Report, quiet: bool) -> anyh
     for problem in &report.problems {
         app.output.line(format_args!("  WRONG: {problem}"))?;
     }
+    for reason in &report.unchecked {
+        app.output.line(format_args!("  could not be checked: {reason}"))?;
+    }
     for layer in &report.layers {
         let digest = &layer.layer.digest;
         let ztoc = layer.ztoc.as_ref().map(|ztoc| format!(" -> ztoc {ztoc}")).unwrap_or_default();
@@ -103,6 +131,9 @@ fn print(app: &App, image: &PlatformImage, report: &Report, quiet: bool) -> anyh
                 for problem in problems {
                     app.output.line(format_args!("  layer {digest}{ztoc} WRONG: {problem}"))?;
                 }
+            }
+            Verdict::Unchecked(reason) => {
+                app.output.line(format_args!("  layer {digest}{ztoc} could not be checked: {reason}"))?;
             }
             _ if quiet => {}
             Verdict::Identical => app.output.line(format_args!("  layer {digest}{ztoc} ok"))?,
@@ -125,6 +156,7 @@ fn as_json(image: &PlatformImage, report: &Report) -> serde_json::Value {
                 Verdict::Equivalent => ("equivalent", &[][..]),
                 Verdict::NoZtoc => ("no ztoc", &[][..]),
                 Verdict::Wrong(problems) => ("wrong", problems.as_slice()),
+                Verdict::Unchecked(reason) => ("unchecked", std::slice::from_ref(reason)),
             };
             json!({"layer": layer.layer.digest, "ztoc": layer.ztoc, "result": result, "problems": problems})
         })
@@ -137,6 +169,7 @@ fn as_json(image: &PlatformImage, report: &Report) -> serde_json::Value {
         "origin": if report.origin == Origin::Store { "store" } else { "image" },
         "ok": report.is_ok(),
         "problems": report.problems,
+        "unchecked": report.unchecked,
         "layers": layers,
     })
 }
