@@ -7,9 +7,10 @@ demo:
 	cargo build --release -p soci-index -p fuse-snapshotter -p benches --bins
 	./target/release/demo
 
-## test: install what the tests need (Debian), and run every test
+## test: install what the tests need (Debian; with Go also the current containerd and its clients), and run every test
 test:
 	./scripts/install-test-dependencies
+	./scripts/build-test-clients
 	./scripts/test
 
 ## check: formatting, lints and documentation, as CI does before the tests

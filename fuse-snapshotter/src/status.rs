@@ -49,6 +49,9 @@ pub struct ImageStatus {
     /// Digest of the SOCI index in use.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub index: Option<Digest>,
+    /// The image that this index belongs to, if the lazy layers were brought by another one that has them too.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub index_of: Option<String>,
     /// What is recorded of its start.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub recording: Option<RecordingStatus>,
@@ -143,18 +146,21 @@ impl Snapshotter {
             }
             let below = snapshot.parents.iter().rev().filter_map(Record::of);
             let records: Vec<_> = below.chain([own.clone()]).collect();
-            let index =
-                records.iter().rev().filter(|record| record.manifest == own.manifest).find_map(|record| {
-                    match &record.mode {
-                        Mode::Lazy { index, .. } => Some(index.clone()),
-                        _ => None,
-                    }
-                });
+            // Where all its lazy layers came by other images, theirs is the one in use.
+            let own_first = records.iter().rev().filter(|record| record.manifest == own.manifest);
+            let others = records.iter().rev().filter(|record| record.manifest != own.manifest);
+            let found = own_first.chain(others).find_map(|record| match &record.mode {
+                Mode::Lazy { index, .. } => Some((index.clone(), record)),
+                _ => None,
+            });
+            let index_of = found.as_ref().filter(|(_, record)| record.manifest != own.manifest);
+            let index_of = index_of.map(|(_, record)| record.image.clone());
+            let index = found.map(|(index, _)| index);
             let layers = records.iter().map(|record| self.layer_status(record)).collect();
             let (image, manifest) = (own.image, own.manifest);
             images.insert(
                 name,
-                ImageStatus { image, manifest, index, recording: None, prefetch: None, layers },
+                ImageStatus { image, manifest, index, index_of, recording: None, prefetch: None, layers },
             );
         }
         for image in images.values_mut() {
@@ -244,7 +250,13 @@ impl fmt::Display for ImageStatus {
         writeln!(f, "{}", self.image)?;
         writeln!(f, "  manifest {}", self.manifest)?;
         match &self.index {
-            Some(index) => writeln!(f, "  SOCI index {index}")?,
+            Some(index) => {
+                let of = self
+                    .index_of
+                    .as_ref()
+                    .map(|image| format!(", of {image}, which brought the lazy layers"));
+                writeln!(f, "  SOCI index {index}{}", of.unwrap_or_default())?;
+            }
             None => writeln!(f, "  no SOCI index in use")?,
         }
         if let Some(recording) = &self.recording {

@@ -134,10 +134,18 @@ impl Snapshotter {
                 Err(SnapshotError::Ready(target))
             }
             Outcome::Defer { reason, indexed } => {
-                tracing::warn!(
-                    layer = %request.layer, key, error = %reason, "remote-snapshot-prepared" = "false",
-                    "failed to prepare remote snapshot"
-                );
+                // That an image has no index was a warning already, once for all of its layers.
+                if indexed {
+                    tracing::warn!(
+                        layer = %request.layer, key, error = %reason, "remote-snapshot-prepared" = "false",
+                        "failed to prepare remote snapshot"
+                    );
+                } else {
+                    tracing::info!(
+                        layer = %request.layer, key, error = %reason, "remote-snapshot-prepared" = "false",
+                        "failed to prepare remote snapshot"
+                    );
+                }
                 self.defer(layer, reason, indexed).await
             }
         }

@@ -93,6 +93,8 @@ fn without_an_index_containerd_does_it() {
         assert_eq!(modes.len(), 3);
         assert!(modes.iter().all(|(mode, why)| mode == "containerd" && !why.is_empty()), "{modes:?}");
         assert_eq!(node.daemon.logged("defer-snapshot-runtime", "true"), 3);
+        // Once for the image, and not again for each of its layers.
+        assert_eq!(node.daemon.logged("level", "warning"), 1, "{}", node.daemon.log());
     }
 }
 

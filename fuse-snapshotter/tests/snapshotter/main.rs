@@ -25,6 +25,7 @@ mod prefetch;
 mod remap;
 mod restart;
 mod snapshots;
+mod status;
 mod storm;
 mod trips;
 mod view;

@@ -111,8 +111,10 @@ impl Node {
                 loop {
                     let pulled = cri::pull(&self.containerd.address(), reference).map(drop);
                     // containerd dialled before the daemon listened, and says for a while what it heard then.
-                    let early =
-                        pulled.as_ref().is_err_and(|error| error.contains("connect: connection refused"));
+                    let too_early = ["connect: connection refused", "timed out waiting for server handshake"];
+                    let early = pulled
+                        .as_ref()
+                        .is_err_and(|error| too_early.iter().any(|reason| error.contains(reason)));
                     if !early || started.elapsed() > CONTAINERD_DIALS_AGAIN {
                         break pulled;
                     }
