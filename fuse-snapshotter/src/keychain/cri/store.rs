@@ -26,6 +26,8 @@ pub(super) struct Store {
     records: VecDeque<Record>,
     bytes: usize,
     last: u64,
+    /// How often anything has changed.
+    revision: u64,
 }
 
 struct Record {
@@ -54,6 +56,7 @@ impl Store {
         if record.bytes() > MAX_LOGIN_BYTES {
             return None;
         }
+        self.revision += 1;
         self.bytes += record.bytes();
         self.records.push_back(record);
         while self.records.len() > MAX_RECORDS || self.bytes > MAX_BYTES {
@@ -103,6 +106,11 @@ impl Store {
         });
     }
 
+    /// A number that changes with every change.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// The newest login for any image of `repository` on `host`.
     pub(super) fn get(&self, host: &str, repository: &str) -> Option<Credential> {
         let fits = |record: &&Record| {
@@ -114,6 +122,7 @@ impl Store {
     }
 
     fn retain(&mut self, keep: impl Fn(&Record) -> bool) {
+        self.revision += 1;
         self.records.retain(keep);
         self.bytes = self.records.iter().map(Record::bytes).sum();
     }

@@ -457,7 +457,7 @@ async fn the_registry_client_uses_them_and_no_log_shows_them() {
     server.cluster.set(NEW, "a", "bad", Some(&STANDARD.encode(format!("{{\"auths\": \"{PASSWORD}\"}}"))));
     becomes(&keychain, "two").await;
     // The client that was turned away asks again.
-    assert_eq!(client.blob_exists(&repository, &digest).await.unwrap(), Some(5));
+    assert!(client.blob_exists(&repository, &digest).await.unwrap());
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(text.contains("image pull login"), "{text}");
