@@ -31,6 +31,17 @@ impl Compression {
             _ => Self::Uncompressed,
         }
     }
+
+    /// What a layer is that begins with these bytes and is said to be compressed like this, if they show that it is not.
+    /// 512 bytes are enough. Builders lose the suffix of a media type, or add one.
+    #[must_use]
+    pub fn contradicted_by(self, first: &[u8]) -> Option<Self> {
+        let is_tar = first.get(257..262) == Some(b"ustar");
+        let actual = if is_tar { Self::Uncompressed } else { Self::sniff(first) };
+        // Bytes without any mark may be an old tar archive, or rubbish.
+        let shows = is_tar || actual != Self::Uncompressed;
+        (shows && actual != self).then_some(actual)
+    }
 }
 
 impl fmt::Display for Compression {
