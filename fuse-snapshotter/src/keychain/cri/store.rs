@@ -26,7 +26,7 @@ pub(super) struct Store {
     records: VecDeque<Record>,
     bytes: usize,
     last: u64,
-    /// How often anything has changed.
+    /// How often a login has gone, or has taken the place of another.
     revision: u64,
 }
 
@@ -56,11 +56,11 @@ impl Store {
         if record.bytes() > MAX_LOGIN_BYTES {
             return None;
         }
-        self.revision += 1;
         self.bytes += record.bytes();
         self.records.push_back(record);
         while self.records.len() > MAX_RECORDS || self.bytes > MAX_BYTES {
             let Some(oldest) = self.records.pop_front() else { break };
+            self.revision += 1;
             self.bytes -= oldest.bytes();
         }
         Some(pull)
@@ -106,7 +106,8 @@ impl Store {
         });
     }
 
-    /// A number that changes with every change.
+    /// A number that changes when a login has gone. That a pull begins is no such change: until it succeeds, what was
+    /// made with a login that works stays.
     pub(super) fn revision(&self) -> u64 {
         self.revision
     }
