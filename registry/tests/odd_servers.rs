@@ -210,6 +210,7 @@ async fn a_flood_of_referrers_without_a_type_costs_a_bounded_number_of_requests(
     registry.inject(Fault::always(Action::Status(200, headers, list.into())).path("/referrers/"));
     let client = Client::new(ClientConfig { credentials: Arc::new(registry::Anonymous), ..common::config() });
     assert!(client.unwrap().referrers(&repo, &subject, Some("wanted")).await.unwrap().is_empty());
-    let looked_at = registry.requests().iter().filter(|request| request.path.contains("/manifests/sha256:"));
+    let looked_at =
+        registry.requests().into_iter().filter(|request| request.path.contains("/manifests/sha256:"));
     assert_eq!(looked_at.count(), 32);
 }

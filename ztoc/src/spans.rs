@@ -231,3 +231,32 @@ impl Spans {
         Checkpoint { compression: self.compression, bits: self.marks[index].bits, window }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Compression::{Gzip, Uncompressed, Zstd};
+
+    #[test]
+    fn first_bytes_show_a_wrong_media_type_and_nothing_shows_none() {
+        let mut tar = vec![0_u8; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        // A name may begin with anything.
+        let mut odd = tar.clone();
+        odd[..2].copy_from_slice(&[0x1f, 0x8b]);
+        let (gzip, zstd) = ([0x1f, 0x8b, 8, 0], [0x28, 0xb5, 0x2f, 0xfd]);
+        for (bytes, actual) in [(&tar[..], Uncompressed), (&odd, Uncompressed), (&gzip, Gzip), (&zstd, Zstd)]
+        {
+            for said in [Gzip, Uncompressed, Zstd] {
+                assert_eq!(
+                    said.contradicted_by(bytes),
+                    (said != actual).then_some(actual),
+                    "{said} {actual}"
+                );
+            }
+        }
+        for said in [Gzip, Uncompressed, Zstd] {
+            assert_eq!(said.contradicted_by(b""), None);
+            assert_eq!(said.contradicted_by(&[b'x'; 512]), None);
+        }
+    }
+}
