@@ -20,6 +20,9 @@ use crate::transport::Transport;
 /// Retries of a mirror before the next server is asked: the next one is likely to be faster than patience.
 const MIRROR_RETRIES: u32 = 1;
 
+/// Retries of a HEAD request.
+const LOOK_UP_RETRIES: u32 = 1;
+
 /// A client of OCI registries. Cheap to clone; clones share connections, tokens and counters.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -93,6 +96,11 @@ impl Client {
 
     pub(crate) fn retry_policy(&self) -> &RetryPolicy {
         &self.inner.retry
+    }
+
+    /// For requests that decide nothing: another one is going to be sent whatever they say.
+    pub(crate) fn look_up_policy(&self) -> RetryPolicy {
+        self.inner.retry.at_most(LOOK_UP_RETRIES)
     }
 
     pub(crate) fn read_retry_policy(&self) -> &RetryPolicy {

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | set up | [`ClientConfig`] → [`Client::new`]; `hosts.toml` mirrors and certificates, retries, timeouts |
 //! | name things | [`Reference`] (as users write them), [`Repository`], [`Digest`], [`Descriptor`] |
-//! | read manifests | [`Client::manifest`], [`Client::manifest_in`], [`Client::head_manifest`] |
+//! | read manifests | [`Client::manifest`], [`Client::manifest_in`], [`Client::head_manifest`], [`Client::manifest_exists`] |
 //! | read parts of a blob | [`Client::blob_reader`] → [`RegistryBlob`], a [`BlobReader`] like [`FileBlob`] |
 //! | read whole blobs, verified | [`Client::blob_bytes`], [`Client::blob_stream`], [`Client::blob_exists`] |
 //! | find and publish referrers | [`Client::referrers`], [`Client::push_referrer`] |
@@ -69,6 +69,7 @@ mod error;
 mod hosts;
 mod manifests;
 mod pace;
+mod proxy;
 mod reference;
 mod referrers;
 mod retry;

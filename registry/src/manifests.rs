@@ -133,6 +133,29 @@ impl Client {
         )
     }
 
+    /// Whether the registry that is pushed to has a manifest. HEAD decides only if it says so clearly; otherwise the
+    /// manifest is read.
+    ///
+    /// # Errors
+    /// Those of any request, if reading the manifest fails too.
+    pub async fn manifest_exists<T>(&self, repository: &Repository, which: T) -> Result<bool>
+    where
+        T: TryInto<TagOrDigest>,
+        Error: From<T::Error>,
+    {
+        let which = which.try_into()?;
+        let endpoint = self.push_endpoint(repository)?;
+        let request = manifest_request(&endpoint, Method::HEAD, repository, &which);
+        let (endpoint, request) = (&endpoint, &request);
+        let looked = self.retrying(self.look_up_policy(), || self.look_up(endpoint, request)).await;
+        let Err(error) = looked else { return looked };
+        tracing::debug!(%error, "not known whether the manifest is there; reading it");
+        let read = self.retrying(self.retry_policy().clone(), || {
+            self.manifest_from(endpoint.clone(), repository, &which)
+        });
+        Ok(found(read.await)?.is_some())
+    }
+
     async fn head_manifest_at(
         &self,
         endpoint: Arc<Endpoint>,

@@ -4,6 +4,8 @@
 //! both at once, because finding out one after the other costs a round trip on the way to the first byte. From a server
 //! that has shown which of them it has, they ask for that one first.
 
+mod select;
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,21 +63,37 @@ impl Client {
         subject: &Digest,
         artifact_type: Option<&str>,
     ) -> Result<Vec<Descriptor>> {
+        let (list, filtered) = self.list_from(&endpoint, repository, subject, artifact_type).await?;
+        let entries = select::readable(list);
+        match artifact_type.filter(|_| !filtered) {
+            Some(wanted) => self.of_type(&endpoint, repository, entries, wanted).await,
+            None => Ok(entries),
+        }
+    }
+
+    /// The list of one server, and whether it is filtered already.
+    async fn list_from(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        repository: &Repository,
+        subject: &Digest,
+        artifact_type: Option<&str>,
+    ) -> Result<(Vec<Value>, bool)> {
         let fallback = self.fallback_list(endpoint.clone(), repository, subject);
-        let api = self.api_list(&endpoint, repository, subject, artifact_type);
+        let api = self.api_list(endpoint, repository, subject, artifact_type);
         tokio::pin!(fallback);
         tokio::pin!(api);
         // What the server has shown before saves a request, where it leads to a list.
         match endpoint.lists_referrers() {
             Some(true) => {
-                if let Ok(Some((list, filtered))) = (&mut api).await {
-                    return Ok(select(list, artifact_type.filter(|_| !filtered)));
+                if let Ok(Some(listed)) = (&mut api).await {
+                    return Ok(listed);
                 }
-                api.set(self.api_list(&endpoint, repository, subject, artifact_type));
+                api.set(self.api_list(endpoint, repository, subject, artifact_type));
             }
             Some(false) => {
                 if let Ok(Some(list)) = (&mut fallback).await {
-                    return Ok(select(list, artifact_type));
+                    return Ok((list, false));
                 }
                 fallback.set(self.fallback_list(endpoint.clone(), repository, subject));
             }
@@ -90,10 +108,10 @@ impl Client {
                 api.await
             }
         };
-        let (list, filtered) = match from_api {
+        match from_api {
             Ok(Some(listed)) => {
                 endpoint.note_lists_referrers(true);
-                listed
+                Ok(listed)
             }
             from_api => {
                 let from_tag = match early {
@@ -106,20 +124,19 @@ impl Client {
                         if from_api.is_ok() {
                             endpoint.note_lists_referrers(false);
                         }
-                        (list, false)
+                        Ok((list, false))
                     }
                     // The API failed and the tag does not exist: the list may exist, so the failure counts.
-                    (Ok(None), Err(error)) => return Err(error),
-                    (Ok(None), Ok(_)) if endpoint.is_origin() => (Vec::new(), true),
+                    (Ok(None), Err(error)) => Err(error),
+                    (Ok(None), Ok(_)) if endpoint.is_origin() => Ok((Vec::new(), true)),
                     (Ok(None), Ok(_)) => {
                         let context = context(repository, format!("list referrers of {subject}"));
-                        return Err(Error::NotFound { context, detail: String::new() });
+                        Err(Error::NotFound { context, detail: String::new() })
                     }
-                    (Err(error), _) => return Err(error),
+                    (Err(error), _) => Err(error),
                 }
             }
-        };
-        Ok(select(list, artifact_type.filter(|_| !filtered)))
+        }
     }
 
     /// The list of the referrers API, and whether it is filtered; `None` if the server has no such API.
@@ -287,22 +304,6 @@ fn entries(bytes: &[u8]) -> Option<Vec<Value>> {
     }
 }
 
-/// The entries that can be read, of `artifact_type` if given. One entry that cannot be read (another digest
-/// algorithm, say) must not hide the others.
-fn select(entries: Vec<Value>, artifact_type: Option<&str>) -> Vec<Descriptor> {
-    let readable =
-        entries.into_iter().filter_map(|entry| match serde_json::from_value::<Descriptor>(entry) {
-            Ok(descriptor) => Some(descriptor),
-            Err(error) => {
-                tracing::debug!(%error, "an entry of the list of referrers is passed over");
-                None
-            }
-        });
-    readable
-        .filter(|d| artifact_type.is_none_or(|wanted| d.artifact_type.as_deref() == Some(wanted)))
-        .collect()
-}
-
 /// The index `old` with `entry`, in place of one with the same digest; everything else stays. `None` if nothing
 /// would change.
 fn with_entry(old: Option<&[u8]>, entry: &Value) -> Option<Vec<u8>> {
@@ -393,15 +394,5 @@ mod tests {
         let new = with_entry(Some(old), &entry("sha256:b", "b")).unwrap();
         let index: Value = serde_json::from_slice(&new).unwrap();
         assert_eq!((&index["annotations"]["k"], &index["x"]), (&json!("v"), &json!(1)));
-    }
-
-    #[test]
-    fn one_bad_entry_does_not_hide_the_rest() {
-        let digest = Digest::of(b"x");
-        let good = json!({"mediaType": "m", "digest": digest, "size": 1, "artifactType": "t"});
-        let list = vec![entry("sha512:odd", "a"), json!("rubbish"), good.clone()];
-        assert_eq!(select(list.clone(), None).len(), 1);
-        assert_eq!(select(list.clone(), Some("t")).len(), 1);
-        assert_eq!(select(list, Some("u")).len(), 0);
     }
 }

@@ -14,6 +14,7 @@ use url::Url;
 use crate::certificates;
 use crate::config::{ClientConfig, TlsOptions};
 use crate::error::{Error, Result};
+use crate::proxy::Proxies;
 
 /// Servers with pools of their own. Redirects could name any number of them.
 const MAX_APART: usize = 32;
@@ -43,6 +44,7 @@ struct Key {
 #[derive(Debug)]
 pub(crate) struct Pools {
     user_agent: String,
+    proxies: Proxies,
     max_idle_per_host: usize,
     state: Mutex<State>,
 }
@@ -71,6 +73,7 @@ impl Pools {
         }
         Self {
             user_agent: config.user_agent.clone(),
+            proxies: Proxies::from_env(),
             max_idle_per_host: config.max_idle_per_host,
             state: Mutex::default(),
         }
@@ -124,8 +127,10 @@ impl Pools {
     ) -> Result<reqwest::Client> {
         // Under a number there may be one more, which was opened before the first was back.
         let idle = if key.connection.is_some() { 2 } else { self.max_idle_per_host };
+        let proxies = self.proxies.clone();
         let mut builder = reqwest::Client::builder()
             .user_agent(&self.user_agent)
+            .proxy(reqwest::Proxy::custom(move |url| proxies.of(url)))
             // Redirects are followed by hand: credentials must not travel, and the last URL is remembered.
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)

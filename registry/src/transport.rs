@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, LOCATION};
 use reqwest::{Method, StatusCode};
 use url::Url;
 
-use crate::auth::{Access, Authorizer, Grant, Scope};
+use crate::auth::{Access, Attempt, Authorizer, Grant, Scope};
 use crate::body;
 use crate::connections::{Connections, Use};
 use crate::error::{Context, Error, Result};
@@ -131,7 +131,7 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    /// Sends `request` to `endpoint`: answers one challenge, follows redirects.
+    /// Sends `request` to `endpoint`: answers challenges, follows redirects.
     ///
     /// # Errors
     /// Failures of the connection, refused credentials, and statuses that are transient (408, 429, 5xx but 501).
@@ -144,29 +144,33 @@ impl Transport {
     ) -> Result<Reply> {
         let context = &request.context;
         let mut url = request.url.clone();
-        let mut renewed = false;
+        let mut attempt = Attempt::default();
         let mut redirects = 0;
         loop {
             let own = endpoint.owns(&url);
-            let grant =
-                if own { self.authorizer.current(endpoint, &request.scope, context).await? } else { None };
+            let grant = if own {
+                self.authorizer.current(endpoint, &request.scope, context, &attempt).await
+            } else {
+                None
+            };
             let (response, connection) =
                 self.transmit(endpoint, request, &url, grant.as_ref(), counters).await?;
             let status = response.status();
 
-            let refused =
-                status == StatusCode::UNAUTHORIZED || (status == StatusCode::FORBIDDEN && grant.is_some());
-            if own && refused && !renewed {
-                renewed = true;
-                tracing::debug!("Received status code: {status}. Renewing the grant and trying again");
+            if own && is_refusal(status) {
                 let headers = response.headers().clone();
                 let said = body::error_text(&body::short(response, connection, counters, context).await);
+                let (answer, used) = ((status, &headers), grant.as_ref());
                 let again =
-                    self.authorizer.renew(endpoint, &request.scope, &headers, grant.as_ref(), context);
+                    self.authorizer.refused(endpoint, &request.scope, answer, used, &mut attempt, context);
                 if again.await? {
+                    tracing::debug!("Received status code: {status}. Renewing the grant and trying again");
                     continue;
                 }
-                return Err(status_error(status, said, context.clone()));
+                return Err(self.authorizer.explained(status_error(status, said, context.clone())));
+            }
+            if own && (status.is_success() || status.is_redirection()) {
+                self.authorizer.accepted(endpoint, &request.scope, &attempt).await;
             }
             if let Some(next) = self.redirect(endpoint, request, &url, &response)? {
                 redirects += 1;
@@ -208,9 +212,16 @@ impl Transport {
         if let Some(grant) = grant {
             outgoing = outgoing.header(AUTHORIZATION, grant.header.clone());
         }
-        if let Some(body) = &request.body {
-            counters.add_sent(body.len() as u64);
-            outgoing = outgoing.body(body.clone());
+        match &request.body {
+            Some(body) if !body.is_empty() => {
+                counters.add_sent(body.len() as u64);
+                outgoing = outgoing.body(body.clone());
+            }
+            // An empty body is sent without a length, and some servers insist on one (411).
+            _ if !matches!(request.method, Method::GET | Method::HEAD) => {
+                outgoing = outgoing.header(CONTENT_LENGTH, 0);
+            }
+            _ => {}
         }
         if request.purpose == Purpose::Api {
             outgoing = outgoing.timeout(self.request_timeout);
@@ -319,6 +330,11 @@ impl Transport {
         }
         Ok(next)
     }
+}
+
+/// Whether other credentials may help.
+pub(crate) fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }
 
 pub(crate) fn is_transient(status: StatusCode) -> bool {

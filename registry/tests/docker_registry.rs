@@ -22,7 +22,7 @@ async fn round_trip(client: &registry::Client, host: &str) {
         let digest = Digest::of(data);
         assert!(client.push_blob(&repository, &digest, data.len() as u64, source).await.unwrap());
         assert!(!client.push_blob(&repository, &digest, data.len() as u64, source).await.unwrap());
-        assert_eq!(client.blob_exists(&repository, &digest).await.unwrap(), Some(data.len() as u64));
+        assert!(client.blob_exists(&repository, &digest).await.unwrap());
     }
     let layer_descriptor = Descriptor::of(media_types::OCI_LAYER_GZIP, &layer);
     let manifest = json!({

@@ -61,7 +61,7 @@ async fn every_pull_asks_mirrors_in_order_then_the_server() {
 
     let found = client.blob_bytes(&repo(), &Descriptor::new("x", at_origin.clone(), 6), 10).await.unwrap();
     assert_eq!(&found[..], b"origin");
-    assert_eq!(client.blob_exists(&repo(), &at_origin).await.unwrap(), Some(6));
+    assert!(client.blob_exists(&repo(), &at_origin).await.unwrap());
 
     origin.put_manifest("a/b", "t", media_types::OCI_INDEX, r#"{"manifests":[]}"#);
     client.manifest_in(&repo(), "t").await.unwrap();
@@ -150,7 +150,7 @@ async fn credentials_of_the_registry_do_not_go_to_mirrors() {
     let repository = Repository::new(&origin.host(), "a/b").unwrap();
     let digest = put(&origin, b"x");
     put(&mirror, b"x");
-    assert_eq!(client.blob_exists(&repository, &digest).await.unwrap(), Some(1));
+    assert!(client.blob_exists(&repository, &digest).await.unwrap());
     assert!(!mirror.requests().is_empty() && mirror.requests().iter().all(|r| !r.had_authorization));
 }
 
@@ -164,7 +164,7 @@ async fn paths_of_mirrors() {
     );
     hosts(dir.path(), NAME, &text);
     let client = client_with(dir.path());
-    assert_eq!(client.blob_exists(&repo(), &Digest::of(b"x")).await.unwrap(), None);
+    assert!(!client.blob_exists(&repo(), &Digest::of(b"x")).await.unwrap());
     let paths: Vec<_> =
         mirror.requests().iter().map(|r| r.path.split("/a/b").next().unwrap().to_owned()).collect();
     assert_eq!(paths, ["/prefix/v2", "/other/v2", "/exact", "/v2"]);

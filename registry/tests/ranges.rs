@@ -308,8 +308,8 @@ async fn streams_of_whole_blobs_are_verified() {
 
     let missing = Descriptor::new("x", Digest::of(b"nowhere"), 7);
     assert!(client.blob_bytes(&repository, &missing, 10).await.unwrap_err().is_not_found());
-    assert_eq!(client.blob_exists(&repository, &missing.digest).await.unwrap(), None);
-    assert_eq!(client.blob_exists(&repository, &descriptor.digest).await.unwrap(), Some(2 << 20));
+    assert!(!client.blob_exists(&repository, &missing.digest).await.unwrap());
+    assert!(client.blob_exists(&repository, &descriptor.digest).await.unwrap());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! The parts go first, the index manifest last: nobody ever sees an index whose zTOCs are missing.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use futures::{StreamExt, TryStreamExt};
 use registry::{Client, Descriptor, Digest, Repository};
@@ -147,7 +148,7 @@ pub async fn push_index(
         }
     }
     progress.event(PushEvent::PushingIndex(digest));
-    if client.head_manifest(repository, &subject.digest).await?.is_none() {
+    if !client.manifest_exists(repository, &subject.digest).await? {
         return Err(PushError::NoImage { repository: repository.to_string(), image: subject.digest.clone() });
     }
 
@@ -167,7 +168,7 @@ pub async fn push_index(
         .try_collect::<()>()
         .await?;
 
-    let there = client.head_manifest(repository, digest).await?.is_some();
+    let there = client.manifest_exists(repository, digest).await?;
     let listed = there
         && client
             .referrers(repository, &subject.digest, Some(INDEX_V1))
@@ -191,19 +192,25 @@ async fn push_blob(
     blob: &Descriptor,
     progress: &dyn PushProgress,
 ) -> Result<(), PushError> {
-    if client.blob_exists(repository, &blob.digest).await?.is_some() {
-        progress.event(PushEvent::Skipped(&blob.digest));
-        return Ok(());
-    }
-    // Fails early, and with the store's own words, if the blob is not there.
-    drop(store.stream(blob).await?);
-    progress.event(PushEvent::Pushing(&blob.digest));
+    let begun = AtomicBool::new(false);
+    // Called only if the registry does not have it, and again for each retry.
     let open = || async {
-        store.stream(blob).await.map_err(|error| {
+        let stream = store.stream(blob).await.map_err(|error| {
             registry::Error::io(&store.content().path(&blob.digest), std::io::Error::other(error.to_string()))
-        })
+        })?;
+        if !begun.swap(true, Relaxed) {
+            progress.event(PushEvent::Pushing(&blob.digest));
+        }
+        Ok(stream)
     };
-    client.push_blob(repository, &blob.digest, blob.size, open).await?;
-    progress.event(PushEvent::Pushed(&blob.digest));
+    let pushed = match client.push_blob(repository, &blob.digest, blob.size, open).await {
+        Ok(pushed) => pushed,
+        Err(error) => {
+            // What the store lacks it says best in its own words.
+            drop(store.stream(blob).await?);
+            return Err(error.into());
+        }
+    };
+    progress.event(if pushed { PushEvent::Pushed(&blob.digest) } else { PushEvent::Skipped(&blob.digest) });
     Ok(())
 }

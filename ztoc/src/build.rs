@@ -114,6 +114,12 @@ impl Builder {
             return Ok(());
         }
         let start = self.blob_size;
+        let said = self.options.compression;
+        if start == 0
+            && let Some(actual) = said.contradicted_by(&chunk)
+        {
+            return Err(BuildError::Mislabelled { said, actual });
+        }
         self.blob_size += chunk.len() as u64;
         let cuts = match &mut self.source {
             Source::Gzip(gzip) => gzip.push(start, &chunk, &mut self.walker)?,

@@ -9,6 +9,14 @@ use crate::Compression;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
+    /// The layer is not compressed in the way that it is said to be.
+    #[error("the media type is wrong: it says {said}, but the bytes are {actual}")]
+    Mislabelled {
+        /// What the layer is said to be.
+        said: Compression,
+        /// What its first bytes show.
+        actual: Compression,
+    },
     /// The compressed stream is not valid (gzip or zlib, Zstandard), or its checksum is wrong.
     #[error("the {compression} stream is corrupt at byte {offset}: {reason}")]
     Corrupt {

@@ -31,6 +31,17 @@ impl Compression {
             _ => Self::Uncompressed,
         }
     }
+
+    /// What a layer is that begins with these bytes and is said to be compressed like this, if they show that it is not.
+    /// 512 bytes are enough. Builders lose the suffix of a media type, or add one.
+    #[must_use]
+    pub fn contradicted_by(self, first: &[u8]) -> Option<Self> {
+        let is_tar = first.get(257..262) == Some(b"ustar");
+        let actual = if is_tar { Self::Uncompressed } else { Self::sniff(first) };
+        // Bytes without any mark may be an old tar archive, or rubbish.
+        let shows = is_tar || actual != Self::Uncompressed;
+        (shows && actual != self).then_some(actual)
+    }
 }
 
 impl fmt::Display for Compression {
@@ -218,5 +229,34 @@ impl Spans {
     #[must_use]
     pub fn checkpoint<'a>(&self, index: usize, window: Cow<'a, [u8]>) -> Checkpoint<'a> {
         Checkpoint { compression: self.compression, bits: self.marks[index].bits, window }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Compression::{Gzip, Uncompressed, Zstd};
+
+    #[test]
+    fn first_bytes_show_a_wrong_media_type_and_nothing_shows_none() {
+        let mut tar = vec![0_u8; 512];
+        tar[257..262].copy_from_slice(b"ustar");
+        // A name may begin with anything.
+        let mut odd = tar.clone();
+        odd[..2].copy_from_slice(&[0x1f, 0x8b]);
+        let (gzip, zstd) = ([0x1f, 0x8b, 8, 0], [0x28, 0xb5, 0x2f, 0xfd]);
+        for (bytes, actual) in [(&tar[..], Uncompressed), (&odd, Uncompressed), (&gzip, Gzip), (&zstd, Zstd)]
+        {
+            for said in [Gzip, Uncompressed, Zstd] {
+                assert_eq!(
+                    said.contradicted_by(bytes),
+                    (said != actual).then_some(actual),
+                    "{said} {actual}"
+                );
+            }
+        }
+        for said in [Gzip, Uncompressed, Zstd] {
+            assert_eq!(said.contradicted_by(b""), None);
+            assert_eq!(said.contradicted_by(&[b'x'; 512]), None);
+        }
     }
 }

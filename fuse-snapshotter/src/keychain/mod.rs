@@ -2,8 +2,9 @@
 //!
 //! [`Keychains`] asks, in this order, Docker's and Podman's configuration files, the cluster's image pull secrets
 //! ([`kubernetes`]), and what kubelet gave with its pulls ([`cri`]). The first that has something wins. All of them
-//! answer with what they have at that moment, and the registry client asks whenever it needs a new token or was refused,
-//! so a login that changes is used without a restart.
+//! answer with what they have at that moment, and the registry client asks whenever it needs a new token, was refused, or
+//! [`CredentialProvider::revision`] has changed. So a login that changes is used without a restart, and one that has gone is
+//! used no more.
 //!
 //! Logins live in memory only and are never logged.
 

@@ -6,8 +6,8 @@ use super::UnpackError;
 
 /// Compressed bytes are read in pieces of this size.
 const INPUT_BUFFER: usize = 128 * 1024;
-/// As many bytes as [`LayerFormat::sniff`] looks at.
-const MAGIC: usize = 4;
+/// As many bytes as show what a layer is: a tar archive has its mark at the end of its first header.
+const MAGIC: usize = 512;
 
 /// How a layer is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +29,14 @@ impl LayerFormat {
             ztoc::Compression::Gzip => Self::Gzip,
             ztoc::Compression::Zstd => Self::Zstd,
             ztoc::Compression::Uncompressed => Self::Tar,
+        }
+    }
+
+    fn compression(self) -> ztoc::Compression {
+        match self {
+            Self::Tar => ztoc::Compression::Uncompressed,
+            Self::Gzip => ztoc::Compression::Gzip,
+            Self::Zstd => ztoc::Compression::Zstd,
         }
     }
 
@@ -69,13 +77,13 @@ pub(super) fn open<R: Read>(reader: R, format: Option<LayerFormat>) -> Result<So
     let error = |source| UnpackError::Read { uncompressed: 0, source };
     let mut reader = BufReader::with_capacity(INPUT_BUFFER, reader);
     let mut first = Vec::new();
-    let format = match format {
-        Some(format) => format,
-        None => {
-            reader.by_ref().take(MAGIC as u64).read_to_end(&mut first).map_err(error)?;
-            LayerFormat::sniff(&first)
-        }
-    };
+    reader.by_ref().take(MAGIC as u64).read_to_end(&mut first).map_err(error)?;
+    let format = format.unwrap_or_else(|| LayerFormat::sniff(&first));
+    let said = format.compression();
+    if let Some(actual) = said.contradicted_by(&first) {
+        let lie = ztoc::BuildError::Mislabelled { said, actual };
+        return Err(error(io::Error::new(io::ErrorKind::InvalidData, lie)));
+    }
     let input = io::Cursor::new(first).chain(reader);
     Ok(match format {
         LayerFormat::Tar => Source::Tar(input),

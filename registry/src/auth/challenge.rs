@@ -23,29 +23,35 @@ pub(super) enum Scheme {
     },
 }
 
-/// A challenge that can be answered.
+/// A challenge for a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Challenge {
     pub(super) scheme: Scheme,
     pub(super) scope: Scope,
 }
 
-/// The challenge to answer: Bearer before Basic, as every other client has it.
-pub(super) fn best(headers: &HeaderMap) -> Option<Challenge> {
-    let values = headers.get_all(WWW_AUTHENTICATE).iter();
-    let raw: Vec<_> = values.flat_map(|value| parse(&String::from_utf8_lossy(value.as_bytes()))).collect();
-    let bearer = raw.iter().filter(|raw| raw.scheme.eq_ignore_ascii_case("bearer")).find_map(|raw| {
-        let realm =
-            Url::parse(raw.get("realm")?).ok().filter(|url| matches!(url.scheme(), "https" | "http"))?;
-        Some(Challenge {
-            scheme: Scheme::Bearer { realm, service: raw.get("service").map(str::to_owned) },
-            scope: Scope::parse(raw.get("scope").unwrap_or_default()),
-        })
-    });
-    bearer.or_else(|| {
-        let basic = raw.iter().any(|raw| raw.scheme.eq_ignore_ascii_case("basic"));
-        basic.then(|| Challenge { scheme: Scheme::Basic, scope: Scope::default() })
-    })
+/// The challenges of one answer that this client can take up: Bearer before Basic, as every other client has it.
+#[derive(Debug, Default)]
+pub(super) struct Offer {
+    pub(super) bearer: Option<Challenge>,
+    pub(super) basic: bool,
+}
+
+impl Offer {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let values = headers.get_all(WWW_AUTHENTICATE).iter();
+        let raw: Vec<_> =
+            values.flat_map(|value| parse(&String::from_utf8_lossy(value.as_bytes()))).collect();
+        let bearer = raw.iter().filter(|raw| raw.scheme.eq_ignore_ascii_case("bearer")).find_map(|raw| {
+            let realm =
+                Url::parse(raw.get("realm")?).ok().filter(|url| matches!(url.scheme(), "https" | "http"))?;
+            Some(Challenge {
+                scheme: Scheme::Bearer { realm, service: raw.get("service").map(str::to_owned) },
+                scope: Scope::parse(raw.get("scope").unwrap_or_default()),
+            })
+        });
+        Self { bearer, basic: raw.iter().any(|raw| raw.scheme.eq_ignore_ascii_case("basic")) }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -163,7 +169,8 @@ mod tests {
         for value in values {
             headers.append(WWW_AUTHENTICATE, value.parse().unwrap());
         }
-        best(&headers)
+        let Offer { bearer, basic } = Offer::of(&headers);
+        bearer.or_else(|| basic.then(|| Challenge { scheme: Scheme::Basic, scope: Scope::default() }))
     }
 
     fn bearer(realm: &str, service: Option<&str>, scope: &str) -> Option<Challenge> {

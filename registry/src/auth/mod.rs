@@ -1,19 +1,27 @@
 //! Authentication: challenges, tokens, and who may see them.
 //!
-//! The first request to a server goes out bare. Its challenge (RFC 9110, 11.6.1; distribution, "Token
-//! Authentication") is remembered for the server, and from then on every request carries what the challenge asked
-//! for. There is one [`Slot`] per scope: it holds the ready header until it expires or the server refuses it, and
-//! its lock makes sure that many concurrent reads renew it only once.
+//! The first request for a repository goes out bare, or with what another repository of the same server was asked for.
+//! The challenge (RFC 9110, 11.6.1; distribution, "Token Authentication") is remembered for that repository, and from
+//! then on its requests carry what the challenge asked for. There is one [`Slot`] per scope: it holds the ready header
+//! until it expires, the server refuses it or the login behind it changes, and its lock makes sure that many concurrent
+//! reads renew it only once.
+//!
+//! Some servers answer a token that they do not accept with another challenge than they give to a bare request. So a
+//! refused header leads to one bare request, and what answers that counts. A challenge that cannot be answered leaves
+//! what was known in place. See [`Attempt`] for what one request may try.
 
+mod attempt;
 mod challenge;
+mod login;
 mod scope;
+mod slots;
 mod token;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
+use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderValue};
 
 use crate::credentials::{Credential, CredentialProvider};
@@ -23,8 +31,11 @@ use crate::retry::RetryPolicy;
 use crate::stats::Counters;
 use crate::tls::Pools;
 
-use challenge::Scheme;
+pub(crate) use attempt::Attempt;
+use challenge::{Offer, Scheme};
+use login::Login;
 pub(crate) use scope::{Access, Scope};
+use slots::{Known, SlotState, Slots};
 
 /// How long a header for Basic authentication is used before the credentials are asked for again: helpers may be
 /// slow, and what they give (ECR: 12 hours) may change.
@@ -38,6 +49,14 @@ pub(crate) struct Grant {
     pub(crate) header: HeaderValue,
     serial: u64,
     expires: Instant,
+    /// It is user name and password, not a token.
+    basic: bool,
+}
+
+impl Grant {
+    fn is_live(&self) -> bool {
+        self.expires > Instant::now()
+    }
 }
 
 /// Authentication for all servers of a client.
@@ -48,27 +67,17 @@ pub(crate) struct Authorizer {
     counters: Arc<Counters>,
     retry: RetryPolicy,
     request_timeout: Duration,
-    servers: Mutex<HashMap<String, Arc<Server>>>,
+    slots: Slots,
 }
 
-/// What is known about one server.
-#[derive(Debug, Default)]
-struct Server {
-    scheme: Mutex<Option<Scheme>>,
-    slots: Mutex<HashMap<Scope, Arc<Slot>>>,
-}
-
-/// The current header for one scope. The lock is held while it is renewed.
-#[derive(Debug, Default)]
-struct Slot(tokio::sync::Mutex<SlotState>);
-
-#[derive(Debug, Default)]
-struct SlotState {
-    grant: Option<Grant>,
-    serial: u64,
-    /// What the server's challenge asked for beyond our own scope.
-    extra: Scope,
-    failed: Option<(Instant, Error)>,
+/// What a header is wanted for.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    endpoint: &'a Endpoint,
+    scope: &'a Scope,
+    context: &'a Context,
+    /// When the request began to wait for it.
+    asked_at: Instant,
 }
 
 impl Authorizer {
@@ -79,86 +88,190 @@ impl Authorizer {
         retry: RetryPolicy,
         request_timeout: Duration,
     ) -> Self {
-        Self { provider, pools, counters, retry, request_timeout, servers: Mutex::default() }
-    }
-
-    fn server(&self, endpoint: &Endpoint) -> Arc<Server> {
-        let key = format!("{}://{}", if endpoint.is_https() { "https" } else { "http" }, endpoint.host());
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone()
+        Self { provider, pools, counters, retry, request_timeout, slots: Slots::default() }
     }
 
     /// The header to send to `endpoint` without being asked; `None` as long as it never asked.
+    ///
+    /// That no header can be had is no error: the bare request then shows whether the server wants one, and which.
     pub(crate) async fn current(
         &self,
         endpoint: &Endpoint,
         scope: &Scope,
         context: &Context,
-    ) -> Result<Option<Grant>> {
-        let server = self.server(endpoint);
-        let Some(scheme) = server.scheme() else { return Ok(None) };
-        let slot = server.slot(scope);
-        let asked_at = Instant::now();
-        let mut state = slot.0.lock().await;
-        if let Some(grant) = state.grant.as_ref().filter(|grant| grant.expires > Instant::now()) {
-            return Ok(Some(grant.clone()));
+        attempt: &Attempt,
+    ) -> Option<Grant> {
+        if attempt.is_bare() {
+            return None;
         }
-        self.obtain(endpoint, &scheme, scope, &mut state, asked_at, context).await.map(Some)
+        let slot = self.slots.of(endpoint, scope);
+        let wanted = Wanted { endpoint, scope, context, asked_at: Instant::now() };
+        let mut state = slot.lock().await;
+        self.drop_withdrawn(&wanted, &mut state).await;
+        if let Some(grant) = state.grant.as_ref().filter(|grant| grant.is_live()) {
+            return Some(grant.clone());
+        }
+        let scheme = match state.known.clone() {
+            Some(Known::Open) => return None,
+            Some(Known::Asks(scheme)) => scheme,
+            None => self.slots.hint(endpoint)?,
+        };
+        // Tried once: it may be out of date. Patience is for what a challenge names.
+        match self.obtain(&wanted, &scheme, &mut state, &RetryPolicy::none()).await {
+            Ok(grant) => Some(grant),
+            Err(error) => {
+                tracing::debug!(%error, "no header can be had; the request goes out bare");
+                if state.known.is_none() {
+                    self.slots.forget_hint(endpoint, &scheme);
+                }
+                None
+            }
+        }
     }
 
-    /// The server refused `used` (`None`: the bare request). Returns whether there is now something else to try.
-    pub(crate) async fn renew(
+    /// The server refused the request that carried `used` (`None`: it was bare). Returns whether there is now something
+    /// else to try, which [`Self::current`] gives.
+    ///
+    /// # Errors
+    /// Why the server's challenge cannot be answered.
+    pub(crate) async fn refused(
         &self,
         endpoint: &Endpoint,
         scope: &Scope,
-        answer: &HeaderMap,
+        (status, answer): (StatusCode, &HeaderMap),
         used: Option<&Grant>,
+        attempt: &mut Attempt,
         context: &Context,
     ) -> Result<bool> {
-        let server = self.server(endpoint);
-        let challenge = challenge::best(answer);
-        if let Some(challenge) = &challenge {
-            server.set_scheme(challenge.scheme.clone());
-        }
-        // ECR answers an expired token with 403 and no challenge: the one it made before still holds.
-        let Some(scheme) = server.scheme() else { return Ok(false) };
-        let slot = server.slot(scope);
-        let asked_at = Instant::now();
-        let mut state = slot.0.lock().await;
-        if let Some(challenge) = challenge {
-            state.extra = challenge.scope;
-        }
-        let current = state.grant.as_ref().filter(|grant| grant.expires > Instant::now());
-        if current.is_some_and(|grant| used.is_none_or(|used| grant.serial != used.serial)) {
+        let offer = Offer::of(answer);
+        let slot = self.slots.of(endpoint, scope);
+        let wanted = Wanted { endpoint, scope, context, asked_at: Instant::now() };
+        let mut state = slot.lock().await;
+        attempt.note_refused(used);
+        state.grant = state.grant.take().filter(|grant| grant.is_live() && !attempt.has_refused(grant));
+        // Another request was quicker.
+        if state.grant.is_some() && attempt.answers() {
             return Ok(true);
         }
-        self.obtain(endpoint, &scheme, scope, &mut state, asked_at, context).await.map(|_| true)
+        // A token answered by a challenge for a login, or a header that nobody has asked for here.
+        let is_odd = used.is_some_and(|used| !used.basic && offer.bearer.is_none() && offer.basic)
+            || (used.is_some() && state.known.is_none() && offer.bearer.is_none());
+        if is_odd {
+            return Ok(attempt.goes_bare());
+        }
+        if !attempt.answers() {
+            return Ok(false);
+        }
+        let basic = offer.basic.then_some(Scheme::Basic);
+        let (scheme, other) = match offer.bearer {
+            Some(challenge) => {
+                state.extra = challenge.scope;
+                (challenge.scheme, basic)
+            }
+            // ECR answers an expired token with 403 and no challenge: the one it made before still holds.
+            None => match basic.or_else(|| state.scheme()) {
+                Some(scheme) => (scheme, None),
+                None => return Ok(false),
+            },
+        };
+        let mut obtained = self.obtain(&wanted, &scheme, &mut state, &self.retry).await;
+        let mut scheme = scheme;
+        if let (Err(error), Some(basic)) = (&obtained, other)
+            && !error.is_transient()
+            && let Ok(grant) = self.obtain(&wanted, &basic, &mut state, &self.retry).await
+        {
+            (obtained, scheme) = (Ok(grant), basic);
+        }
+        let grant = obtained?;
+        if attempt.has_refused(&grant) {
+            // The same login again. Whether the repository needs one at all is left to find out.
+            return Ok(status == StatusCode::UNAUTHORIZED && attempt.goes_bare());
+        }
+        self.slots.set_hint(endpoint, &scheme);
+        state.known = Some(Known::Asks(scheme));
+        Ok(true)
+    }
+
+    /// A request went through. If that was a bare one after a header had been refused, the repository needs none.
+    pub(crate) async fn accepted(&self, endpoint: &Endpoint, scope: &Scope, attempt: &Attempt) {
+        if attempt.is_bare() {
+            let slot = self.slots.of(endpoint, scope);
+            let mut state = slot.lock().await;
+            state.known = Some(Known::Open);
+            state.grant = None;
+        }
+    }
+
+    /// `error`, with what kept a login from being found if the registry refused.
+    pub(crate) fn explained(&self, error: Error) -> Error {
+        match error {
+            Error::Unauthorized { context, detail } => {
+                let detail = self.with_trouble(detail, &context);
+                Error::Unauthorized { context, detail }
+            }
+            Error::Denied { context, detail } => {
+                let detail = self.with_trouble(detail, &context);
+                Error::Denied { context, detail }
+            }
+            other => other,
+        }
+    }
+
+    fn with_trouble(&self, detail: String, context: &Context) -> String {
+        match self.provider.trouble(&context.host, &context.repository) {
+            Some(trouble) if detail.contains(&trouble) => detail,
+            Some(trouble) if detail.is_empty() => trouble,
+            Some(trouble) => format!("{detail}; {trouble}"),
+            None => detail,
+        }
+    }
+
+    /// Drops the header if the login that it was made with is no longer what the provider says. The provider is asked
+    /// only after something has changed there: it may have to run a program.
+    async fn drop_withdrawn(&self, wanted: &Wanted<'_>, state: &mut SlotState) {
+        let (host, repository) = (wanted.endpoint.host(), &wanted.context.repository);
+        let revision = self.provider.revision(host, repository);
+        if state.grant.is_none() || state.revision == revision {
+            return;
+        }
+        let now = self.provider.credential(host, repository).await;
+        if now.is_ok_and(|now| Login::of(now.as_ref()) == state.login) {
+            state.revision = revision;
+        } else {
+            tracing::debug!(
+                registry = host,
+                repository,
+                "the login has changed; what was made with it is dropped"
+            );
+            state.grant = None;
+        }
     }
 
     async fn obtain(
         &self,
-        endpoint: &Endpoint,
+        wanted: &Wanted<'_>,
         scheme: &Scheme,
-        scope: &Scope,
         state: &mut SlotState,
-        asked_at: Instant,
-        context: &Context,
+        patience: &RetryPolicy,
     ) -> Result<Grant> {
         if let Some((at, error)) = &state.failed
-            && *at >= asked_at
+            && *at >= wanted.asked_at
             && at.elapsed() < SHARE_FAILURE
         {
             return Err(error.clone());
         }
-        state.grant = None;
-        match self.fetch(endpoint, scheme, &scope.union(&state.extra), context).await {
+        let scope = wanted.scope.union(&state.extra);
+        match self.fetch(wanted, scheme, &scope, state, patience).await {
             Ok((header, life)) => {
                 state.serial += 1;
                 state.failed = None;
-                let grant = Grant { header, serial: state.serial, expires: Instant::now() + life };
+                let basic = *scheme == Scheme::Basic;
+                let grant = Grant { header, serial: state.serial, expires: Instant::now() + life, basic };
                 state.grant = Some(grant.clone());
                 Ok(grant)
             }
             Err(error) => {
+                let error = self.explained(error);
                 state.failed = Some((Instant::now(), error.clone()));
                 Err(error)
             }
@@ -167,12 +280,17 @@ impl Authorizer {
 
     async fn fetch(
         &self,
-        endpoint: &Endpoint,
+        wanted: &Wanted<'_>,
         scheme: &Scheme,
-        wanted: &Scope,
-        context: &Context,
+        scope: &Scope,
+        state: &mut SlotState,
+        patience: &RetryPolicy,
     ) -> Result<(HeaderValue, Duration)> {
+        let Wanted { endpoint, context, .. } = *wanted;
+        // Before the question: what changes meanwhile is noticed by the next request.
+        state.revision = self.provider.revision(endpoint.host(), &context.repository);
         let credential = self.provider.credential(endpoint.host(), &context.repository).await?;
+        state.login = Login::of(credential.as_ref());
         if let Some(Credential::RegistryToken(token)) = &credential {
             return Ok((secret_header(&format!("Bearer {token}"), endpoint)?, BASIC_LIFE));
         }
@@ -189,28 +307,14 @@ impl Authorizer {
                     endpoint,
                     realm,
                     service: service.as_deref(),
-                    scope: wanted,
+                    scope,
                     credential: credential.as_ref(),
                     context,
                 };
-                let token = self.token(&request).await?;
+                let token = self.token(&request, patience).await?;
                 Ok((secret_header(&format!("Bearer {}", token.value), endpoint)?, token.life))
             }
         }
-    }
-}
-
-impl Server {
-    fn scheme(&self) -> Option<Scheme> {
-        self.scheme.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_scheme(&self, scheme: Scheme) {
-        *self.scheme.lock().unwrap_or_else(PoisonError::into_inner) = Some(scheme);
-    }
-
-    fn slot(&self, scope: &Scope) -> Arc<Slot> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(scope.clone()).or_default().clone()
     }
 }
 

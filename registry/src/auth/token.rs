@@ -12,7 +12,7 @@ use crate::body;
 use crate::credentials::Credential;
 use crate::error::{Context, Error, Result};
 use crate::hosts::Endpoint;
-use crate::retry::Backoff;
+use crate::retry::{Backoff, RetryPolicy};
 use crate::tls::Purpose;
 use crate::{redact, retry};
 
@@ -57,8 +57,8 @@ enum Reply {
 }
 
 impl Authorizer {
-    pub(super) async fn token(&self, request: &TokenRequest<'_>) -> Result<Token> {
-        let mut backoff = Backoff::new(self.retry.clone(), &self.counters);
+    pub(super) async fn token(&self, request: &TokenRequest<'_>, patience: &RetryPolicy) -> Result<Token> {
+        let mut backoff = Backoff::new(patience.clone(), &self.counters);
         loop {
             match self.try_token(request).await {
                 Ok(token) => return Ok(token),

@@ -1,20 +1,16 @@
 //! Whole blobs: existence, bytes, streams (distribution-spec, "Pulling blobs").
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
-use reqwest::header::CONTENT_LENGTH;
 use reqwest::{Method, StatusCode};
 
 use super::BlobReader;
 use crate::body::ByteStream;
-use crate::client::{Client, context};
+use crate::client::{Client, context, note_health};
 use crate::descriptor::Descriptor;
 use crate::digest::{Digest, DigestHasher};
 use crate::error::{Context, Error, Result};
 use crate::hosts::Endpoint;
-use crate::manifests::found;
 use crate::reference::Repository;
 use crate::tls::Purpose;
 use crate::transport::Request;
@@ -23,31 +19,45 @@ use crate::transport::Request;
 const MAX_PREALLOCATION: u64 = 8 << 20;
 
 impl Client {
-    /// The size in bytes of a blob, or `None` if no server of the registry has it.
+    /// Whether the registry, or any mirror of it, says that it has a blob.
     ///
     /// # Errors
-    /// Those of any request; [`Error::Protocol`] if the answer names no size.
-    pub async fn blob_exists(&self, repository: &Repository, digest: &Digest) -> Result<Option<u64>> {
+    /// Those of any request. They say nothing about the blob: some storage refuses to be asked this way what it serves.
+    pub async fn blob_exists(&self, repository: &Repository, digest: &Digest) -> Result<bool> {
         let endpoints = self.pull_endpoints(repository, false)?;
-        found(self.over_mirrors(&endpoints, |endpoint| self.head_blob(endpoint, repository, digest)).await)
+        let mut there = Ok(false);
+        for endpoint in endpoints {
+            there =
+                self.retrying(self.look_up_policy(), || self.head_blob(&endpoint, repository, digest)).await;
+            note_health(&endpoint, &there);
+            if matches!(there, Ok(true)) {
+                break;
+            }
+        }
+        there
     }
 
     pub(super) async fn head_blob(
         &self,
-        endpoint: Arc<Endpoint>,
+        endpoint: &Endpoint,
         repository: &Repository,
         digest: &Digest,
-    ) -> Result<u64> {
+    ) -> Result<bool> {
         let tail = format!("blobs/{digest}");
         let operation = format!("look up blob {digest}");
-        let mut request = Request::new(&endpoint, Method::HEAD, repository, &tail, operation);
+        let mut request = Request::new(endpoint, Method::HEAD, repository, &tail, operation);
         request.purpose = Purpose::Blob;
-        let reply = self.transport().send(&endpoint, &request, self.counters()).await?;
-        if reply.status() != StatusCode::OK {
-            return Err(reply.into_error(self.counters()).await);
+        self.look_up(endpoint, &request).await
+    }
+
+    /// Sends a HEAD request: whether what it is about is there. Lengths and digests are for answers that bring content.
+    pub(crate) async fn look_up(&self, endpoint: &Endpoint, request: &Request) -> Result<bool> {
+        let reply = self.transport().send(endpoint, request, self.counters()).await?;
+        match reply.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(reply.into_error(self.counters()).await),
         }
-        let size = reply.header(CONTENT_LENGTH).and_then(|text| text.parse().ok());
-        size.ok_or_else(|| Error::protocol(&reply.context, "the answer names no Content-Length"))
     }
 
     /// The whole blob, verified, if it has at most `limit` bytes.

@@ -11,20 +11,19 @@ use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, 
 use reqwest::{Method, StatusCode};
 use url::Url;
 
-use crate::auth::{Access, Scope};
+use crate::auth::{Access, Attempt, Scope};
 use crate::body::ByteStream;
 use crate::client::Client;
 use crate::connections::Use;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
 use crate::hosts::Endpoint;
-use crate::manifests::found;
 use crate::media_types::OCTET_STREAM;
 use crate::reference::Repository;
 use crate::retry::Backoff;
 use crate::stats::Counters;
 use crate::tls::Purpose;
-use crate::transport::{Reply, Request, is_transient, transient};
+use crate::transport::{Reply, Request, is_refusal, is_transient, transient};
 
 /// How often the progress of an upload is looked at.
 const WATCH: Duration = Duration::from_millis(250);
@@ -50,14 +49,17 @@ impl Client {
         Fut: Future<Output = Result<ByteStream>>,
     {
         let endpoint = self.push_endpoint(repository)?;
-        let there = self
-            .retrying(self.retry_policy().clone(), || self.head_blob(endpoint.clone(), repository, digest));
-        if found(there.await)?.is_some() {
-            return Ok(false);
+        match self.retrying(self.look_up_policy(), || self.head_blob(&endpoint, repository, digest)).await {
+            Ok(true) => return Ok(false),
+            Ok(false) => {}
+            // Storage whose signed URLs are good for GET only, or a server without HEAD: the upload decides.
+            Err(error) => tracing::debug!(%error, "not known whether the blob is there; uploading it"),
         }
         let mut backoff = Backoff::new(self.retry_policy().clone(), self.counters());
         let mut renewed = false;
         loop {
+            // First, so that a source that fails leaves no upload behind.
+            let bytes = source().await?;
             let (context, location) = match self.start_upload(&endpoint, repository, digest).await {
                 Ok(session) => session,
                 Err(error) => {
@@ -67,14 +69,10 @@ impl Client {
             };
             let Some(location) = location else { return Ok(true) };
             let upload = Upload { client: self, endpoint: &endpoint, repository, context, size };
-            match upload.put(location, source().await?).await {
+            match upload.put(location, bytes, renewed).await {
                 Ok(Put::Done) => return Ok(true),
-                // The token ended between POST and PUT: it is renewed by now.
-                Ok(Put::Renewed) if !renewed => renewed = true,
-                Ok(Put::Renewed) => {
-                    let detail = "the upload itself was refused with fresh credentials".to_owned();
-                    return Err(Error::Unauthorized { context: upload.context, detail });
-                }
+                // The token ended between POST and PUT: the next POST has a new one.
+                Ok(Put::Renewed) => renewed = true,
                 Err(error) => backoff.pause(error).await?,
             }
         }
@@ -102,7 +100,6 @@ impl Client {
         }
         request.url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from.name());
         request.scope = request.scope.union(&Scope::of(from, Access::Pull));
-        request.body = Some(Bytes::new());
         let (endpoint, request) = (&endpoint, &request);
         let sent = self.retrying(self.retry_policy().clone(), || async move {
             self.transport().send(endpoint, request, self.counters()).await
@@ -139,9 +136,7 @@ impl Client {
         digest: &Digest,
     ) -> Result<(Context, Option<Url>)> {
         let operation = format!("push blob {digest}");
-        let mut request = Request::new(endpoint, Method::POST, repository, "blobs/uploads/", operation);
-        // Without a body reqwest sends no Content-Length, and some servers insist.
-        request.body = Some(Bytes::new());
+        let request = Request::new(endpoint, Method::POST, repository, "blobs/uploads/", operation);
         let reply = self.transport().send(endpoint, &request, self.counters()).await?;
         match reply.status() {
             StatusCode::ACCEPTED => {}
@@ -179,13 +174,16 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    async fn put(&self, url: Url, bytes: ByteStream) -> Result<Put> {
+    /// Sends the bytes. `renewed`: an upload was refused before, and this one has fresh credentials.
+    async fn put(&self, url: Url, bytes: ByteStream, renewed: bool) -> Result<Put> {
         let (endpoint, context) = (self.endpoint, &self.context);
         let counters = self.client.counters();
         let transport = self.client.transport();
         let scope = Request::new(endpoint, Method::PUT, self.repository, "", "").scope;
         let own = endpoint.owns(&url);
-        let grant = if own { transport.authorizer.current(endpoint, &scope, context).await? } else { None };
+        let mut attempt = Attempt::default();
+        let authorizer = &transport.authorizer;
+        let grant = if own { authorizer.current(endpoint, &scope, context, &attempt).await } else { None };
 
         let progress = Arc::new(Progress::new(self.size, counters.clone()));
         let http = transport.client_for(endpoint, &url, Purpose::Blob, None)?;
@@ -221,9 +219,9 @@ impl Upload<'_> {
         if is_transient(status) {
             return Err(transient(response, Use::of_any(), counters, context).await);
         }
-        if own && status == StatusCode::UNAUTHORIZED {
-            let headers = response.headers().clone();
-            if transport.authorizer.renew(endpoint, &scope, &headers, grant.as_ref(), context).await? {
+        if own && is_refusal(status) && !renewed {
+            let (answer, used) = ((status, response.headers()), grant.as_ref());
+            if authorizer.refused(endpoint, &scope, answer, used, &mut attempt, context).await? {
                 return Ok(Put::Renewed);
             }
         }
@@ -233,7 +231,7 @@ impl Upload<'_> {
             StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
                 Ok(Put::Done)
             }
-            _ => Err(reply.into_error(counters).await),
+            _ => Err(authorizer.explained(reply.into_error(counters).await)),
         }
     }
 }

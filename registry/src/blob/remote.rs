@@ -307,15 +307,13 @@ impl RegistryBlob {
 
     async fn body_of(&self, reply: Reply, asked: &Range<u64>, whole: bool) -> Result<OpenBody> {
         let shared = &*self.shared;
-        let protocol = |reason: String| Err(Error::protocol(&reply.context, reason));
-        let encoding = reply.header(CONTENT_ENCODING).unwrap_or("identity");
+        // Some servers label compressed blobs `gzip` and send them as they are: lengths and digests tell, not the label.
+        let encoding =
+            reply.header(CONTENT_ENCODING).filter(|encoding| !encoding.eq_ignore_ascii_case("identity"));
+        let labelled = encoding.map(|encoding| format!(" (its encoding: {})", redact::message(encoding)));
+        let labelled = labelled.unwrap_or_default();
+        let protocol = |reason: String| Err(Error::protocol(&reply.context, format!("{reason}{labelled}")));
         match reply.status() {
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT if !encoding.eq_ignore_ascii_case("identity") => {
-                protocol(format!(
-                    "the server changed the content's encoding to {}",
-                    redact::message(encoding)
-                ))
-            }
             StatusCode::PARTIAL_CONTENT => {
                 let content_type = reply.header(CONTENT_TYPE).map(essence).unwrap_or_default();
                 if content_type.starts_with("multipart/") {
@@ -344,6 +342,9 @@ impl RegistryBlob {
                 let length = reply.header(CONTENT_LENGTH).and_then(|text| text.parse::<u64>().ok());
                 if let Some(length) = length.filter(|length| *length != shared.size) {
                     return protocol(format!("the blob has {length} bytes, expected {}", shared.size));
+                }
+                if !whole && length.is_none() && encoding.is_some() {
+                    return protocol("the server may have changed the content's encoding".to_owned());
                 }
                 if !whole {
                     self.note_ignored_range(&reply);

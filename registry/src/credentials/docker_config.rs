@@ -12,7 +12,10 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,6 +24,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
+use super::failures::HelperFailures;
 use super::{Credential, CredentialProvider, helper, same_registry};
 use crate::error::{Error, Result};
 
@@ -33,10 +37,15 @@ const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Credentials from Docker's and Podman's configuration files. They are read again for every question, so a
 /// `docker login` takes effect at once.
+///
+/// A credential helper that is missing or fails is no error: other sources may have a login, and much can be read
+/// without one. It is logged once, left alone for a while, and named by [`CredentialProvider::trouble`].
 #[derive(Debug, Clone)]
 pub struct DockerConfig {
     files: Vec<PathBuf>,
     helper_timeout: Duration,
+    /// Shared by clones.
+    failures: Arc<HelperFailures>,
 }
 
 impl Default for DockerConfig {
@@ -53,12 +62,12 @@ impl DockerConfig {
         let podman = var("REGISTRY_AUTH_FILE")
             .or_else(|| var("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
         let files = docker.map(|dir| dir.join("config.json")).into_iter().chain(podman).collect();
-        Self { files, helper_timeout: HELPER_TIMEOUT }
+        Self { files, helper_timeout: HELPER_TIMEOUT, failures: Arc::default() }
     }
 
     /// Just this file.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
-        Self { files: vec![path.into()], helper_timeout: HELPER_TIMEOUT }
+        Self { files: vec![path.into()], helper_timeout: HELPER_TIMEOUT, failures: Arc::default() }
     }
 
     /// How long a credential helper may take; 30 s if not set.
@@ -75,7 +84,7 @@ impl CredentialProvider for DockerConfig {
         for path in &self.files {
             let Some(file) = read(path, host).await? else { continue };
             if let Some((name, server)) = file.helper(host, repository)
-                && let Some(found) = helper::get(&name, &server, host, self.helper_timeout).await?
+                && let Some(found) = self.ask_helper(&name, &server, host).await
             {
                 return Ok(Some(found));
             }
@@ -85,6 +94,40 @@ impl CredentialProvider for DockerConfig {
             }
         }
         Ok(None)
+    }
+
+    fn revision(&self, _host: &str, _repository: &str) -> u64 {
+        let mut all = DefaultHasher::new();
+        for path in &self.files {
+            let seen = std::fs::metadata(path).ok();
+            let seen = seen
+                .map(|file| (file.ino(), file.size(), file.mtime(), file.mtime_nsec(), file.ctime_nsec()));
+            seen.hash(&mut all);
+        }
+        all.finish()
+    }
+
+    fn trouble(&self, host: &str, _repository: &str) -> Option<String> {
+        self.failures.of_host(host)
+    }
+}
+
+impl DockerConfig {
+    /// The login that a helper has for `server`, which stands for `host`. One that has just failed is not asked.
+    async fn ask_helper(&self, name: &str, server: &str, host: &str) -> Option<Credential> {
+        if self.failures.is_recent(name, host) {
+            return None;
+        }
+        match helper::get(name, server, self.helper_timeout).await {
+            Ok(found) => {
+                self.failures.forget(name, host);
+                found
+            }
+            Err(why) => {
+                self.failures.note(name, host, why);
+                None
+            }
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::Credential;
-use crate::error::{Error, Result};
 use crate::redact;
 
 /// The user name by which a helper says that the secret is an identity token.
@@ -26,22 +25,25 @@ struct Answer {
     secret: String,
 }
 
-/// Asks the helper `name` for `server`. `None` if it says that it has no credentials.
-pub(super) async fn get(name: &str, server: &str, host: &str, limit: Duration) -> Result<Option<Credential>> {
+/// Asks the helper `name` for `server`. `None` if it says that it has no credentials. The error is one bounded line
+/// that says which helper failed, and how; what the helper wrote is in it, its answer is not.
+pub(super) async fn get(name: &str, server: &str, limit: Duration) -> Result<Option<Credential>, String> {
     let program = format!("docker-credential-{name}");
-    let failed = |what: String| Error::credentials(host, format!("helper `{program}`: {what}"));
+    let failed = |what: String| redact::message(&format!("credential helper `{program}` {what}"));
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
-        return Err(failed("this is not the name of a helper; correct the Docker configuration".to_owned()));
+        return Err(failed(
+            "does not have the name of a helper; correct the Docker configuration".to_owned(),
+        ));
     }
     let answered = tokio::time::timeout(limit, run(&program, server)).await;
     let output = match answered {
-        Err(_) => return Err(failed(format!("no answer within {} s", limit.as_secs_f32()))),
+        Err(_) => return Err(failed(format!("gave no answer within {} s", limit.as_secs_f32()))),
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(failed(
                 "is not installed, or not in PATH; install it or correct the Docker configuration".into(),
             ));
         }
-        Ok(Err(error)) => return Err(failed(error.to_string())),
+        Ok(Err(error)) => return Err(failed(format!("cannot be run: {error}"))),
         Ok(Ok(output)) => output,
     };
     if !output.success {
@@ -51,10 +53,10 @@ pub(super) async fn get(name: &str, server: &str, host: &str, limit: Duration) -
         if said.to_ascii_lowercase().contains("credentials not found") {
             return Ok(None);
         }
-        return Err(failed(format!("failed: \"{said}\"")));
+        return Err(failed(format!("failed: {said}")));
     }
     let answer: Answer = serde_json::from_slice(&output.stdout)
-        .map_err(|_| failed("its answer is not the JSON that the protocol asks for".to_owned()))?;
+        .map_err(|_| failed("gave an answer that is not the JSON of a login".to_owned()))?;
     Ok(match (answer.username.as_str(), answer.secret) {
         ("", secret) if secret.is_empty() => None,
         (TOKEN_USER | "", secret) => Some(Credential::IdentityToken(secret)),

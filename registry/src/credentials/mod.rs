@@ -1,9 +1,11 @@
 //! Where user names, passwords and tokens come from.
 
 mod docker_config;
+mod failures;
 mod helper;
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,7 +15,7 @@ use crate::error::Result;
 pub use docker_config::{DockerAuths, DockerConfig};
 
 /// What a registry or its token server may be given. `Debug` shows no secret.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Credential {
     /// User name and password.
@@ -70,6 +72,19 @@ pub trait CredentialProvider: fmt::Debug + Send + Sync {
     /// [`Error::Credentials`](crate::Error::Credentials) if there should be some but they cannot be had: the search
     /// ends there, because going on without them would only turn a clear message into a puzzling one.
     async fn credential(&self, host: &str, repository: &str) -> Result<Option<Credential>>;
+
+    /// A number that changes when the answer of [`Self::credential`] may have changed, so that what was made with a
+    /// login that is gone can be dropped. It is asked for with every request: a look into memory or at a file's times,
+    /// never a program or a server. 0 where nothing changes.
+    fn revision(&self, _host: &str, _repository: &str) -> u64 {
+        0
+    }
+
+    /// What kept this source from a login, if it should have had one: for the message when the registry refuses. One
+    /// bounded line without secrets.
+    fn trouble(&self, _host: &str, _repository: &str) -> Option<String> {
+        None
+    }
 }
 
 /// No credentials for anybody.
@@ -136,6 +151,16 @@ impl CredentialProvider for CredentialChain {
             }
         }
         Ok(None)
+    }
+
+    fn revision(&self, host: &str, repository: &str) -> u64 {
+        let mut all = DefaultHasher::new();
+        self.0.iter().for_each(|source| source.revision(host, repository).hash(&mut all));
+        all.finish()
+    }
+
+    fn trouble(&self, host: &str, repository: &str) -> Option<String> {
+        self.0.iter().find_map(|source| source.trouble(host, repository))
     }
 }
 

@@ -100,6 +100,9 @@ pub(super) fn refusal(shared: &Shared, parts: &Parts, route: &Route) -> Option<R
             let token = given.and_then(|g| g.strip_prefix("Bearer "));
             let error = match token.map(|t| shared.tokens.check(t, need)) {
                 Some(Verdict::Good) => return None,
+                Some(_) if shared.config.basic_for_bad_tokens => {
+                    return Some(unauthorized().header("www-authenticate", "Basic realm=\"harbor\""));
+                }
                 Some(Verdict::Expired) if shared.config.expired_token_status == 403 => {
                     return Some(Reply::error(403, "DENIED", ECR_MESSAGE));
                 }
@@ -133,6 +136,8 @@ pub(super) async fn token(shared: &Shared, parts: &Parts, body: Incoming) -> Rep
     };
     let values = form(posted.as_deref().or(parts.uri.query()).unwrap_or_default());
     let value = |name: &str| values.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v.as_str());
+    let mut scopes: Vec<String> =
+        values.iter().filter(|(n, _)| n == "scope").map(|(_, v)| v.clone()).collect();
     if let Some((user, password)) = user {
         let given = parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
         let allowed = match (posted.is_some(), value("grant_type")) {
@@ -141,11 +146,15 @@ pub(super) async fn token(shared: &Shared, parts: &Parts, body: Incoming) -> Rep
             (true, _) => return Reply::new(400).json(&json!({ "error": "unsupported_grant_type" })),
             (false, _) => given.is_some_and(|g| is_basic(g, user, password)),
         };
-        if !allowed {
-            return unauthorized();
+        match &shared.config.public {
+            _ if allowed => {}
+            // A login that is wrong is refused, none is not.
+            Some(public) if given.is_none() && posted.is_none() => {
+                scopes.retain(|scope| scope.starts_with(&format!("repository:{public}")));
+            }
+            _ => return unauthorized(),
         }
     }
-    let scopes: Vec<String> = values.iter().filter(|(n, _)| n == "scope").map(|(_, v)| v.clone()).collect();
     let token = shared.tokens.issue(&scopes, *expires_in);
     let mut answer = json!({ "expires_in": expires_in.as_secs() });
     if matches!(token_in, TokenIn::Token | TokenIn::Both) {

@@ -103,6 +103,7 @@ pub(super) fn spoil(reply: &mut Reply, action: &Action) {
             reply.set("content-type", &format!("multipart/byteranges; boundary={BOUNDARY}"));
             reply.body = Payload::Bytes(body);
         }
+        (Action::Header(name, value), _) => reply.set(name, value),
         (Action::BadDigestHeader, _) => {
             reply.set("docker-content-digest", &crate::digest::sha256(b"something else"));
         }

@@ -108,6 +108,8 @@ pub struct Builder {
     pub(super) referrers_page: Option<usize>,
     pub(super) auth: Auth,
     pub(super) expired_token_status: u16,
+    pub(super) basic_for_bad_tokens: bool,
+    pub(super) public: Option<String>,
     pub(super) redirect: Option<Redirect>,
     pub(super) latency: Duration,
     pub(super) connect_latency: Duration,
@@ -123,6 +125,8 @@ impl Default for Builder {
             referrers_page: None,
             auth: Auth::None,
             expired_token_status: 401,
+            basic_for_bad_tokens: false,
+            public: None,
             redirect: None,
             latency: Duration::ZERO,
             connect_latency: Duration::ZERO,
@@ -161,6 +165,22 @@ impl Builder {
     #[must_use]
     pub fn expired_token_status(mut self, status: u16) -> Self {
         self.expired_token_status = status;
+        self
+    }
+
+    /// A token that is not good for a request is answered by a challenge for Basic authentication, as Harbor does. Only a
+    /// bare request gets the one for a token.
+    #[must_use]
+    pub fn basic_for_bad_tokens(mut self, on: bool) -> Self {
+        self.basic_for_bad_tokens = on;
+        self
+    }
+
+    /// Repositories whose names begin like this can be read by everyone: without a login, the token server gives tokens
+    /// that are good for these alone.
+    #[must_use]
+    pub fn public(mut self, prefix: &str) -> Self {
+        self.public = Some(prefix.into());
         self
     }
 

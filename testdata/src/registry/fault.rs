@@ -33,6 +33,8 @@ pub enum Action {
     CorruptByte(u64),
     /// `Docker-Content-Digest` is that of something else.
     BadDigestHeader,
+    /// The answer has this header, too.
+    Header(&'static str, &'static str),
 }
 
 impl Action {
@@ -48,7 +50,7 @@ impl Action {
             Self::ShortBody(n) | Self::StallAfter(n, _) | Self::CorruptByte(n) => {
                 matches!(status, 200 | 206) && *n < length
             }
-            Self::BadDigestHeader => (200..300).contains(&status),
+            Self::BadDigestHeader | Self::Header(..) => (200..300).contains(&status),
             _ => false,
         }
     }

@@ -4,10 +4,11 @@
 //! [`Builder::start_blocking`] on threads of its own. It listens on a free port of 127.0.0.1, speaks plain HTTP/1.1 with
 //! keep-alive, and stops when dropped.
 //!
-//! Everything a real registry does to a client can be switched on: token authentication with short-lived tokens,
-//! redirects to a storage host that signs its URLs and refuses foreign credentials, a slow link, and [`Fault`]s for
-//! single requests. Every request is recorded ([`TestRegistry::requests`]), so that a test can say what a client may
-//! cost.
+//! It is as strict as the strictest: what has no `Content-Length` is refused with 411, and the query of an upload's
+//! `Location` has to come back. Everything else a real registry does to a client can be switched on: token
+//! authentication with short-lived tokens, redirects to a storage host that signs its URLs and refuses foreign
+//! credentials, a slow link, and [`Fault`]s for single requests. Every request is recorded
+//! ([`TestRegistry::requests`]), so that a test can say what a client may cost.
 //!
 //! ```
 //! # let rt = tokio::runtime::Runtime::new().unwrap();

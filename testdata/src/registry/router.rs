@@ -82,6 +82,9 @@ impl Route {
 
 /// Answers a request.
 pub(super) async fn answer(shared: &Arc<Shared>, listener: Listener, parts: &Parts, body: Incoming) -> Reply {
+    if let Some(refusal) = uploads::without_length(parts) {
+        return refusal;
+    }
     let Some(route) = Route::parse(parts.uri.path()) else {
         return Reply::new(404).body("text/plain; charset=utf-8", "404 page not found\n");
     };

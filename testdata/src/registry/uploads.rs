@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
+use hyper::Method;
 use hyper::body::Incoming;
+use hyper::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 
 use super::reply::Reply;
@@ -15,6 +17,15 @@ impl Shared {
     pub(super) fn location(&self, path: &str) -> String {
         if self.config.relative_locations { path.into() } else { format!("http://{}{path}", self.main) }
     }
+}
+
+/// The refusal of a request whose body has no length, as the front ends of Google's and GitHub's registries give it.
+pub(super) fn without_length(parts: &Parts) -> Option<Reply> {
+    let may_have_body = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+    let has_length =
+        parts.headers.contains_key(CONTENT_LENGTH) && !parts.headers.contains_key(TRANSFER_ENCODING);
+    (may_have_body && !has_length)
+        .then(|| Reply::new(411).body("text/html", "<title>Error 411 (Length Required)!!1</title>"))
 }
 
 /// POST: a mount from another repository, a whole blob, or the beginning of an upload.

@@ -75,4 +75,8 @@ impl CredentialProvider for CriKeychain {
     async fn credential(&self, host: &str, repository: &str) -> registry::Result<Option<Credential>> {
         Ok(self.store().get(host, repository))
     }
+
+    fn revision(&self, _host: &str, _repository: &str) -> u64 {
+        self.store().revision()
+    }
 }

@@ -26,6 +26,8 @@ pub(super) struct Store {
     records: VecDeque<Record>,
     bytes: usize,
     last: u64,
+    /// How often a login has gone, or has taken the place of another.
+    revision: u64,
 }
 
 struct Record {
@@ -58,6 +60,7 @@ impl Store {
         self.records.push_back(record);
         while self.records.len() > MAX_RECORDS || self.bytes > MAX_BYTES {
             let Some(oldest) = self.records.pop_front() else { break };
+            self.revision += 1;
             self.bytes -= oldest.bytes();
         }
         Some(pull)
@@ -103,6 +106,12 @@ impl Store {
         });
     }
 
+    /// A number that changes when a login has gone. That a pull begins is no such change: until it succeeds, what was
+    /// made with a login that works stays.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// The newest login for any image of `repository` on `host`.
     pub(super) fn get(&self, host: &str, repository: &str) -> Option<Credential> {
         let fits = |record: &&Record| {
@@ -114,6 +123,7 @@ impl Store {
     }
 
     fn retain(&mut self, keep: impl Fn(&Record) -> bool) {
+        self.revision += 1;
         self.records.retain(keep);
         self.bytes = self.records.iter().map(Record::bytes).sum();
     }

@@ -389,7 +389,7 @@ async fn cancelling_reaches_the_backend() {
 
 async fn reads(client: &Client, registry: &TestRegistry, digest: &Digest) -> bool {
     let repository = Repository::new(&registry.host(), "team/app").unwrap();
-    client.blob_exists(&repository, digest).await.is_ok_and(|size| size.is_some())
+    client.blob_exists(&repository, digest).await.is_ok_and(|there| there)
 }
 
 #[tokio::test]
@@ -429,6 +429,14 @@ async fn logins_of_pulls_open_the_registry() {
     assert!(reads(&client(), &registry, &digest).await);
     assert!(!format!("{:?}", proxy.keychain).contains(PASSWORD));
 
+    // Nor while it lasts: running containers go on with the token that they have.
+    backend.replies(Reply::Never);
+    tokio::select! {
+        _ = proxy.pull(&image, "me", "wrong") => panic!("answered"),
+        () = backend.seen.arrived.notified() => {}
+    }
+    assert!(reads(&long_lived, &registry, &digest).await);
+
     // Kubelet removes images by id.
     let remove = field(1, &field(1, b"sha256:1234"));
     backend.replies(Reply::Error { trailers_only: false });
@@ -437,6 +445,7 @@ async fn logins_of_pulls_open_the_registry() {
     backend.replies(Reply::Message(Vec::new()));
     proxy.call(METHODS[3], tonic::Request::new(remove.into())).await.unwrap();
     assert!(!reads(&client(), &registry, &digest).await);
+    assert!(!reads(&long_lived, &registry, &digest).await, "not with the token that it has, either");
 }
 
 #[tokio::test]

@@ -149,11 +149,14 @@ pub(super) struct Logins {
     entries: BTreeMap<(Name, Kind), Entry>,
     bytes: usize,
     full: bool,
+    /// How often anything has changed.
+    revision: u64,
 }
 
 impl Logins {
     /// A secret came, changed, or (`None`) has gone or become useless.
     pub(super) fn set(&mut self, kind: Kind, name: Name, entry: Option<Entry>) {
+        self.revision += 1;
         let key = (name, kind);
         if let Some(old) = self.entries.remove(&key) {
             self.bytes -= old.bytes;
@@ -171,6 +174,7 @@ impl Logins {
 
     /// Of this kind, these and no others are there now.
     pub(super) fn replace(&mut self, kind: Kind, listed: Self) {
+        self.revision += 1;
         self.entries.retain(|(_, other), _| *other != kind);
         self.bytes = self.entries.values().map(|entry| entry.bytes).sum();
         self.full = listed.full;
@@ -181,6 +185,11 @@ impl Logins {
 
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// A number that changes with every change.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The login with the most specific key.

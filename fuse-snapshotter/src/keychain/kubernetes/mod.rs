@@ -109,4 +109,8 @@ impl CredentialProvider for KubernetesKeychain {
         let _ = tokio::time::timeout_at(self.started + FIRST_LIST, first_list).await;
         Ok(self.shared.logins().get(host, repository))
     }
+
+    fn revision(&self, _host: &str, _repository: &str) -> u64 {
+        self.shared.logins().revision()
+    }
 }

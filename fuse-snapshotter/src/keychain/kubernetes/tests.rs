@@ -456,8 +456,18 @@ async fn the_registry_client_uses_them_and_no_log_shows_them() {
     server.cluster.login(NEW, "a", "first", "q.io", "two");
     server.cluster.set(NEW, "a", "bad", Some(&STANDARD.encode(format!("{{\"auths\": \"{PASSWORD}\"}}"))));
     becomes(&keychain, "two").await;
+    let before = client.stats().token_requests;
     // The client that was turned away asks again.
-    assert_eq!(client.blob_exists(&repository, &digest).await.unwrap(), Some(5));
+    assert!(client.blob_exists(&repository, &digest).await.unwrap());
+    // Another secret is of no concern; its own is gone, and so is the token that was made with it.
+    server.cluster.login(NEW, "a", "first", "q.io", "three");
+    becomes(&keychain, "three").await;
+    assert!(client.blob_exists(&repository, &digest).await.unwrap());
+    assert_eq!(client.stats().token_requests, before + 1);
+    server.cluster.set(NEW, "a", "mine", None);
+    wait_for("the secret to go", || keychain.shared.logins().get(&registry.host(), "team/app").is_none())
+        .await;
+    assert!(client.blob_exists(&repository, &digest).await.is_err());
 
     let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(text.contains("image pull login"), "{text}");

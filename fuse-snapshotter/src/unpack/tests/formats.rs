@@ -111,6 +111,17 @@ fn broken_streams_are_errors() {
     let target = tempfile::tempdir().unwrap();
     let error = unpack(&plain[..], LayerFormat::Gzip, target.path(), &Options::default()).unwrap_err();
     assert!(matches!(error, UnpackError::Read { .. }), "{error}");
+    for (layer, said, words) in [
+        (&plain, LayerFormat::Gzip, "it says gzip, but the bytes are uncompressed"),
+        (&plain, LayerFormat::Zstd, "it says zstd, but the bytes are uncompressed"),
+        (&gz, LayerFormat::Tar, "it says uncompressed, but the bytes are gzip"),
+        (&gz, LayerFormat::Zstd, "it says zstd, but the bytes are gzip"),
+        (&zst, LayerFormat::Tar, "it says uncompressed, but the bytes are zstd"),
+        (&zst, LayerFormat::Gzip, "it says gzip, but the bytes are zstd"),
+    ] {
+        let error = unpack(&layer[..], said, target.path(), &Options::default()).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
     let error = unpack(&plain[..], None, Path::new("/nonexistent"), &Options::default()).unwrap_err();
     assert!(matches!(error, UnpackError::Target { .. }), "{error}");
 }

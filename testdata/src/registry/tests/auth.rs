@@ -50,8 +50,12 @@ async fn bearer_tokens_have_a_scope_and_an_end() {
     assert_eq!(ping(&registry, path, good).await.status(), 200);
     let other = ping(&registry, "/v2/c/manifests/v1", good).await;
     assert!(header(&other, "www-authenticate").ends_with(",error=\"insufficient_scope\""));
-    let push =
-        request(&registry, Method::POST, "/v2/a/b/blobs/uploads/").bearer_auth(good).send().await.unwrap();
+    let push = request(&registry, Method::POST, "/v2/a/b/blobs/uploads/")
+        .bearer_auth(good)
+        .header("content-length", 0)
+        .send()
+        .await
+        .unwrap();
     assert!(header(&push, "www-authenticate").contains("repository:a/b:pull,push"));
     assert_eq!(ping(&registry, path, "invented").await.status(), 401);
     registry.expire_tokens();

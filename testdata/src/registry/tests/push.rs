@@ -7,7 +7,9 @@ async fn send(
     body: impl Into<reqwest::Body>,
 ) -> Response {
     let url = if url.starts_with('/') { format!("{}{url}", registry.url()) } else { url.to_owned() };
-    client().request(method, url).body(body).send().await.unwrap()
+    let body = body.into();
+    let length = body.as_bytes().map_or(0, <[u8]>::len);
+    client().request(method, url).header("content-length", length).body(body).send().await.unwrap()
 }
 
 #[tokio::test]
