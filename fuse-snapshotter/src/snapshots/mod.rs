@@ -416,6 +416,8 @@ impl Snapshotter {
         }
         self.prefetch.starts(&Start {
             snapshot: snapshot.id,
+            upper: self.layout.fs(snapshot.id),
+            forest: self.trees.mounted(),
             image: top.image.clone(),
             manifest: top.manifest.clone(),
             index: index.clone(),
