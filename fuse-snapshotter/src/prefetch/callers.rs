@@ -76,6 +76,25 @@ fn root_of(table: &[u8]) -> Option<PathBuf> {
     MountLine::all(table).filter(|mount| mount.point() == Path::new("/")).last()?.upper()
 }
 
+/// Whether a process that waits for a read waits for a page of what it has mapped, or for a program that it is about to become;
+/// not because it has called read(2).
+pub(super) fn executes(process: u32) -> bool {
+    let path = Path::new("/proc").join(process.to_string()).join("syscall");
+    std::fs::read_to_string(path).is_ok_and(|call| is_execution(&call))
+}
+
+/// The kernel gives the number of the system call, and -1 for none.
+fn is_execution(call: &str) -> bool {
+    let number = call.split_whitespace().next().and_then(|number| number.parse::<i64>().ok());
+    number.is_some_and(|number| number == -1 || EXECVE.contains(&number))
+}
+
+/// The numbers of execve(2) and execveat(2).
+#[cfg(target_arch = "x86_64")]
+const EXECVE: [i64; 2] = [59, 322];
+#[cfg(not(target_arch = "x86_64"))]
+const EXECVE: [i64; 2] = [221, 281];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +115,21 @@ mod tests {
         let agent = overlay(30, "/", "/s/8/fs") + &overlay(31, "/host/run/rootfs", "/s/7/fs");
         assert_eq!(root(agent), Some("/s/8/fs".into()));
         assert_eq!(root(String::new()), None);
+    }
+
+    #[test]
+    fn execution_is_known_by_what_a_process_waits_in() {
+        assert!(
+            is_execution("-1 0x7ffd1d50 0x7f52c5\n")
+                && is_execution("322 0x0 0x0\n".replace("322", &EXECVE[1].to_string()).as_str())
+        );
+        assert!(
+            !is_execution("running\n")
+                && !is_execution("0 0x3 0x7f 0x20000 0x0 0x0 0x0 0x7ffd 0x7f52\n")
+                && !is_execution("")
+        );
+        // This thread runs.
+        assert!(!executes(std::process::id()));
     }
 
     #[test]

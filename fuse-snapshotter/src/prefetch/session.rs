@@ -11,9 +11,12 @@
 //! * What nobody asks for, as far as can be seen, is kept for this node alone, and of layers only that no other tree has.
 //!
 //! What the container looks up in a layer that other trees have as well is dropped from the page cache once, so that a
-//! neighbour who has read it before takes nothing from the recording.
+//! neighbour who has read it before takes nothing from the recording. One that executes the same programs and libraries needs
+//! them again at once, though, and the kernel asks once for both. So what a neighbour needs in order to execute a file that the
+//! container has looked up just now counts as the container's.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -25,13 +28,16 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Start;
-use super::callers::{Caller, Callers};
+use super::callers::{self, Caller, Callers};
 use crate::cache::lock;
 use crate::fs::{AskedFile, Observer};
 use crate::layers::OpenLayer;
 
 /// Reads of whoever prepares a container that are kept.
 const MAX_PREPARING: usize = 16;
+
+/// How long after a look-up what neighbours need in order to execute the file counts as the container's.
+const EXECUTED_BY_BOTH: Duration = Duration::from_secs(2);
 
 /// A recording that is being made. Dropping it ends it.
 pub(super) struct Session {
@@ -74,8 +80,8 @@ struct Tap {
     /// The upper directory of the container.
     upper: PathBuf,
     callers: Callers,
-    /// Files whose pages were dropped.
-    dropped: Mutex<HashSet<(u32, usize)>>,
+    /// Files whose pages were dropped, and when.
+    dropped: Mutex<HashMap<(u32, usize), Instant>>,
 }
 
 impl Tap {
@@ -86,18 +92,27 @@ impl Tap {
         };
         self.layers.iter().position(is_it).and_then(|layer| u32::try_from(layer).ok())
     }
+
+    /// Whether the container has looked up a file a moment ago.
+    fn wants(&self, layer: u32, file: &AskedFile<'_>) -> bool {
+        let dropped = lock(&self.dropped);
+        dropped.get(&(layer, file.entry)).is_some_and(|dropped| dropped.elapsed() < EXECUTED_BY_BOTH)
+    }
 }
 
 impl Observer for Tap {
     fn read(&self, file: &AskedFile<'_>, range: Range<u64>, waits: bool, process: u32) {
         let (Some(layer), Ok(entry)) = (self.layer_of(file), u32::try_from(file.entry)) else { return };
-        let caller = self.callers.of(process);
-        let mut draft = lock(&self.draft);
-        match caller {
-            Caller::Container(upper) if upper == self.upper => draft.add(layer, entry, range, waits),
-            Caller::Outside => draft.prepare(layer, entry, range, waits),
-            Caller::Nobody if !file.shared => draft.add_unattributed(layer, entry, range, waits),
-            Caller::Container(_) | Caller::Nobody => {}
+        let is_own = match self.callers.of(process) {
+            Caller::Container(upper) => {
+                upper == self.upper || (self.wants(layer, file) && callers::executes(process))
+            }
+            Caller::Outside => return lock(&self.draft).prepare(layer, entry, range, waits),
+            Caller::Nobody if file.shared => false,
+            Caller::Nobody => return lock(&self.draft).add_unattributed(layer, entry, range, waits),
+        };
+        if is_own {
+            lock(&self.draft).add(layer, entry, range, waits);
         }
     }
 
@@ -110,7 +125,14 @@ impl Observer for Tap {
             && self.watches(process)
             && self.layer_of(file).is_some_and(|layer| {
                 let mut dropped = lock(&self.dropped);
-                dropped.len() < MAX_READS && dropped.insert((layer, file.entry))
+                let is_room = dropped.len() < MAX_READS;
+                match dropped.entry((layer, file.entry)) {
+                    Entry::Vacant(first) if is_room => {
+                        first.insert(Instant::now());
+                        true
+                    }
+                    _ => false,
+                }
             })
     }
 
