@@ -11,9 +11,10 @@
 //! * What nobody asks for, as far as can be seen, is kept for this node alone, and of layers only that no other tree has.
 //!
 //! What the container looks up in a layer that other trees have as well is dropped from the page cache once, so that a
-//! neighbour who has read it before takes nothing from the recording. One that executes the same programs and libraries needs
-//! them again at once, though, and the kernel asks once for both. So what a neighbour needs in order to execute a file that the
-//! container has looked up just now counts as the container's.
+//! neighbour who has read it before takes nothing from the recording. But one that reads the same file at the same moment, or
+//! executes it and so needs it again at once, may be faster, and the kernel asks once for both. So what a neighbour reads of a
+//! file in the moment in which the container looks it up counts as the container's, and so does for some time what it needs in
+//! order to execute the file.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -36,7 +37,11 @@ use crate::layers::OpenLayer;
 /// Reads of whoever prepares a container that are kept.
 const MAX_PREPARING: usize = 16;
 
-/// How long after a look-up what neighbours need in order to execute the file counts as the container's.
+/// How long after a look-up what neighbours read of the file counts as the container's: as long as the container may take to read
+/// it then.
+const READ_BY_BOTH: Duration = Duration::from_millis(50);
+
+/// The same for what they need in order to execute the file.
 const EXECUTED_BY_BOTH: Duration = Duration::from_secs(2);
 
 /// A recording that is being made. Dropping it ends it.
@@ -93,10 +98,11 @@ impl Tap {
         self.layers.iter().position(is_it).and_then(|layer| u32::try_from(layer).ok())
     }
 
-    /// Whether the container has looked up a file a moment ago.
-    fn wants(&self, layer: u32, file: &AskedFile<'_>) -> bool {
-        let dropped = lock(&self.dropped);
-        dropped.get(&(layer, file.entry)).is_some_and(|dropped| dropped.elapsed() < EXECUTED_BY_BOTH)
+    /// Whether what a neighbour reads of a file is what the container would have read.
+    fn is_for_both(&self, layer: u32, file: &AskedFile<'_>, process: u32) -> bool {
+        let looked_up = lock(&self.dropped).get(&(layer, file.entry)).map(Instant::elapsed);
+        looked_up
+            .is_some_and(|ago| ago < READ_BY_BOTH || (ago < EXECUTED_BY_BOTH && callers::executes(process)))
     }
 }
 
@@ -104,9 +110,7 @@ impl Observer for Tap {
     fn read(&self, file: &AskedFile<'_>, range: Range<u64>, waits: bool, process: u32) {
         let (Some(layer), Ok(entry)) = (self.layer_of(file), u32::try_from(file.entry)) else { return };
         let is_own = match self.callers.of(process) {
-            Caller::Container(upper) => {
-                upper == self.upper || (self.wants(layer, file) && callers::executes(process))
-            }
+            Caller::Container(upper) => upper == self.upper || self.is_for_both(layer, file, process),
             Caller::Outside => return lock(&self.draft).prepare(layer, entry, range, waits),
             Caller::Nobody if file.shared => false,
             Caller::Nobody => return lock(&self.draft).add_unattributed(layer, entry, range, waits),
