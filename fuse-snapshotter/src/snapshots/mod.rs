@@ -338,7 +338,7 @@ impl Snapshotter {
     /// See [`SnapshotError`].
     pub async fn list(self: &Arc<Self>, filters: &[String]) -> Result<Vec<Info>, SnapshotError> {
         let filter = Filter::parse(filters).map_err(|error| SnapshotError::Invalid(error.to_string()))?;
-        self.store(move |store| rebase::list(store, &filter)).await
+        self.store(move |store| store.list(&filter)).await
     }
 
     /// The space that a snapshot takes.
