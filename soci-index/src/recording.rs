@@ -5,13 +5,18 @@
 //!
 //! ```json
 //! {"version":1,"image":"registry.example.com/app:v1","manifest":"sha256:…","index":"sha256:…","taken":1767225600,
-//!  "cold":true,"waited":71,"layers":[{"layer":"sha256:…","ztoc":"sha256:…"}],"reads":[[0,412,0,131072,15]]}
+//!  "cold":true,"waited":71,"layers":[{"layer":"sha256:…","ztoc":"sha256:…"}],"reads":[[0,412,0,131072,15]],
+//!  "unattributed":[[0,17,0,4096,3]]}
 //! ```
 //!
 //! A read is a layer (its place in `layers`), an entry of that layer's zTOC, offset and length in the entry's content in
 //! bytes, and milliseconds since the container was prepared. Byte ranges, not spans: spans follow from them, and other
 //! artifacts that hold the bytes themselves could be made of them. No byte is in it twice. Whether the kernel asked for
 //! more than the container did is not known: a read request of FUSE does not say whether it is read-ahead.
+//!
+//! `reads` are the container's own. `unattributed` are those of which that is not known, or which were made to prepare the
+//! container; they are good for the node itself, and never published. Recordings made before callers were told apart have no
+//! such field, and their `reads` may be anybody's.
 
 use std::ops::Range;
 
@@ -57,8 +62,11 @@ pub struct Recording {
     pub waited: u64,
     /// The layers that are read lazily, bottom first.
     pub layers: Vec<RecordedLayer>,
-    /// What was read, in order.
+    /// What the container read, in order.
     pub reads: Vec<RecordedRead>,
+    /// What was read, in order, by whom is not known, or to prepare the container. `None` if the recording does not tell callers
+    /// apart.
+    pub unattributed: Option<Vec<RecordedRead>>,
 }
 
 /// A layer of a recording.
@@ -108,6 +116,8 @@ struct Document {
     waited: u64,
     layers: Vec<RecordedLayer>,
     reads: Vec<RecordedRead>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unattributed: Option<Vec<RecordedRead>>,
 }
 
 impl Recording {
@@ -127,14 +137,16 @@ impl Recording {
         if document.version != VERSION {
             return refuse(format!("version {} is not supported (expected {VERSION})", document.version));
         }
-        let (layers, reads) = (document.layers, document.reads);
-        if layers.len() > MAX_LAYERS || reads.len() > MAX_READS {
-            return refuse(format!("{} layers and {} reads are too many", layers.len(), reads.len()));
+        let (layers, reads, unattributed) = (document.layers, document.reads, document.unattributed);
+        let all = reads.iter().chain(unattributed.iter().flatten());
+        let count = all.clone().count();
+        if layers.len() > MAX_LAYERS || count > MAX_READS {
+            return refuse(format!("{} layers and {count} reads are too many", layers.len()));
         }
         let impossible = |read: &&RecordedRead| {
             read.layer as usize >= layers.len() || read.range.is_empty() || read.range.end > i64::MAX as u64
         };
-        if let Some(read) = reads.iter().find(impossible) {
+        if let Some(read) = all.clone().find(impossible) {
             return refuse(format!(
                 "bytes {} to {} of entry {} of layer {} cannot have been read",
                 read.range.start, read.range.end, read.entry, read.layer
@@ -149,6 +161,7 @@ impl Recording {
             waited: document.waited,
             layers,
             reads,
+            unattributed,
         })
     }
 
@@ -167,6 +180,7 @@ impl Recording {
             waited: self.waited,
             layers: self.layers.clone(),
             reads: self.reads.clone(),
+            unattributed: self.unattributed.clone(),
         };
         let json = serde_json::to_vec(&document)
             .map_err(|source| DocumentError::Malformed { what: WHAT, source })?;
@@ -178,13 +192,20 @@ impl Recording {
         }
     }
 
-    /// Bytes that were read.
+    /// All that was read, whoever did it, in order.
+    pub fn all(&self) -> Vec<&RecordedRead> {
+        let mut all: Vec<_> = self.unattributed.iter().flatten().chain(&self.reads).collect();
+        all.sort_by_key(|read| read.milliseconds);
+        all
+    }
+
+    /// Bytes that were read, whoever did it.
     pub fn bytes(&self) -> u64 {
-        let lengths = self.reads.iter().map(|read| read.range.end.saturating_sub(read.range.start));
+        let lengths = self.all().into_iter().map(|read| read.range.end.saturating_sub(read.range.start));
         lengths.fold(0, u64::saturating_add)
     }
 
-    /// The spans of a layer that its reads lie in: for each read of the layer its place among all reads and the spans.
+    /// The spans of a layer that the container's own reads lie in: for each read of the layer its place among all reads and the spans.
     /// What the zTOC does not have is left out.
     pub fn spans(&self, layer: &Digest, ztoc: &Ztoc) -> Vec<(usize, Range<usize>)> {
         let of_layer = |read: &RecordedRead| {
@@ -219,6 +240,7 @@ mod tests {
                 RecordedRead { layer: 0, entry: 7, range: 0..4096, milliseconds: 1 },
                 RecordedRead { layer: 0, entry: 2, range: 10..11, milliseconds: 120_000 },
             ],
+            unattributed: None,
         }
     }
 
@@ -229,6 +251,20 @@ mod tests {
         let text = String::from_utf8(json).unwrap();
         assert!(text.ends_with(r#""reads":[[0,7,0,4096,1],[0,2,10,1,120000]]}"#), "{text}");
         assert_eq!(recording().bytes(), 4097);
+    }
+
+    /// Those who know no such field read, and publish, the container's own.
+    #[test]
+    fn what_is_nobodys_is_in_a_field_of_its_own() {
+        let other = RecordedRead { layer: 0, entry: 3, range: 0..10, milliseconds: 5 };
+        let told = Recording { unattributed: Some(vec![other.clone()]), ..recording() };
+        let json = told.encode().unwrap();
+        assert_eq!(Recording::parse(&json).unwrap(), told);
+        let text = String::from_utf8(json).unwrap();
+        assert!(text.ends_with(r#"[0,2,10,1,120000]],"unattributed":[[0,3,0,10,5]]}"#), "{text}");
+        assert_eq!(told.bytes(), 4107);
+        assert_eq!(told.all(), [&told.reads[0], &other, &told.reads[1]]);
+        assert!(Recording::parse(text.replace("[0,3,", "[1,3,").as_bytes()).is_err());
     }
 
     #[test]

@@ -287,6 +287,8 @@ fn recording(image: &Image, index: &str) -> Recording {
             read(2, 4_000_000, 0..5),
             read(2, 1, 390_000..4_000_000_000),
         ],
+        // Nobody has to know.
+        unattributed: Some(vec![read(0, 1, 0..1)]),
     }
 }
 

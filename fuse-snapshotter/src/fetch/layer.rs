@@ -14,7 +14,6 @@ use super::flight::{Duty, Flight, Flights};
 use super::headers::HeaderChecks;
 use super::lanes::Urgency;
 use super::likely::Likely;
-use super::observe::Observers;
 use super::parked::Parked;
 use super::readahead::ReadAhead;
 use super::run::Run;
@@ -144,7 +143,6 @@ pub struct LazyLayer {
     wanted: AtomicUsize,
     pub(super) counters: Counters,
     last_error: Mutex<Option<String>>,
-    pub(super) observers: Observers,
 }
 
 impl std::fmt::Debug for LazyLayer {
@@ -193,7 +191,6 @@ impl LazyLayer {
             wanted: AtomicUsize::new(0),
             counters: Counters::default(),
             last_error: Mutex::default(),
-            observers: Observers::default(),
         })
     }
 
@@ -309,20 +306,14 @@ impl LazyLayer {
     /// # Errors
     /// If the disk fails, or the entry was found to be false.
     pub fn try_read(&self, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<Option<()>, FetchError> {
-        let found = self.read_cached(entry, offset, buffer).map_err(|error| self.note(error))?;
-        self.observers.tell(entry, offset..offset + buffer.len() as u64, found.is_none());
-        Ok(found)
-    }
-
-    fn read_cached(&self, entry: usize, offset: u64, buffer: &mut [u8]) -> Result<Option<()>, FetchError> {
-        let found = self.peek(entry, offset, buffer)?;
+        let found = self.peek(entry, offset, buffer).map_err(|error| self.note(error))?;
         if found.is_some() {
             count(&self.counters.served_bytes, buffer.len() as u64);
         }
         Ok(found)
     }
 
-    /// As [`LazyLayer::try_read`], for our own use: nobody is told, and it counts as nothing that a container has read.
+    /// As [`LazyLayer::try_read`], for our own use: it counts as nothing that a container has read.
     pub(crate) fn peek(
         &self,
         entry: usize,
@@ -432,6 +423,23 @@ impl LazyLayer {
     /// The span that a reader wanted last.
     pub(super) fn wanted(&self) -> usize {
         self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// The parts of an entry's content that the cache has, as far as they are whole blocks.
+    pub(crate) fn cached_ranges(&self, entry: usize) -> Vec<Range<u64>> {
+        let size = self.table.size(entry);
+        let first_block = self.table.stream_offset(entry) / BLOCK_SIZE;
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for at in (0..size).step_by(BLOCK_SIZE as usize) {
+            if self.cache.has((first_block + at / BLOCK_SIZE) as u32) {
+                let end = size.min(at + BLOCK_SIZE);
+                match ranges.last_mut().filter(|last| last.end == at) {
+                    Some(last) => last.end = end,
+                    None => ranges.push(at..end),
+                }
+            }
+        }
+        ranges
     }
 
     /// The spans that hold blocks, or parts of blocks, which the cache lacks.

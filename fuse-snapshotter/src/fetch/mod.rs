@@ -15,7 +15,6 @@ mod headers;
 mod lanes;
 mod layer;
 mod likely;
-mod observe;
 mod pace;
 mod parked;
 mod piece;
@@ -35,7 +34,6 @@ pub(crate) mod tests;
 use std::sync::Arc;
 
 pub use layer::{LayerSource, LayerStats, LazyLayer};
-pub use observe::ReadObserver;
 pub use schedule::Pulling;
 pub use table::{LayerTable, TableError};
 

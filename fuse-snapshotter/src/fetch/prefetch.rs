@@ -11,7 +11,6 @@ use futures::future::join_all;
 use super::FetchError;
 use super::lanes::Urgency;
 use super::layer::{LazyLayer, runs};
-use super::observe::ReadObserver;
 use super::run::Run;
 
 /// Compressed bytes that are fetched at once of what a reader is expected to ask for.
@@ -21,11 +20,6 @@ const EXPECTED_AT_ONCE: u64 = 2 << 20;
 const ATTEMPTS: usize = 3;
 
 impl LazyLayer {
-    /// Tells an observer of every read of this layer's files, as long as it lives.
-    pub fn observe(&self, observer: &Arc<dyn ReadObserver>) {
-        self.observers.add(observer);
-    }
-
     /// The spans that hold a range of an entry's content, cut at its end; none if there is no such entry.
     #[must_use]
     pub fn spans_of(&self, entry: usize, range: &Range<u64>) -> Range<usize> {

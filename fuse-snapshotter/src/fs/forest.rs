@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 
+use super::observe::Observers;
 use super::plant::{PlantError, Plantation, PlantedTree};
 use super::state::StateFiles;
 use super::{IdMaps, LayerSlot, Operation, OperationCounts, TreeSlot};
@@ -33,6 +34,7 @@ pub struct Forest {
     pub(super) state_files: StateFiles,
     watcher: Mutex<Option<Watcher>>,
     programs: OnceLock<Programs>,
+    pub(super) observers: Observers,
     /// Whether there is one tree for good, which is the root.
     pub(super) single: bool,
     pub(super) serves_xattrs: bool,
@@ -62,6 +64,7 @@ impl Forest {
             state_files: StateFiles::new(),
             watcher: Mutex::default(),
             programs: OnceLock::new(),
+            observers: Observers::default(),
             single,
             serves_xattrs,
             metrics: Metrics::new(),

@@ -69,6 +69,10 @@ pub(super) struct PlantedTree {
 }
 
 impl PlantedTree {
+    pub(super) fn has(&self, layer: &LazyLayer) -> bool {
+        self.layers.iter().any(|(_, other)| other.has_same_content(layer))
+    }
+
     pub(super) fn attributes(&self, index: InodeIndex) -> Attributes {
         let inode = self.tree.inode(index);
         let number = match inode.id() {
@@ -127,6 +131,11 @@ impl Plantation {
 
     pub(super) fn layer(&self, slot: LayerSlot) -> Option<&Arc<LazyLayer>> {
         self.layers.get(&slot.0).map(|shared| &shared.layer)
+    }
+
+    /// How many trees have the layer in a slot.
+    pub(super) fn trees_with(&self, slot: LayerSlot) -> usize {
+        self.layers.get(&slot.0).map_or(0, |shared| shared.trees.len())
     }
 
     /// The tree with this name.

@@ -8,6 +8,7 @@
 mod errno;
 mod mount;
 mod options;
+mod pages;
 
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ pub use mount::{FuseMount, MountError};
 pub(crate) use mount::{detach, is_mounted};
 pub(crate) use options::MAX_BACKGROUND;
 pub use options::{FuseOptions, Negotiated};
+use pages::Pages;
 
 use crate::fs::{Attributes, Forest, FsError, Operation, OperationCounts, kernel_device};
 use crate::tree::InodeKind;
@@ -101,6 +103,7 @@ pub(crate) struct Adapter {
     stats: Arc<FuseStats>,
     /// Whether mounts of it may be id-mapped, if the kernel can do that.
     allow_idmap: bool,
+    pages: Pages,
     /// Set when the kernel has said what it can do, before any other request.
     negotiated: Arc<OnceLock<Negotiated>>,
 }
@@ -192,11 +195,25 @@ impl Filesystem for Adapter {
         self.fs.forget(number.0);
     }
 
-    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.count();
         let valid = self.validity(parent.0);
         match self.fs.lookup(parent.0, name.as_bytes()) {
-            Ok(attributes) => reply.entry(valid, &file_attr(&attributes), Generation(0)),
+            Ok(attributes) => {
+                let pages = self.fs.tell_lookup(attributes.number, request.pid());
+                let attr = file_attr(&attributes);
+                if pages.is_empty() {
+                    return reply.entry(valid, &attr, Generation(0));
+                }
+                let (dropping, fs, runtime) =
+                    (self.pages.clone(), Arc::clone(&self.fs), self.runtime.clone());
+                self.runtime.spawn(async move {
+                    if !dropping.drop_of(attributes.number, pages, &runtime).await {
+                        fs.tell_missed();
+                    }
+                    reply.entry(valid, &attr, Generation(0));
+                });
+            }
             // An entry with inode 0 says that there is none, and for how long that holds.
             Err(FsError::NotFound) => reply.entry(valid, &absent(), Generation(0)),
             Err(error) => reply.error(self.failed(parent, Operation::Lookup, &error)),
@@ -242,7 +259,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -255,11 +272,15 @@ impl Filesystem for Adapter {
         let missing = BUFFER.with_borrow_mut(|buffer| {
             match self.fs.read_cached(number.0, offset, size as usize, buffer) {
                 Ok(None) => {
+                    self.fs.tell_read(number.0, offset, size as usize, false, request.pid());
                     reply.data(buffer);
                     self.fs.was_read(number.0, offset, buffer);
                     None
                 }
-                Ok(Some(missing)) => Some((missing, reply)),
+                Ok(Some(missing)) => {
+                    self.fs.tell_read(number.0, offset, size as usize, true, request.pid());
+                    Some((missing, reply))
+                }
                 Err(error) => {
                     reply.error(self.failed(number, Operation::Read, &error));
                     None
@@ -332,7 +353,7 @@ impl Filesystem for Adapter {
 
     fn readdirplus(
         &self,
-        _request: &Request,
+        request: &Request,
         number: INodeNo,
         _handle: FileHandle,
         offset: u64,
@@ -348,10 +369,14 @@ impl Filesystem for Adapter {
             }
         }
         let mut position = offset.max(2);
+        let is_watched = self.fs.is_watched(request.pid());
         let listed = self.fs.list(number.0, listing_start(offset), |name, attributes| {
             position += 1;
             let attr = file_attr(attributes);
-            reply.add(attr.ino, position, OsStr::from_bytes(name), valid, &attr, Generation(0))
+            // With no number the kernel takes the name alone, and looks the file up when somebody wants it.
+            let looked_up = is_watched && attributes.kind == InodeKind::Regular;
+            let number = if looked_up { INodeNo(0) } else { attr.ino };
+            reply.add(number, position, OsStr::from_bytes(name), valid, &attr, Generation(0))
         });
         match listed {
             Ok(()) => reply.ok(),

@@ -15,7 +15,7 @@ use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tokio::runtime::Handle;
 
-use super::{Adapter, FuseOptions, FuseStats, Negotiated};
+use super::{Adapter, FuseOptions, FuseStats, Negotiated, Pages};
 use crate::fs::{Forest, ROOT};
 
 /// File system type that `mount` shows, as with the reference.
@@ -73,10 +73,12 @@ impl FuseMount {
         let stats = Arc::new(FuseStats::default());
         let negotiated = Arc::new(OnceLock::new());
         let own = rustix::process::geteuid().is_root();
+        let pages = Pages::default();
         let adapter = Adapter {
             fs: Arc::clone(&fs),
             runtime,
             stats: Arc::clone(&stats),
+            pages: pages.clone(),
             // Users cannot id-map mounts anyway.
             allow_idmap: own,
             negotiated: Arc::clone(&negotiated),
@@ -109,6 +111,7 @@ impl FuseMount {
             serve(error)
         })?;
         let notifier = session.notifier();
+        pages.served_by(notifier.clone());
         fs.watch(Some(Arc::new(move |name| forget_name(&notifier, name))));
         Ok(Self { path: path.to_owned(), fs, stats, negotiated, session: Some(session), own })
     }

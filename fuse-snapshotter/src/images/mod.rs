@@ -151,8 +151,8 @@ impl Pulled {
 pub enum Position {
     /// Nothing is below it.
     Lowest,
-    /// Over the layers that have this chain ID.
-    Over(String),
+    /// Others are below it.
+    Higher,
     /// That cannot be found out, for this reason.
     Unknown(String),
 }
@@ -222,7 +222,7 @@ impl Images {
         LayerRequest { index: request.index.clone().or_else(chosen), ..request }
     }
 
-    /// Where in its image the layer is that a request is for.
+    /// Whether the layer that a request is for is the lowest of its image.
     pub async fn position(self: &Arc<Self>, request: &LayerRequest) -> Position {
         self.pull(request, true).place(request).await
     }

@@ -169,7 +169,7 @@ impl Pull {
         }
     }
 
-    /// Where in the image a layer is.
+    /// Whether a layer is the image's lowest one.
     pub(super) async fn place(&self, request: &LayerRequest) -> Position {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         let _waiting = Waiting(self);
@@ -177,26 +177,11 @@ impl Pull {
             Ok(known) => known,
             Err(reason) => return Position::Unknown(reason),
         };
-        if known.manifest.layers.first().is_some_and(|lowest| lowest.digest == request.layer)
-            && known.manifest.layers.iter().filter(|layer| layer.digest == request.layer).count() == 1
-        {
-            return Position::Lowest;
+        match self.position(&known, request).await {
+            Some(0) => Position::Lowest,
+            Some(_) => Position::Higher,
+            None => Position::Unknown(format!("{} is no chain ID of the image", request.chain_id)),
         }
-        let position = self.position(&known, request).await;
-        let config = self.config(&known).await;
-        let chain = match (position, config) {
-            (Some(0), _) => return Position::Lowest,
-            (Some(position), Ok(config)) => {
-                let own = config.rootfs.chain_id(position + 1);
-                config.rootfs.chain_id(position).filter(|_| own.as_ref() == Some(&request.chain_id))
-            }
-            (_, Err(reason)) => return Position::Unknown(reason),
-            (None, _) => None,
-        };
-        chain.map_or_else(
-            || Position::Unknown(format!("{} is no chain ID of the image", request.chain_id)),
-            Position::Over,
-        )
     }
 
     /// What was found out about the image, as soon as it was.

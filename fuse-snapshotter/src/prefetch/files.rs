@@ -123,6 +123,7 @@ mod tests {
             waited: 0,
             layers: vec![RecordedLayer { layer: Digest::of(b"layer"), ztoc: Digest::of(b"ztoc") }],
             reads: vec![RecordedRead { layer: 0, entry: 1, range: 0..5, milliseconds: 0 }],
+            unattributed: Some(Vec::new()),
         }
     }
 

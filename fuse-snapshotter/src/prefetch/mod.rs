@@ -11,13 +11,14 @@
 //!
 //! Nobody waits for any of this, and nothing fails with it.
 
+mod callers;
 mod files;
 mod plan;
 mod replay;
 mod session;
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -33,6 +34,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use replay::Source;
 
 use crate::cache::lock;
+use crate::fs::Forest;
 use crate::layers::{LayerKey, OpenLayer, OpenLayers, Origin};
 use crate::metrics::Scrape;
 use files::Recordings;
@@ -75,6 +77,10 @@ impl Default for PrefetchOptions {
 pub struct Start {
     /// Its own snapshot.
     pub snapshot: u64,
+    /// The directory that what it writes goes to.
+    pub upper: PathBuf,
+    /// The file system that it reads its layers from.
+    pub forest: Option<Arc<Forest>>,
     /// The name that its image was pulled by.
     pub image: String,
     /// Digest of the image's manifest.
@@ -351,13 +357,13 @@ impl Prefetch {
             Some(known) if continues => continued(known, &new),
             known if is_better(known.as_ref(), &new) => new,
             _ => {
-                return tracing::debug!(image = %manifest, cold = new.cold, reads = new.reads.len(),
+                return tracing::debug!(image = %manifest, cold = new.cold, reads = new.all().len(),
                     "the start was recorded, and the recording that there is is better");
             }
         };
         match self.files.save(&kept) {
             Ok(()) => tracing::info!(
-                image = %manifest, reads = kept.reads.len(), bytes = kept.bytes(), waited = kept.waited, cold = kept.cold,
+                image = %manifest, reads = kept.all().len(), bytes = kept.bytes(), waited = kept.waited, cold = kept.cold,
                 "recorded what the start read"
             ),
             Err(error) => tracing::warn!(image = %manifest, %error, "cannot keep the recording of a start"),
@@ -425,7 +431,7 @@ impl Prefetch {
                 running: false,
                 taken: kept.taken,
                 cold: kept.cold,
-                reads: kept.reads.len(),
+                reads: kept.all().len(),
                 bytes: kept.bytes(),
                 waited: kept.waited,
             }),

@@ -116,7 +116,7 @@ impl Layers for Slots {
 pub(super) fn recorded(recording: &Recording, keys: &[LayerKey]) -> Vec<Step> {
     let places: Vec<_> =
         recording.layers.iter().map(|known| keys.iter().position(|key| key.layer == known.layer)).collect();
-    let steps = recording.reads.iter().filter_map(|read| {
+    let steps = recording.all().into_iter().filter_map(|read| {
         let layer = *places.get(read.layer as usize)?;
         Some(Step {
             layer: layer?,

@@ -1,7 +1,25 @@
 //! A start being recorded.
+//!
+//! Layers are shared by images, and trees by containers, so what is asked for is told apart by who asks ([`Callers`]):
+//!
+//! * What the container itself reads is recorded, and may be published. Everything that runs over its snapshot belongs to
+//!   it: its first process, from the moment in which it has the container's root, and all that is executed in it later.
+//! * What another container reads is dropped, read by read.
+//! * What a process outside of all containers reads is dropped, too: it may be a scanner. But whoever prepares a container
+//!   reads its `/etc/passwd` and the like, and will wait for them the next time. So a few reads before the container's own first
+//!   one are kept, for this node alone.
+//! * What nobody asks for, as far as can be seen, is kept for this node alone, and of layers only that no other tree has.
+//!
+//! What the container looks up in a layer that other trees have as well is dropped from the page cache once, so that a
+//! neighbour who has read it before takes nothing from the recording. But one that reads the same file at the same moment, or
+//! executes it and so needs it again at once, may be faster, and the kernel asks once for both. So what a neighbour reads of a
+//! file in the moment in which the container looks it up counts as the container's, and so does for some time what it needs in
+//! order to execute the file.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,20 +29,31 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Start;
+use super::callers::{self, Caller, Callers};
 use crate::cache::lock;
-use crate::fetch::ReadObserver;
+use crate::fs::{AskedFile, Observer};
+use crate::layers::OpenLayer;
+
+/// Reads of whoever prepares a container that are kept.
+const MAX_PREPARING: usize = 16;
+
+/// How long after a look-up what neighbours read of the file counts as the container's: as long as the container may take to read
+/// it then.
+const READ_BY_BOTH: Duration = Duration::from_millis(50);
+
+/// The same for what they need in order to execute the file.
+const EXECUTED_BY_BOTH: Duration = Duration::from_secs(2);
 
 /// A recording that is being made. Dropping it ends it.
 pub(super) struct Session {
     image: String,
     manifest: Digest,
     index: Digest,
-    cold: bool,
     draft: Arc<Mutex<Draft>>,
     /// Tells that there is nothing to wait for any more.
     pub(super) stop: Notify,
-    /// The layers tell these as long as they live.
-    _taps: Vec<Arc<dyn ReadObserver>>,
+    /// The file system tells it as long as it lives.
+    _tap: Arc<dyn Observer>,
 }
 
 /// What was read so far.
@@ -33,22 +62,86 @@ pub(super) struct Draft {
     /// When something was read that had not been read before.
     advanced: Instant,
     layers: Vec<RecordedLayer>,
-    covered: HashMap<(u32, u32), Covered>,
-    reads: Vec<RecordedRead>,
+    /// Whether all is asked for that is read.
+    cold: bool,
+    own: Reads,
+    unattributed: Reads,
+    /// Of the latter, those from outside.
+    preparing: usize,
     waited: u64,
 }
 
-/// Ears at one layer.
-struct Tap {
-    draft: Arc<Mutex<Draft>>,
-    layer: u32,
+/// Reads, in order, with no byte twice.
+#[derive(Default)]
+struct Reads {
+    covered: HashMap<(u32, u32), Covered>,
+    reads: Vec<RecordedRead>,
 }
 
-impl ReadObserver for Tap {
-    fn read(&self, entry: usize, range: Range<u64>, waits: bool) {
-        if let Ok(entry) = u32::try_from(entry) {
-            lock(&self.draft).add(self.layer, entry, range, waits);
+/// The ear at the file system.
+struct Tap {
+    draft: Arc<Mutex<Draft>>,
+    layers: Vec<Arc<OpenLayer>>,
+    /// The upper directory of the container.
+    upper: PathBuf,
+    callers: Callers,
+    /// Files whose pages were dropped, and when.
+    dropped: Mutex<HashMap<(u32, usize), Instant>>,
+}
+
+impl Tap {
+    /// The place of a file's layer in the recording.
+    fn layer_of(&self, file: &AskedFile<'_>) -> Option<u32> {
+        let is_it = |layer: &Arc<OpenLayer>| {
+            Arc::ptr_eq(layer.lazy(), file.layer) || layer.lazy().has_same_content(file.layer)
+        };
+        self.layers.iter().position(is_it).and_then(|layer| u32::try_from(layer).ok())
+    }
+
+    /// Whether what a neighbour reads of a file is what the container would have read.
+    fn is_for_both(&self, layer: u32, file: &AskedFile<'_>, process: u32) -> bool {
+        let looked_up = lock(&self.dropped).get(&(layer, file.entry)).map(Instant::elapsed);
+        looked_up
+            .is_some_and(|ago| ago < READ_BY_BOTH || (ago < EXECUTED_BY_BOTH && callers::executes(process)))
+    }
+}
+
+impl Observer for Tap {
+    fn read(&self, file: &AskedFile<'_>, range: Range<u64>, waits: bool, process: u32) {
+        let (Some(layer), Ok(entry)) = (self.layer_of(file), u32::try_from(file.entry)) else { return };
+        let is_own = match self.callers.of(process) {
+            Caller::Container(upper) => upper == self.upper || self.is_for_both(layer, file, process),
+            Caller::Outside => return lock(&self.draft).prepare(layer, entry, range, waits),
+            Caller::Nobody if file.shared => false,
+            Caller::Nobody => return lock(&self.draft).add_unattributed(layer, entry, range, waits),
+        };
+        if is_own {
+            lock(&self.draft).add(layer, entry, range, waits);
         }
+    }
+
+    fn watches(&self, process: u32) -> bool {
+        matches!(self.callers.of(process), Caller::Container(upper) if upper == self.upper)
+    }
+
+    fn looked_up(&self, file: &AskedFile<'_>, process: u32) -> bool {
+        file.shared
+            && self.watches(process)
+            && self.layer_of(file).is_some_and(|layer| {
+                let mut dropped = lock(&self.dropped);
+                let is_room = dropped.len() < MAX_READS;
+                match dropped.entry((layer, file.entry)) {
+                    Entry::Vacant(first) if is_room => {
+                        first.insert(Instant::now());
+                        true
+                    }
+                    _ => false,
+                }
+            })
+    }
+
+    fn missed(&self) {
+        lock(&self.draft).cold = false;
     }
 }
 
@@ -59,19 +152,26 @@ impl Session {
             .layers
             .iter()
             .map(|layer| RecordedLayer { layer: layer.key().layer.clone(), ztoc: layer.key().ztoc.clone() });
-        let draft = Arc::new(Mutex::new(Draft::new(layers.collect())));
-        let taps = start.layers.iter().zip(0..).map(|(layer, number)| {
-            let tap: Arc<dyn ReadObserver> = Arc::new(Tap { draft: Arc::clone(&draft), layer: number });
-            layer.lazy().observe(&tap);
-            tap
+        let cold = start.layers.iter().all(|layer| {
+            layer.is_cold() || start.forest.as_ref().is_some_and(|forest| forest.is_shared(layer.lazy()))
         });
+        let draft = Arc::new(Mutex::new(Draft::new(layers.collect(), cold)));
+        let tap: Arc<dyn Observer> = Arc::new(Tap {
+            draft: Arc::clone(&draft),
+            layers: start.layers.clone(),
+            upper: start.upper.clone(),
+            callers: Callers::default(),
+            dropped: Mutex::default(),
+        });
+        if let Some(forest) = &start.forest {
+            forest.observe(&tap);
+        }
         Self {
             image: start.image.clone(),
             manifest: start.manifest.clone(),
             index: start.index.clone(),
-            cold: start.layers.iter().all(|layer| layer.is_cold()),
             stop: Notify::new(),
-            _taps: taps.collect(),
+            _tap: tap,
             draft,
         }
     }
@@ -81,7 +181,7 @@ impl Session {
         let mut draft = lock(&self.draft);
         let now = Instant::now();
         draft.advanced = now;
-        if draft.reads.is_empty() {
+        if draft.len() == 0 {
             draft.began = now;
         }
     }
@@ -107,79 +207,147 @@ impl Session {
     /// Reads and bytes so far.
     pub(super) fn progress(&self) -> (usize, u64) {
         let draft = lock(&self.draft);
-        (draft.reads.len(), draft.reads.iter().map(|read| read.range.end - read.range.start).sum())
+        let reads = draft.own.reads.iter().chain(&draft.unattributed.reads);
+        (draft.len(), reads.map(|read| read.range.end - read.range.start).sum())
     }
 
     /// What was recorded; `None` if nothing was read.
     pub(super) fn recording(&self) -> Option<Recording> {
         let draft = lock(&self.draft);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (!draft.reads.is_empty()).then(|| Recording {
+        (draft.len() > 0).then(|| Recording {
             image: self.image.clone(),
             manifest: self.manifest.clone(),
             index: self.index.clone(),
             taken: now.as_secs(),
-            cold: self.cold,
+            cold: draft.cold,
             waited: draft.waited,
             layers: draft.layers.clone(),
-            reads: draft.reads.clone(),
+            reads: draft.own.reads.clone(),
+            unattributed: Some(draft.others()),
         })
     }
 }
 
 impl Draft {
-    fn new(layers: Vec<RecordedLayer>) -> Self {
+    fn new(layers: Vec<RecordedLayer>, cold: bool) -> Self {
         let now = Instant::now();
-        Self { began: now, advanced: now, layers, covered: HashMap::new(), reads: Vec::new(), waited: 0 }
+        let (own, unattributed) = (Reads::default(), Reads::default());
+        Self { began: now, advanced: now, layers, cold, own, unattributed, preparing: 0, waited: 0 }
+    }
+
+    fn len(&self) -> usize {
+        self.own.reads.len() + self.unattributed.reads.len()
     }
 
     fn is_full(&self) -> bool {
-        self.reads.len() >= MAX_READS
+        self.len() >= MAX_READS
     }
 
+    /// Adds what the container has read.
     fn add(&mut self, layer: u32, entry: u32, range: Range<u64>, waits: bool) {
-        if range.is_empty() || self.is_full() {
-            return;
+        if !self.is_full() {
+            let added = self.own.add(layer, entry, range, self.began);
+            self.advance(added, waits);
         }
-        let Some(new) = self.covered.entry((layer, entry)).or_default().add(range) else { return };
-        let now = Instant::now();
-        self.advanced = now;
-        self.waited += u64::from(waits);
-        let milliseconds = now.saturating_duration_since(self.began).as_millis() as u64;
+    }
+
+    /// Adds what nobody has read, as far as can be seen.
+    fn add_unattributed(&mut self, layer: u32, entry: u32, range: Range<u64>, waits: bool) {
+        if !self.is_full() {
+            let added = self.unattributed.add(layer, entry, range, self.began);
+            self.advance(added, waits);
+        }
+    }
+
+    /// Adds what somebody outside has read, as long as it may be for the container to come.
+    fn prepare(&mut self, layer: u32, entry: u32, range: Range<u64>, waits: bool) {
+        if self.own.reads.is_empty() && self.preparing < MAX_PREPARING {
+            self.preparing += 1;
+            self.add_unattributed(layer, entry, range, waits);
+        }
+    }
+
+    fn advance(&mut self, added: bool, waits: bool) {
+        if added {
+            self.advanced = Instant::now();
+            self.waited += u64::from(waits);
+        }
+    }
+
+    /// What the container did not read itself.
+    fn others(&self) -> Vec<RecordedRead> {
+        let mut covered = self.own.covered.clone();
+        let left = self.unattributed.reads.iter().filter_map(|read| {
+            let range = covered.entry((read.layer, read.entry)).or_default().add(read.range.clone())?;
+            Some(RecordedRead { range, ..read.clone() })
+        });
+        left.collect()
+    }
+}
+
+impl Reads {
+    /// Adds a read; whether there was anything new in it.
+    fn add(&mut self, layer: u32, entry: u32, range: Range<u64>, began: Instant) -> bool {
+        if range.is_empty() {
+            return false;
+        }
+        let Some(new) = self.covered.entry((layer, entry)).or_default().add(range) else { return false };
+        let milliseconds = began.elapsed().as_millis() as u64;
         match self.reads.last_mut() {
             Some(last) if (last.layer, last.entry, last.range.end) == (layer, entry, new.start) => {
                 last.range.end = new.end;
             }
             _ => self.reads.push(RecordedRead { layer, entry, range: new, milliseconds }),
         }
+        true
     }
 }
 
 /// Adds to a recording what a later one has of the same layers and the first has not.
 pub(super) fn continued(mut first: Recording, later: &Recording) -> Recording {
-    let mut draft = Draft::new(first.layers.clone());
-    for read in &first.reads {
-        draft.covered.entry((read.layer, read.entry)).or_default().add(read.range.clone());
+    let mut draft = Draft::new(first.layers.clone(), first.cold);
+    let known = first.unattributed.is_some() || later.unattributed.is_some();
+    for (reads, kept) in [
+        (std::mem::take(&mut first.reads), &mut draft.own),
+        (first.unattributed.take().unwrap_or_default(), &mut draft.unattributed),
+    ] {
+        for read in &reads {
+            kept.covered.entry((read.layer, read.entry)).or_default().add(read.range.clone());
+        }
+        kept.reads = reads;
     }
-    draft.reads = std::mem::take(&mut first.reads);
+    let place = |read: &RecordedRead| {
+        let wanted = later.layers.get(read.layer as usize)?;
+        u32::try_from(first.layers.iter().position(|layer| layer == wanted)?).ok()
+    };
     for read in &later.reads {
-        let known = later.layers.get(read.layer as usize);
-        let known = known.and_then(|wanted| draft.layers.iter().position(|layer| layer == wanted));
-        if let Some(layer) = known.and_then(|layer| u32::try_from(layer).ok()) {
+        if let Some(layer) = place(read) {
             draft.add(layer, read.entry, read.range.clone(), false);
         }
     }
-    Recording { reads: draft.reads, waited: first.waited + later.waited, taken: later.taken, ..first }
+    for read in later.unattributed.iter().flatten() {
+        if let Some(layer) = place(read) {
+            draft.add_unattributed(layer, read.entry, read.range.clone(), false);
+        }
+    }
+    Recording {
+        unattributed: known.then(|| draft.others()),
+        reads: draft.own.reads,
+        waited: first.waited + later.waited,
+        taken: later.taken,
+        ..first
+    }
 }
 
 /// Whether a recording is worth more than the one that there is. A start of which part was in the page cache, or that read
-/// little, is no reason to forget a better one.
+/// little, is no reason to forget a better one. One that was made without looking at who reads may have what others did.
 pub(super) fn is_better(known: Option<&Recording>, new: &Recording) -> bool {
-    known.is_none_or(|known| new.cold && new.bytes() >= known.bytes() / 2)
+    known.is_none_or(|known| new.cold && (known.unattributed.is_none() || new.bytes() >= known.bytes() / 2))
 }
 
 /// Bytes of a file that were read.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Covered(BTreeMap<u64, u64>);
 
 impl Covered {
@@ -218,7 +386,7 @@ mod tests {
 
     fn draft() -> Draft {
         let layer = |name: &[u8]| RecordedLayer { layer: Digest::of(name), ztoc: Digest::of(b"ztoc") };
-        Draft::new(vec![layer(b"lower"), layer(b"upper")])
+        Draft::new(vec![layer(b"lower"), layer(b"upper")], true)
     }
 
     fn recording(draft: Draft, cold: bool) -> Recording {
@@ -229,13 +397,19 @@ mod tests {
             taken: 1,
             cold,
             waited: draft.waited,
+            unattributed: Some(draft.others()),
             layers: draft.layers,
-            reads: draft.reads,
+            reads: draft.own.reads,
         }
     }
 
     fn ranges(draft: &Draft) -> Vec<(u32, u32, u64, u64)> {
-        draft.reads.iter().map(|read| (read.layer, read.entry, read.range.start, read.range.end)).collect()
+        draft
+            .own
+            .reads
+            .iter()
+            .map(|read| (read.layer, read.entry, read.range.start, read.range.end))
+            .collect()
     }
 
     #[test]
@@ -260,7 +434,7 @@ mod tests {
             draft.add(0, 0, at * 10..at * 10 + 1, true);
         }
         assert!(draft.is_full());
-        assert_eq!(draft.reads.len(), MAX_READS);
+        assert_eq!(draft.own.reads.len(), MAX_READS);
     }
 
     /// Against a set of bytes.
@@ -298,6 +472,9 @@ mod tests {
         assert!(!is_better(Some(&of(1000, true)), &of(499, true)));
         assert!(is_better(Some(&of(1000, true)), &of(500, true)));
         assert!(is_better(Some(&of(1000, false)), &of(2000, true)));
+        // It may have what neighbours read.
+        let old = Recording { unattributed: None, ..of(1000, true) };
+        assert!(is_better(Some(&old), &of(1, true)) && !is_better(Some(&old), &of(1000, false)));
     }
 
     #[test]
@@ -313,5 +490,37 @@ mod tests {
             whole.reads.iter().map(|read| (read.layer, read.entry, read.range.clone())).collect();
         assert_eq!(reads, [(0, 1, 0..20), (1, 9, 0..1)]);
         assert_eq!(whole.waited, 2);
+    }
+
+    #[test]
+    fn what_is_nobodys_is_kept_apart() {
+        let mut draft = draft();
+        for entry in 0..MAX_PREPARING as u32 + 5 {
+            draft.prepare(0, entry, 0..10, false);
+        }
+        draft.add(0, 3, 0..4, true);
+        draft.add_unattributed(1, 7, 0..10, true);
+        draft.prepare(1, 8, 0..10, true);
+        let first = recording(draft, true);
+        assert_eq!(
+            first.reads.iter().map(|read| (read.entry, read.range.clone())).collect::<Vec<_>>(),
+            [(3, 0..4)]
+        );
+        let others = |recording: &Recording| {
+            let others = recording.unattributed.iter().flatten();
+            others.map(|read| (read.layer, read.entry, read.range.clone())).collect::<Vec<_>>()
+        };
+        let mut expected: Vec<_> = (0..MAX_PREPARING as u32).map(|entry| (0, entry, 0..10)).collect();
+        expected[3].2 = 4..10;
+        expected.push((1, 7, 0..10));
+        assert_eq!(others(&first), expected);
+        assert_eq!(first.waited, 2);
+
+        let mut later = self::draft();
+        later.add(1, 7, 0..10, true);
+        let whole = continued(first, &recording(later, false));
+        expected.pop();
+        assert_eq!(others(&whole), expected);
+        assert_eq!(whole.reads.len(), 2);
     }
 }

@@ -12,8 +12,6 @@ pub const MANIFEST_DIGEST: &str = "containerd.io/snapshot/cri.manifest-digest";
 pub const INDEX_DIGEST: &str = "containerd.io/snapshot/remote/soci.index.digest";
 /// The layer's `diff_id`; from containerd 2.3 on.
 pub const DIFF_ID: &str = "containerd.io/snapshot/diff-id";
-/// Chain ID of the layers below, unless the layer is the lowest; from containerd 2.3 on.
-pub const PARENT_CHAIN_ID: &str = "containerd.io/snapshot/parent-chain-id";
 /// User ids of a container's user namespace, `container:host:size[,…]`.
 pub const UID_MAPPING: &str = "containerd.io/snapshot/uidmapping";
 /// Group ids of a container's user namespace.

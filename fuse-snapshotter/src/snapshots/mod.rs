@@ -339,7 +339,7 @@ impl Snapshotter {
     /// See [`SnapshotError`].
     pub async fn list(self: &Arc<Self>, filters: &[String]) -> Result<Vec<Info>, SnapshotError> {
         let filter = Filter::parse(filters).map_err(|error| SnapshotError::Invalid(error.to_string()))?;
-        self.store(move |store| rebase::list(store, &filter)).await
+        self.store(move |store| store.list(&filter)).await
     }
 
     /// The space that a snapshot takes.
@@ -417,6 +417,8 @@ impl Snapshotter {
         }
         self.prefetch.starts(&Start {
             snapshot: snapshot.id,
+            upper: self.layout.fs(snapshot.id),
+            forest: self.trees.mounted(),
             image: top.image.clone(),
             manifest: top.manifest.clone(),
             index: index.clone(),

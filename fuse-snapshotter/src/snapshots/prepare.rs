@@ -18,7 +18,7 @@ use super::mounts::Lower;
 use super::record::{Mode, Record};
 use super::stack::{Part, parts};
 use super::store::{Commit, Kind, Labels, NewSnapshot, StoreError, Usage};
-use super::{Mount, Snapshotter, labels, layout};
+use super::{Mount, Snapshotter, labels, layout, rebase};
 use crate::images::{LayerRequest, Outcome, Position, Pulled, Scratch};
 use crate::layers::inherit::inherit;
 use crate::metrics::Operation;
@@ -56,7 +56,7 @@ impl Snapshotter {
             None
         };
         // containerd has not named the layers below, and will when it commits the layer.
-        let later = matches!(position, Some(Position::Over(_) | Position::Unknown(_)));
+        let later = matches!(position, Some(Position::Higher | Position::Unknown(_)));
         let mut given = given;
         if later {
             given.insert(labels::PARENT_LATER.to_owned(), "true".to_owned());
@@ -71,27 +71,15 @@ impl Snapshotter {
                 return self.create(Kind::Active, key, parent, given, None).await;
             }
         };
-        let mut layer =
-            NewLayer { key, parent: parent.to_owned(), target: &target, request: &request, given };
+        let layer = NewLayer { key, parent: parent.to_owned(), target: &target, request: &request, given };
         // Without these labels its place was found out by the pull, which is as new as it needs to be.
         let lowest = position == Some(Position::Lowest) && layer.given.contains_key(labels::DIFF_ID);
-        let below = match position {
-            None | Some(Position::Lowest) => Ok(None),
-            Some(Position::Over(chain)) => match self.committed_as(&chain).await? {
-                Some(below) if self.is_there(&target, &below).await? => {
-                    return Err(SnapshotError::Ready(target));
-                }
-                Some(below) => Ok(Some(below)),
-                None => Err("containerd has not committed the layers below it yet".to_owned()),
-            },
-            Some(Position::Unknown(reason)) => Err(reason),
-        };
-        let (mut outcome, pulled) = match below {
-            Ok(below) => {
-                layer.parent = below.unwrap_or(layer.parent);
-                self.images.layer(&request, lowest).await
+        let (mut outcome, pulled) = match position {
+            None | Some(Position::Lowest) => self.images.layer(&request, lowest).await,
+            Some(Position::Higher) => {
+                (Outcome::Defer { reason: rebase::REASON.to_owned(), indexed: true }, None)
             }
-            Err(reason) => (Outcome::Defer { reason, indexed: false }, None),
+            Some(Position::Unknown(reason)) => (Outcome::Defer { reason, indexed: false }, None),
         };
         if let Outcome::Lazy { ztoc, links_below: true, .. } = &outcome
             && let Err(reason) = self.fits(&layer.parent, Arc::clone(ztoc)).await
@@ -167,8 +155,7 @@ impl Snapshotter {
             layer = %layer.request.layer, key = layer.key, %reason, "defer-snapshot-runtime" = "true", "{message}"
         );
         let record = layer.record(0, Mode::Deferred { reason }).encode();
-        let parent = if layer.given.contains_key(labels::PARENT_LATER) { "" } else { layer.parent.as_str() };
-        self.create(Kind::Active, layer.key, parent, layer.given, record).await
+        self.create(Kind::Active, layer.key, &layer.parent, layer.given, record).await
     }
 
     /// Whether the layer is committed already, for another namespace perhaps.
@@ -220,7 +207,6 @@ impl Snapshotter {
     ) -> Result<(), SnapshotError> {
         let record = layer.record(size, mode).encode();
         let mut given = layer.given.clone();
-        given.remove(labels::PARENT_LATER);
         given.insert(labels::NAMESPACE.to_owned(), layer.request.namespace.clone());
         given.insert(labels::HAS_INDEX.to_owned(), "true".to_owned());
         if lazy {
@@ -348,7 +334,7 @@ impl Snapshotter {
 /// A layer to be committed.
 struct NewLayer<'a> {
     key: &'a str,
-    /// The snapshot that it is committed over, also where containerd has not named it.
+    /// The snapshot that it is committed over.
     parent: String,
     target: &'a str,
     request: &'a LayerRequest,

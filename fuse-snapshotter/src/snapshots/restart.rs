@@ -1,6 +1,6 @@
 //! What a start finds of the process before it, and what an end leaves behind.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -10,6 +10,7 @@ use super::idmap;
 use super::layout::Layout;
 use super::store::{Kind, SnapshotStore, StoreError};
 use crate::fuse::detach;
+use crate::sys::MountLine;
 
 /// Trees that are mounted again at the same time.
 const PARALLEL: usize = 4;
@@ -29,42 +30,10 @@ pub(super) fn detach_all(layout: &Layout) -> usize {
 }
 
 /// Mount points below a directory, in the order of mounting.
-fn mounts_below(directory: &Path) -> Vec<std::path::PathBuf> {
+fn mounts_below(directory: &Path) -> Vec<PathBuf> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
-    let mut found = Vec::new();
-    for line in table.split(|byte| *byte == b'\n') {
-        if let Some(field) = line.split(|byte| *byte == b' ').nth(4) {
-            let path = unescape(field);
-            if path.starts_with(directory) && path != directory {
-                found.push(path);
-            }
-        }
-    }
-    found
-}
-
-/// Blanks and such stand as octal numbers in the kernel's tables.
-fn unescape(field: &[u8]) -> std::path::PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, after)) = rest.split_first() {
-        let octal = (first == b'\\').then(|| after.get(..3)).flatten();
-        let value = octal
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match value {
-            Some(value) => {
-                bytes.push(value);
-                rest = &after[3..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(bytes).into()
+    let points = MountLine::all(&table).map(|mount| mount.point());
+    points.filter(|path| path.starts_with(directory) && path != directory).collect()
 }
 
 /// Numbers of inodes may begin anew with a new mount, but not as long as one is there: the kernel remembers what it knew
@@ -126,16 +95,5 @@ impl Snapshotter {
         } else {
             self.trees.leave();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn octal_escapes_are_read() {
-        let path = |text: &str| super::unescape(text.as_bytes());
-        assert_eq!(path(r"/a\040b\134c"), std::path::Path::new(r"/a b\c"));
-        assert_eq!(path(r"/a\"), std::path::Path::new(r"/a\"));
-        assert_eq!(path(r"/a\9990"), std::path::Path::new(r"/a\9990"));
     }
 }

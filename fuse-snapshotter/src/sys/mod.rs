@@ -1,9 +1,11 @@
-//! System calls that no crate wraps, or not safely.
+//! System calls that no crate wraps, or not safely, and tables of the kernel.
 
 mod idmap;
 mod memory;
+mod mountinfo;
 mod namespace;
 
 pub use idmap::id_mapped_clone;
 pub use memory::give_back;
+pub use mountinfo::MountLine;
 pub use namespace::enter_user_namespace;

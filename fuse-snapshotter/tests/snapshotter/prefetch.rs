@@ -1,11 +1,15 @@
 //! Recorded prefetch: the second cold start of an image on a node, and the first one on another node.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use testdata::docker_registry::DockerRegistry;
+use testdata::image::host::HostFiles;
+use testdata::image::{Compression, Entry, ImageBuilder, LayerBuilder, Texture};
+use testdata::registry::TestRegistry;
 use testdata::workloads::{Workload, Workloads};
 
 use crate::container::Container;
@@ -252,4 +256,94 @@ fn a_converted_image_is_converted_again_with_the_recording() {
     run(&other, how, &converted, workload);
     let second = recorded(&other, None);
     assert!(second["waited"].as_u64().unwrap() * 4 <= first["waited"].as_u64().unwrap(), "{second}");
+}
+
+/// Pages that a recording names: layer, entry and number.
+fn pages(recording: &serde_json::Value) -> HashSet<(String, u64, u64)> {
+    let number = |value: &serde_json::Value| value.as_u64().unwrap();
+    let reads = recording["reads"].as_array().unwrap().iter();
+    let pages = reads.flat_map(|read| {
+        let layer = recording["layers"][number(&read[0]) as usize]["layer"].as_str().unwrap().to_owned();
+        let (entry, start, length) = (number(&read[1]), number(&read[2]), number(&read[3]));
+        (start / 4096..(start + length).div_ceil(4096)).map(move |page| (layer.clone(), entry, page))
+    });
+    pages.collect()
+}
+
+/// The recording of one of several images.
+fn recorded_of(node: &Node, reference: &str) -> serde_json::Value {
+    let find = || -> Option<serde_json::Value> {
+        let files = std::fs::read_dir(node.daemon.root().join("recordings")).unwrap();
+        let mut recordings = files.filter_map(|file| {
+            let path = file.unwrap().path();
+            let is_one = path.extension().is_some_and(|extension| extension == "json");
+            is_one
+                .then(|| serde_json::from_slice::<serde_json::Value>(&std::fs::read(path).unwrap()).unwrap())
+        });
+        recordings.find(|recording| recording["image"] == reference)
+    };
+    eventually("the start is recorded", PATIENCE, || find().map(drop).ok_or("nothing yet".to_owned()));
+    find().unwrap()
+}
+
+/// A container of another image goes through the files of the base, again and again, with the same programs; and a process of the
+/// host does so in the container's own tree. How much the kernel reads around a page of a library depends on what is there.
+#[test]
+fn a_recording_beside_a_busy_neighbour_equals_the_one_made_alone() {
+    let registry = TestRegistry::builder().start_blocking();
+    let mut shell = HostFiles::new();
+    shell.binary("/bin/sh").binary("/bin/cat").binary("/bin/sleep").binary("/bin/echo");
+    let shell = shell.layer(Compression::GZIP);
+    let mut base = LayerBuilder::new(Compression::GZIP);
+    for number in 0..200 {
+        base.add(Entry::made(format!("data/{number}"), Texture::Random, number, 100_000));
+    }
+    let base = base.finish();
+    let push = |name: &str, script: &str| {
+        let mut own = LayerBuilder::new(Compression::GZIP);
+        own.add(Entry::made("own", Texture::Random, 1000, 500_000)).add(Entry::file("name", name));
+        let image = ImageBuilder::new().layer(shell.clone()).layer(base.clone()).layer(own.finish());
+        image.cmd(&["/bin/sh", "-c", script]).build().put_into(&registry, name, "1");
+        let reference = format!("{}/{name}:1", registry.host());
+        index(&reference, ALL);
+        reference
+    };
+    let read: Vec<_> = (0..100).map(|number| format!("/data/{}", number * 2)).collect();
+    let start = format!("cat /own {} >/dev/null; echo ready; exec sleep 1000", read.join(" "));
+    let reference = push("start", &start);
+    let busy = push("busy", "echo ready; while :; do cat /data/* >/dev/null; done");
+
+    let Some(alone) = Node::with(CONFIG) else { return };
+    let how = Pull::Soci;
+    alone.pull(how, &reference);
+    let mut container = Container::run(&alone, how.namespace(), &reference);
+    container.wait_for("ready", PATIENCE);
+    let expected = pages(&recorded_of(&alone, &reference));
+    assert!(expected.len() > (100 * 100_000 + 500_000) / 4096);
+    drop(container);
+
+    let Some(beside) = Node::with(CONFIG) else { return };
+    beside.pull(how, &busy);
+    beside.pull(how, &reference);
+    let mut neighbour = Container::run(&beside, how.namespace(), &busy);
+    neighbour.wait_for("ready", PATIENCE);
+    let mut container = Container::run(&beside, how.namespace(), &reference);
+    container.wait_for("ready", PATIENCE);
+    let root = PathBuf::from(format!("/proc/{}/root", container.pid()));
+    for number in 0..200 {
+        std::fs::read(root.join(format!("data/{number}"))).unwrap();
+    }
+    let recording = recorded_of(&beside, &reference);
+    let found = pages(&recording);
+    let (lacking, foreign) = (expected.difference(&found).count(), found.difference(&expected).count());
+    println!(
+        "{} pages alone; beside a neighbour {lacking} are lacking, and {foreign} are foreign",
+        expected.len()
+    );
+    assert!(
+        (lacking + foreign) * 20 <= expected.len(),
+        "{lacking} lacking, {foreign} foreign of {}",
+        expected.len()
+    );
+    assert_eq!(recording["cold"], true);
 }

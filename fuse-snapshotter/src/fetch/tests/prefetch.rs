@@ -1,9 +1,8 @@
 //! Fetching what will be read.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::rig::{Rig, Trouble, entry, until, usual, within};
-use crate::fetch::ReadObserver;
 
 const SPAN: u64 = 65536;
 
@@ -113,29 +112,4 @@ async fn background_fetch_waits_for_it() {
     within(prefetching).await.unwrap().unwrap();
     within(background).await.unwrap();
     assert_eq!(rig.layer.stats().fetched_spans, rig.image.ztoc.spans().len() as u64);
-}
-
-#[tokio::test]
-async fn observers_hear_of_reads_as_long_as_they_live() {
-    type Heard = Mutex<Vec<(usize, std::ops::Range<u64>, bool)>>;
-    /// What was heard outlives who heard it.
-    struct Ears(Arc<Heard>);
-    impl ReadObserver for Ears {
-        fn read(&self, entry: usize, range: std::ops::Range<u64>, waits: bool) {
-            self.0.lock().unwrap().push((entry, range, waits));
-        }
-    }
-    let rig = Rig::new(usual(SPAN));
-    let big = entry(&rig.image, "usr/lib/big");
-    let heard = Arc::new(Heard::default());
-    let observer: Arc<dyn ReadObserver> = Arc::new(Ears(Arc::clone(&heard)));
-    rig.layer.observe(&observer);
-    rig.read(big, 5000..6000).await.unwrap();
-    let expected = [(big, 5000..6000, true), (big, 5000..6000, false)];
-    assert_eq!(*heard.lock().unwrap(), expected);
-    let gone = Arc::downgrade(&observer);
-    drop(observer);
-    assert!(gone.upgrade().is_none(), "the layer keeps its observers alive");
-    rig.read(big, 5000..6000).await.unwrap();
-    assert_eq!(*heard.lock().unwrap(), expected);
 }

@@ -121,22 +121,6 @@ impl Filter {
         Ok(Self { any: (!everything).then_some(any) })
     }
 
-    /// The value of a label, if this asks for the snapshots that have it and no parent, and for nothing else.
-    pub(super) fn asks_without_parent(&self, label: &str) -> Option<&str> {
-        let [all] = self.any.as_ref()?.as_slice() else { return None };
-        let (mut value, mut no_parent) = (None, false);
-        for selector in all {
-            match (&selector.field, &selector.test) {
-                (Field::Label(Some(key)), Test::Equal(wanted)) if key == label => {
-                    value = std::str::from_utf8(wanted).ok();
-                }
-                (Field::Parent, Test::Equal(wanted)) if wanted.is_empty() => no_parent = true,
-                _ => return None,
-            }
-        }
-        value.filter(|value| no_parent && !value.is_empty())
-    }
-
     /// Whether `info` is one of the snapshots asked for.
     pub fn matches(&self, info: &Info) -> bool {
         match &self.any {

@@ -214,6 +214,20 @@ impl Mounted {
         walking.await.unwrap().unwrap();
     }
 
+    /// Reads a file as a process of the container does, which has this for its root.
+    async fn read_inside(&self, path: &str) -> std::io::Result<Vec<u8>> {
+        let (root, path) = (self.0.clone(), Path::new("/").join(path));
+        let reading = std::thread::spawn(move || {
+            // Of this thread alone. What is unsafe about it, to have other file descriptors, is not asked for.
+            #[allow(deprecated)]
+            rustix::thread::unshare(rustix::thread::UnshareFlags::FS)?;
+            rustix::process::chroot(&root)?;
+            std::fs::read(path)
+        });
+        tokio::task::spawn_blocking(move || reading.join().unwrap()).await.unwrap()
+    }
+
+    /// Reads a file as a process of the host.
     async fn read(&self, path: &str) -> std::io::Result<Vec<u8>> {
         let path = self.0.join(path);
         tokio::task::spawn_blocking(move || std::fs::read(path)).await.unwrap()

@@ -64,7 +64,7 @@ impl Rig {
         let (key, mounts) = client.container(image, Labels::new()).await.unwrap();
         let mounted = self.mount(&mounts).await;
         for file in files {
-            assert_eq!(mounted.read(file).await.unwrap().len() as u64, SPAN);
+            assert_eq!(mounted.read_inside(file).await.unwrap().len() as u64, SPAN);
         }
         drop(mounted);
         self.snapshotter().remove(&key).await.unwrap();
@@ -341,4 +341,76 @@ async fn a_recording_that_is_cut_short_is_kept() {
         }
         assert_eq!(rig.recording(&image).await.bytes(), 2 * SPAN);
     }
+}
+
+/// What is in a recording, by layer: entry and range.
+fn content(recording: &Recording) -> Vec<(Digest, u32, std::ops::Range<u64>)> {
+    let layer =
+        |read: &soci_index::recording::RecordedRead| recording.layers[read.layer as usize].layer.clone();
+    recording.reads.iter().map(|read| (layer(read), read.entry, read.range.clone())).collect()
+}
+
+/// The same base as [`large`] has, and another program.
+fn neighbour() -> Image {
+    let base = (0..10).map(|at| Entry::made(format!("lower{at}"), Texture::Random, at, SPAN));
+    image([layer(base), layer([Entry::file("neighbour", "n")])])
+}
+
+/// A neighbour has read files of the base before, reads others while the start is recorded, and again those that are read in it;
+/// and so does a scanner on the host.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_beside_a_busy_neighbour_equals_the_one_made_alone() {
+    let mut recordings = Vec::new();
+    for busy in [false, true] {
+        let Some(rig) = rig(|_| {}).await else { return };
+        let (image, other) = (large(), neighbour());
+        rig.push_indexed(&image, &[0, 1]);
+        rig.push_indexed(&other, &[0, 1]);
+        let mut client = Client::new(&rig, "test");
+        client.pull(&image).await;
+        let mut neighbours = Client::new(&rig, "neighbours");
+        let beside = if busy {
+            neighbours.pull(&other).await;
+            let (_, mounts) = neighbours.container(&other, Labels::new()).await.unwrap();
+            let beside = rig.mount(&mounts).await;
+            for file in ["lower0", "lower2", "lower3"] {
+                beside.read_inside(file).await.unwrap();
+            }
+            Some(beside)
+        } else {
+            None
+        };
+        let (_, mounts) = client.container(&image, Labels::new()).await.unwrap();
+        let mounted = rig.mount(&mounts).await;
+        for (at, file) in FILES.iter().enumerate() {
+            assert_eq!(mounted.read_inside(file).await.unwrap().len() as u64, SPAN);
+            if let Some(beside) = &beside {
+                beside.read_inside(&format!("lower{}", at + 4)).await.unwrap();
+                beside.read_inside(file).await.err();
+                mounted.read(&format!("upper{}", 9 - at)).await.unwrap();
+            }
+        }
+        let recording = rig.recording(&image).await;
+        assert!(recording.cold);
+        // The scanner was late.
+        assert_eq!(recording.unattributed.as_deref(), Some(&[][..]));
+        recordings.push(content(&recording));
+    }
+    assert_eq!(recordings[0], recordings[1]);
+}
+
+/// Before the container is started somebody looks for its user.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_container_is_prepared_with_is_kept_for_this_node_alone() {
+    let Some(rig) = rig(|_| {}).await else { return };
+    let image = large();
+    rig.push_indexed(&image, &[0, 1]);
+    let mut client = Client::new(&rig, "test");
+    client.pull(&image).await;
+    let (_, mounts) = client.container(&image, Labels::new()).await.unwrap();
+    let mounted = rig.mount(&mounts).await;
+    mounted.read("lower0").await.unwrap();
+    mounted.read_inside("upper1").await.unwrap();
+    let recording = rig.recording(&image).await;
+    assert_eq!((content(&recording).len(), recording.unattributed.unwrap().len()), (1, 1));
 }

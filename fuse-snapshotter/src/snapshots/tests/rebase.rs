@@ -1,8 +1,8 @@
 //! Layers that are prepared without the ones below them, as containerd does to unpack in parallel.
 
 use super::*;
-use crate::snapshots::store::{Labels, StoreError};
-use crate::snapshots::{SnapshotError, labels};
+use crate::snapshots::{Mode, labels};
+use crate::snapshots::store::Labels;
 
 /// Directories that a layer does not mention are left out of this: containerd gives them the attributes below, but cannot if
 /// it does not know what is below.
@@ -44,42 +44,33 @@ async fn assert_shows(rig: &Rig, client: &Client, image: &Image) {
     rig.mount(&mounts).await.assert_shows_writable(image.layers()).await;
 }
 
+/// What is ready without having a parent stays without one in containerd, which then collects what is below it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn layers_are_lazy_over_those_below() {
-    let Some(rig) = Rig::new().await else { return };
-    let image = simple();
-    rig.push_indexed(&image, &[0, 1, 2]);
-    for told in [false, true] {
-        let mut client = Client::new(&rig, "test");
-        for repeated in 0..2 {
-            assert_eq!(client.pull_in_parallel(&image, told).await, ["lazy"; 3], "{told} {repeated}");
+async fn no_layer_is_ready_without_those_below_it() {
+    for (indexed, lowest) in [(&[0, 1, 2][..], "lazy"), (&[1], "eager")] {
+        let Some(rig) = Rig::new().await else { return };
+        let image = with_whiteouts();
+        rig.push_indexed(&image, indexed);
+        for told in [false, true] {
+            let mut client = Client::new(&rig, "test");
+            assert_eq!(
+                client.pull_in_parallel(&image, told).await,
+                [lowest, "deferred", "deferred"],
+                "{told}"
+            );
             assert_linked(&rig, &client, &image).await;
+            assert_shows(&rig, &client, &image).await;
+            let record = client.record(&image, 1).unwrap();
+            assert!(matches!(record.mode, Mode::Deferred { reason } if reason.contains("rebase")));
+            // Whoever pulls in the ordinary way is not held up by that.
+            let mut other = Client::new(&rig, "other");
+            assert_eq!(other.pull(&image).await[1], "lazy");
+            assert_shows(&rig, &other, &image).await;
+            client.remove_all().await;
+            other.remove_all().await;
+            rig.snapshotter().cleanup().await.unwrap();
+            rig.assert_empty().await;
         }
-        assert_shows(&rig, &client, &image).await;
-        // Whoever pulls in the ordinary way finds them as well.
-        let mut other = Client::new(&rig, "other");
-        assert_eq!(other.pull(&image).await, ["lazy"; 3]);
-        assert_eq!(other.name(&image, 2), client.name(&image, 2));
-        // containerd, which does not know what the topmost one is over, wants to remove what is below it.
-        let error = rig.snapshotter().remove(&client.name(&image, 1)).await.unwrap_err();
-        assert!(matches!(error, SnapshotError::Store(StoreError::FailedPrecondition(_))), "{error}");
-        client.remove_all().await;
-        rig.snapshotter().cleanup().await.unwrap();
-        rig.assert_empty().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn layers_are_unpacked_by_us_over_those_below() {
-    let Some(rig) = Rig::new().await else { return };
-    let image = simple();
-    rig.push_indexed(&image, &[1]);
-    for told in [false, true] {
-        let mut client = Client::new(&rig, "test");
-        assert_eq!(client.pull_in_parallel(&image, told).await, ["eager", "lazy", "eager"]);
-        assert_linked(&rig, &client, &image).await;
-        assert_shows(&rig, &client, &image).await;
-        client.remove_all().await;
     }
 }
 
@@ -117,23 +108,6 @@ async fn a_layer_has_the_last_word_about_its_root() {
             assert_shows(&rig, &client, &image).await;
             client.remove_all().await;
         }
-    }
-}
-
-/// What is over a layer that containerd unpacks cannot be committed before that one is.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_a_layer_that_containerd_unpacks_nothing_is_lazy() {
-    for told in [false, true] {
-        let Some(rig) = Rig::new().await else { return };
-        let image = with_whiteouts();
-        rig.push_indexed(&image, &[0, 2]);
-        // A file stands where the directory of the second snapshot would be.
-        let directory = rig.layout().fs(2).parent().unwrap().to_owned();
-        std::fs::write(directory, "in the way").unwrap();
-        let mut client = Client::new(&rig, "test");
-        assert_eq!(client.pull_in_parallel(&image, told).await, ["lazy", "deferred", "deferred"]);
-        assert_linked(&rig, &client, &image).await;
-        assert_shows(&rig, &client, &image).await;
     }
 }
 

@@ -43,6 +43,13 @@ pub(crate) async fn run(app: &App, args: PrefetchRecordArgs) -> anyhow::Result<(
     let store = app.store()?;
     let places = Places { ztocs: directory.join(ZTOCS), registry: registry_of(&args, &recording)? };
     let base = places.index(&store, &recording.index).await?;
+    if recording.reads.is_empty() {
+        bail!(
+            "of no read in the recording {} is it known that the container made it: the snapshotter must see the processes of \
+             containers, so it must run in the host's PID namespace (hostPID: true in Kubernetes)",
+            path.display()
+        );
+    }
     let recording = Arc::new(recording);
     let created =
         create_recorded(&store, &recording, &base, (image, &root.digest, source.name()), &places).await;
@@ -60,6 +67,12 @@ pub(crate) async fn run(app: &App, args: PrefetchRecordArgs) -> anyhow::Result<(
             "the recorded start was not a cold one, and may lack what had been read before: remove the image and start it \
              again for one that is whole"
         ));
+    }
+    if recording.unattributed.is_none() {
+        app.output.warn(
+            "the recording was made by a version that did not tell readers apart, and may have what other containers read of the \
+             same layers: remove the image and start it again for one of its own",
+        );
     }
     let mut spans = 0;
     let mut layers = 0;
