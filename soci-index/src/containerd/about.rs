@@ -43,7 +43,10 @@ impl Containerd {
     }
 
     /// Plugins that match one of `filters`, or all without any.
-    pub(super) async fn plugins_matching(&self, filters: Vec<String>) -> Result<Vec<Plugin>, ContainerdError> {
+    pub(super) async fn plugins_matching(
+        &self,
+        filters: Vec<String>,
+    ) -> Result<Vec<Plugin>, ContainerdError> {
         let mut client = IntrospectionClient::new(self.channel());
         let request = self.request(PluginsRequest { filters });
         let answer = call("list plugins", Some(PATIENCE), client.plugins(request)).await?;
