@@ -310,7 +310,7 @@ fn content_is_written_once_and_verified() {
         let info = client.content_info(&blob.digest).await.unwrap().unwrap();
         assert_eq!((info.size, info.labels), (4_999_999, label("b", "2")));
         assert!(matches!(leased.open_writer("z", &blob).await.unwrap(), Opened::There));
-        lease.release().await;
+        lease.release().await.unwrap();
     });
     assert_eq!(leases(&server), 0);
 }
@@ -335,7 +335,7 @@ fn what_a_build_writes_is_kept_by_its_lease_until_the_index_is() {
         server.collect_garbage();
         assert!(there(&kept.digest).await && there(&lost.digest).await);
         // A later build finds one there, and an interrupted one leaves nothing that stays.
-        lease.release().await;
+        lease.release().await.unwrap();
         let lease = client.lease().await.unwrap();
         let store = local.writing_containerd(lease.containerd().clone());
         assert!(store.adopt(&kept.digest, kept.size).await.unwrap());
@@ -349,7 +349,7 @@ fn what_a_build_writes_is_kept_by_its_lease_until_the_index_is() {
         let ztoc = IndexManifest::ztoc_descriptor(kept.digest.clone(), kept.size, &layer, 1, false);
         let manifest = IndexManifest::new(IndexVersion::V1, vec![ztoc], Some(&subject), "t");
         let index = store.put_index(&manifest).await.unwrap();
-        lease.release().await;
+        lease.release().await.unwrap();
         server.collect_garbage();
         assert!(there(&kept.digest).await && there(&index.digest).await);
         assert!(there(&Digest::of(b"{}")).await);

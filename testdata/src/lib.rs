@@ -4,6 +4,7 @@
 //! - [`registry`]: an OCI registry inside the test process, with authentication, redirects, latency, bandwidth and faults.
 //! - [`image`]: layers and images made deterministically, every byte of the tar under control.
 //! - [`containerd`], [`docker_registry`]: the real programs, with everything they keep in temporary directories.
+//! - [`clients`]: where the current containerd and its clients are, which Debian does not have.
 //! - [`workloads`]: images of real programs, made of Debian packages and cached between test runs.
 //! - [`manual`]: completions and man pages of a program, compared with its help.
 //! - [`walk`]: directory trees of this machine, attribute by attribute.
@@ -13,6 +14,7 @@
 // errors up would only make every caller unwrap them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod clients;
 pub mod containerd;
 pub mod digest;
 pub mod docker_registry;

@@ -5,11 +5,15 @@
 
 use std::path::Path;
 
+use crate::clients::Client;
+
 /// Something that not every machine has.
 #[derive(Debug, Clone, Copy)]
 pub enum Need {
     /// A program, and the Debian package that has it.
     Program(&'static str, &'static str),
+    /// A client that `scripts/build-test-clients` builds.
+    Client(Client),
     /// Being root: mounting, making devices.
     Root,
     /// `/dev/fuse`.
@@ -27,6 +31,7 @@ impl Need {
                 let path = std::env::var_os("PATH").unwrap_or_default();
                 std::env::split_paths(&path).any(|directory| directory.join(name).exists())
             }
+            Self::Client(client) => client.directory().is_some(),
             Self::Root => {
                 std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0)
             }
@@ -43,6 +48,9 @@ impl Need {
     fn complaint(self) -> String {
         match self {
             Self::Program(name, package) => format!("{name} is not installed (Debian package {package})"),
+            Self::Client(client) => {
+                format!("{} is not built (scripts/build-test-clients, which needs Go)", client.name())
+            }
             Self::Root => "this needs root".to_owned(),
             Self::Fuse => "/dev/fuse is not there".to_owned(),
             Self::Tun => "/dev/net/tun is not there".to_owned(),

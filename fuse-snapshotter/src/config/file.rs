@@ -124,7 +124,12 @@ tables! {
         // On, unlike in the reference since 0.10: what `soci create` and `soci push` publish is to be used.
         soci_v1: PullMode = PullMode { enable: true },
         soci_v2: PullMode = PullMode { enable: true },
+        #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+        index: BTreeMap<String, ChosenIndex> = BTreeMap::new(),
         parallel_pull_unpack: Parallel = Parallel::default(),
+    }
+    ChosenIndex {
+        digest: String = String::new(),
     }
     PullMode {
         enable: bool = true,

@@ -329,6 +329,12 @@ pub(super) const KEYS: &[Key] = &[
         "Use version 2 indexes: those that the image names, as `soci convert` makes them.",
     ),
     key(
+        "pull_modes.index.*",
+        "digest",
+        Kind::Text,
+        "The SOCI index to use for the image NAME (a full reference, or host/repository for all its tags), and no other.",
+    ),
+    key(
         PARALLEL,
         "enable",
         Kind::Bool,
@@ -495,6 +501,7 @@ pub(super) const OUR_OWN: &[&str] = &[
     "fuse.threads",
     "snapshotter.max_ztoc_percent",
     "snapshotter.keep_cache",
+    "pull_modes.index.*.digest",
     "prefetch.record",
     "prefetch.forecast",
     "prefetch.record_quiet_sec",

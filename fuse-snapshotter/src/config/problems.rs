@@ -8,12 +8,12 @@ use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use registry::{Anonymous, Client, ClientConfig};
+use registry::{Anonymous, Client, ClientConfig, Digest};
 use rustix::io::Errno;
 
 use super::file::Mirror;
 use super::hosts::{names, without_scheme};
-use super::settings::{ContentStore, MetricsEndpoint};
+use super::settings::{ContentStore, MetricsEndpoint, full_name};
 use super::sockets::try_connect;
 use super::{Config, file};
 
@@ -66,6 +66,7 @@ impl Config {
         let mut found = Found::default();
         self.check_mirrors(&mut found);
         self.check_hosts_files(&mut found);
+        self.check_chosen_indexes(&mut found);
         self.check_limits(&mut found);
         self.check_sockets(&mut found);
         self.check_metrics(&mut found);
@@ -100,6 +101,18 @@ impl Config {
             {
                 let message = format!("{} is not used, because this entry comes first", directory.display());
                 found.warning(format!("resolver.host.\"{name}\""), message);
+            }
+        }
+    }
+
+    fn check_chosen_indexes(&self, found: &mut Found) {
+        for (image, index) in &self.file.pull_modes.index {
+            let key = format!("pull_modes.index.\"{image}\"");
+            if full_name(image).is_none() {
+                found.error(&key, "expected a full image reference, or host/repository");
+            }
+            if index.digest.parse::<Digest>().is_err() {
+                found.error(&key, "digest: expected the digest of a SOCI index, sha256:…");
             }
         }
     }

@@ -65,6 +65,7 @@ fn heading(table: &str) -> String {
              # [[resolver.host.\"registry.example.com\".mirrors]]"
                 .to_owned()
         }
+        "pull_modes.index.*" => "# [pull_modes.index.\"registry.example.com/app:v1\"]".to_owned(),
         "pull_modes.parallel_pull_unpack.decompress_streams.*" => {
             "# [pull_modes.parallel_pull_unpack.decompress_streams.gzip]".to_owned()
         }
@@ -77,6 +78,7 @@ fn example(key: &Key) -> &'static str {
         "host" => "\"https://mirror.example.com\"",
         "insecure" => "false",
         "request_timeout_sec" => "0",
+        "digest" => "\"sha256:dd64aa3e35bfa675d34c9eedf5773007d75b7dcf03c312fce2cbfcd912834f27\"",
         "path" => "\"/usr/bin/unpigz\"",
         "args" => "[\"-d\", \"-c\"]",
         _ => "\"\"",

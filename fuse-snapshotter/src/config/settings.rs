@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use registry::Reference;
+
 use super::Config;
+use crate::images::ChosenIndexes;
 use crate::prefetch::PrefetchOptions;
 
 /// Most threads for the kernel's requests unless more are asked for: they never wait, so more would not help.
@@ -67,6 +70,16 @@ pub(super) fn milliseconds(number: i64) -> Duration {
 /// A number of things of which negative ones stand for any number.
 pub(super) fn limit(number: i64) -> Option<usize> {
     usize::try_from(number).ok()
+}
+
+/// An image as [`ChosenIndexes`] wants it; `None` if it cannot be one. A repository stays one: without a tag it means all of them.
+pub(super) fn full_name(image: &str) -> Option<String> {
+    let reference: Reference = image.parse().ok()?;
+    let full = reference.to_string();
+    let last = image.rsplit('/').next().unwrap_or_default();
+    let names_one = last.contains(':') || image.contains('@');
+    let repository = reference.repository();
+    Some(if names_one { full } else { format!("{}/{}", repository.host(), repository.name()) })
 }
 
 /// The path of a socket, which may be written as a URL.
@@ -203,6 +216,13 @@ impl Config {
     pub fn pull_modes(&self) -> PullModes {
         let modes = &self.file.pull_modes;
         PullModes { soci_v1: modes.soci_v1.enable, soci_v2: modes.soci_v2.enable }
+    }
+
+    /// Indexes that are used where the client names none. Those that [`problems`](Self::problems) finds to be none are left out.
+    #[must_use]
+    pub fn chosen_indexes(&self) -> ChosenIndexes {
+        let chosen = self.file.pull_modes.index.iter();
+        chosen.filter_map(|(image, index)| Some((full_name(image)?, index.digest.parse().ok()?))).collect()
     }
 
     /// How layers are fetched that are not read lazily.

@@ -90,8 +90,12 @@ fn every_key_of_the_list_is_one_of_the_structures_and_the_other_way_round() {
         match value {
             toml::Value::Table(table) => {
                 for (name, value) in table {
-                    let starred =
-                        if prefix.ends_with("host") || prefix.ends_with("streams") { "*" } else { name };
+                    let starred = if ["host", "streams", "index"].iter().any(|table| prefix.ends_with(table))
+                    {
+                        "*"
+                    } else {
+                        name
+                    };
                     let path = super::keys::join(prefix, starred);
                     collect(&path, value, into);
                 }
@@ -104,7 +108,8 @@ fn every_key_of_the_list_is_one_of_the_structures_and_the_other_way_round() {
             }
         }
     }
-    let full = "[[resolver.host.h.mirrors]]\nhost = \"m\"\n[pull_modes.parallel_pull_unpack.decompress_streams.s]\npath = \"p\"";
+    let full = "[[resolver.host.h.mirrors]]\nhost = \"m\"\n[pull_modes.parallel_pull_unpack.decompress_streams.s]\npath = \"p\"\n\
+                [pull_modes.index.i]\ndigest = \"d\"";
     let dump: toml::Table = config(full).to_toml().unwrap().parse().unwrap();
     let mut written = BTreeSet::new();
     collect("", &toml::Value::Table(dump), &mut written);
@@ -434,6 +439,27 @@ fn files_that_are_needed_are_looked_for() {
     let found = problems(&text);
     assert!(
         found[0].starts_with("Error registry.config_path: ") && found[0].contains("hosts.toml"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_index_is_chosen_by_reference_or_by_repository() {
+    let (one, other) = (format!("sha256:{}", "1".repeat(64)), format!("sha256:{}", "2".repeat(64)));
+    let text = format!(
+        "[pull_modes.index.\"r.example/app:v1\"]\ndigest = \"{one}\"\n[pull_modes.index.\"r.example/app\"]\ndigest = \
+         \"{other}\"\n[pull_modes.index.redis]\ndigest = \"{one}\"\n"
+    );
+    let chosen = parse(&text).0.chosen_indexes();
+    let of = |image: &str| chosen.of(&image.parse().unwrap()).map(ToString::to_string);
+    assert_eq!(of("r.example/app:v1"), Some(one.clone()));
+    assert_eq!(of("r.example/app:v2"), Some(other.clone()));
+    assert_eq!(of("docker.io/library/redis:7"), Some(one));
+    assert_eq!(of("r.example/other:v1"), None);
+    let found = problems("[pull_modes.index.\"not a name\"]\ndigest = \"sha256:12\"\n");
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(
+        found.iter().all(|problem| problem.starts_with("Error pull_modes.index.\"not a name\": ")),
         "{found:?}"
     );
 }

@@ -9,6 +9,7 @@
 //! lowest layer, or for one that was asked for before, or after a pause. (containerd does not ask for the layers that it
 //! has, such as those of a base image: the first request of a repeated pull is for the layer that failed.)
 
+mod chosen;
 mod pull;
 mod request;
 mod scratch;
@@ -23,6 +24,7 @@ use soci_index::store::Store;
 use tokio::sync::Semaphore;
 use ztoc::Ztoc;
 
+pub use chosen::ChosenIndexes;
 pub use request::{LayerRequest, RequestError};
 pub use scratch::{Scratch, ScratchRoot};
 
@@ -58,6 +60,8 @@ pub struct ImageOptions {
     pub v1: bool,
     /// Use indexes of version 2.
     pub v2: bool,
+    /// Indexes that are used where the client names none.
+    pub chosen_indexes: ChosenIndexes,
     /// Unpack all layers of images, and read none lazily.
     pub always_unpack: bool,
     /// Unpack the layers of images without an index, too, instead of leaving them to containerd.
@@ -209,6 +213,13 @@ impl Images {
             self.forget(&request.key(), &pull);
         }
         (outcome, is_last.then(|| Pulled(pull)))
+    }
+
+    /// The request with the index that the configuration chooses, if the client has named none.
+    #[must_use]
+    pub fn with_chosen_index(&self, request: LayerRequest) -> LayerRequest {
+        let chosen = || self.options.chosen_indexes.of(&request.reference).cloned();
+        LayerRequest { index: request.index.clone().or_else(chosen), ..request }
     }
 
     /// Where in its image the layer is that a request is for.

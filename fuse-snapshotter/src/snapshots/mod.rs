@@ -148,6 +148,7 @@ impl Snapshotter {
                 max_ztoc_percent: options.max_ztoc_percent,
                 v1: options.v1,
                 v2: options.v2,
+                chosen_indexes: options.chosen_indexes,
                 always_unpack: options.always_unpack,
                 unpack_without_index: options.unpack_without_index,
                 parallel_unpacks: options.parallel_unpacks.max(1),

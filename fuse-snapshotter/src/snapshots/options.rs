@@ -7,7 +7,7 @@ use std::time::Duration;
 use registry::Client;
 
 use super::IdMapping;
-use crate::images::ContentOfNamespace;
+use crate::images::{ChosenIndexes, ContentOfNamespace};
 use crate::layers::OpenOptions;
 use crate::metrics::Metrics;
 use crate::prefetch::PrefetchOptions;
@@ -39,6 +39,8 @@ pub struct Options {
     pub v1: bool,
     /// Use indexes of version 2.
     pub v2: bool,
+    /// Indexes that are used where the client names none.
+    pub chosen_indexes: ChosenIndexes,
     /// Unpack all layers of images, and read none lazily.
     pub always_unpack: bool,
     /// Unpack the layers of images without an index, too, instead of leaving them to containerd.
@@ -82,6 +84,7 @@ impl Options {
             max_ztoc_percent: None,
             v1: true,
             v2: true,
+            chosen_indexes: ChosenIndexes::default(),
             always_unpack: false,
             unpack_without_index: false,
             parallel_unpacks: 3,

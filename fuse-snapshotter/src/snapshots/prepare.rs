@@ -47,7 +47,8 @@ impl Snapshotter {
             return Err(SnapshotError::Ready(target));
         }
         let started = std::time::Instant::now();
-        let request = LayerRequest::new(namespace, &target, &given);
+        let request = LayerRequest::new(namespace, &target, &given)
+            .map(|request| self.images.with_chosen_index(request));
         let position = if parent.is_empty() {
             let request = request.as_ref().map_err(ToString::to_string);
             Some(self.position(request, &target, &given).await)

@@ -1,7 +1,7 @@
 //! Containers that run until they are ended.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,9 @@ impl<'n> Container<'n> {
         program: &[&str],
     ) -> Self {
         let name = node.containerd.container_name();
-        let mut client = Command::new("ctr")
-            .args(["--address", &node.containerd.address(), "-n", namespace])
+        let mut client = node.containerd.ctr_command();
+        let mut client = client
+            .args(["-n", namespace])
             .args(["run", "--rm", "--snapshotter", SOCI, "--runc-root"])
             .arg(node.containerd.runc_root())
             .arg("--fifo-dir")
@@ -41,7 +42,6 @@ impl<'n> Container<'n> {
             .args(options)
             .args([reference, &name])
             .args(program)
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -22,19 +22,20 @@ pub(crate) fn program(name: &str) -> PathBuf {
     path
 }
 
-/// Builds the index of an image in a registry and pushes it beside the image.
-pub(crate) fn index(reference: &str, arguments: &[&str]) {
+/// Builds the index of an image in a registry and pushes it beside the image; returns the index's digest.
+pub(crate) fn index(reference: &str, arguments: &[&str]) -> String {
     let root = tempfile::tempdir().unwrap();
     let output = Command::new(program("soci"))
         .arg("--root")
         .arg(root.path())
-        .args(["create", "--push"])
+        .args(["create", "--quiet", "--push"])
         .args(arguments)
         // Not from a containerd that this machine may have.
         .arg(format!("docker://{reference}"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
 /// Waits until something holds, or says what does not.

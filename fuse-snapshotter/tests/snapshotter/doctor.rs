@@ -10,7 +10,7 @@ use testdata::image::{Compression, Entry, ImageBuilder, LayerBuilder, Texture};
 use testdata::registry::{Action, Auth, Builder, Fault, TestRegistry};
 
 use crate::daemon::{index, program};
-use crate::node::Node;
+use crate::node::{Node, Pull};
 
 /// What the doctor says: its status and its lines.
 fn doctor(node: &Node, arguments: &[&str]) -> (i32, Vec<String>) {
@@ -49,9 +49,9 @@ fn is_well(node: &Node, arguments: &[&str]) {
 }
 
 /// An image with an index, in a registry.
-fn image(registry: &TestRegistry, name: &str) -> String {
+fn image(registry: &TestRegistry, name: &str, seed: u64) -> String {
     let mut layer = LayerBuilder::new(Compression::GZIP);
-    layer.add(Entry::made("data", Texture::Random, 1, 200_000));
+    layer.add(Entry::made("data", Texture::Random, seed, 200_000));
     ImageBuilder::new().layer(layer.finish()).build().put_into(registry, name, "1");
     format!("{}/{name}:1", registry.host())
 }
@@ -71,7 +71,15 @@ fn the_doctor_names_each_fault_of_a_node_in_its_first_line() {
     with(own.replace(&socket, "/run/elsewhere.sock"), &["wrong socket", &socket]);
     let annotations = "disable_snapshot_annotations = false";
     assert!(own.contains(annotations));
-    with(own.replace(annotations, ""), &["snapshot annotations are off for CRI"]);
+    // Through the transfer service CRI would not need them.
+    let current = node.containerd.release().is_current();
+    let off = if current { "use_local_image_pull = true" } else { "" };
+    with(own.replace(annotations, off), &["snapshot annotations are off for CRI"]);
+    if current {
+        let remote = "enable_remote_snapshot_annotations = \"true\"";
+        with(own.replace(remote, ""), &["remote snapshot annotations are off"]);
+        with(own.replace("unpack_config", "another"), &["unpack_config", "is missing"]);
+    }
     with("version = 2\n[[[\n".to_owned(), &["containerd.toml, line 2"]);
     // A mirror that nobody can parse.
     let usual = fs::read_to_string(node.daemon.file("config.toml")).unwrap();
@@ -85,6 +93,27 @@ fn the_doctor_names_each_fault_of_a_node_in_its_first_line() {
     // No daemon.
     node.daemon.stop(Signal::TERM);
     names(&node, &[], &["the daemon is not running", &socket]);
+}
+
+/// Without a restart of the daemon between them, so that what one client has pulled is there for the next: each has its own
+/// image.
+#[test]
+fn with_the_documented_configuration_every_client_pulls_lazily_and_all_is_well() {
+    let Some(node) = Node::documented() else { return };
+    let registry = TestRegistry::builder().start_blocking();
+    node.containerd.allow_http(&registry.host());
+    is_well(&node, &[]);
+    for (seed, how) in [Pull::Soci, Pull::Cri, Pull::Ctr, Pull::Nerdctl].into_iter().enumerate() {
+        if !how.works_on(&node) {
+            continue;
+        }
+        let reference = image(&registry, &format!("app{seed}"), seed as u64);
+        index(&reference, &["--min-layer-size", "0"]);
+        is_well(&node, &[&reference]);
+        node.pull(how, &reference);
+        let modes = node.daemon.modes(&reference);
+        assert!(modes.iter().all(|(mode, _)| mode == "lazy") && modes.len() == 1, "{how:?}: {modes:?}");
+    }
 }
 
 #[test]
@@ -118,7 +147,7 @@ fn the_doctor_names_what_a_registry_lacks() {
     let Some(node) = Node::start() else { return };
     let start = |builder: Builder| builder.start_blocking();
     let registry = start(TestRegistry::builder());
-    let reference = image(&registry, "app");
+    let reference = image(&registry, "app", 1);
     names(&node, &[&reference], &["has no SOCI index", &reference]);
     index(&reference, &["--min-layer-size", "0"]);
     is_well(&node, &[&reference]);

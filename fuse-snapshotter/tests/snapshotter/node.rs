@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
-use testdata::containerd::{Containerd, Options};
+use testdata::containerd::{Containerd, Options, Release};
 use testdata::digest::sha256;
 use testdata::image::Image;
 
@@ -30,6 +30,10 @@ pub(crate) enum Pull {
     Cri,
     /// Our own command.
     Soci,
+    /// nerdctl, through the transfer service.
+    Nerdctl,
+    /// `ctr image pull`, through the transfer service.
+    Ctr,
 }
 
 impl Pull {
@@ -37,7 +41,16 @@ impl Pull {
     pub(crate) fn namespace(self) -> &'static str {
         match self {
             Self::Cri => cri::NAMESPACE,
-            Self::Soci => "default",
+            Self::Soci | Self::Nerdctl | Self::Ctr => "default",
+        }
+    }
+
+    /// Whether it can be tried on this node: what pulls through the transfer service is lazy from containerd 2.1 on.
+    pub(crate) fn works_on(self, node: &Node) -> bool {
+        match self {
+            Self::Cri | Self::Soci => true,
+            Self::Nerdctl => crate::nerdctl::can_run(node),
+            Self::Ctr => node.containerd.release().is_current(),
         }
     }
 }
@@ -53,15 +66,44 @@ impl Node {
 
     /// With more configuration of the daemon, in TOML.
     pub(crate) fn with(toml: &str) -> Option<Self> {
+        Self::of(Options::new(), toml)
+    }
+
+    /// With more in containerd's configuration, too.
+    pub(crate) fn of(options: Options, toml: &str) -> Option<Self> {
         if !crate::can_run() {
             return None;
         }
         let mut daemon = Daemon::new();
-        let containerd = Options::new().cri().proxy(SOCI, daemon.socket()).start()?;
+        let containerd = options.cri().proxy(SOCI, daemon.socket()).start()?;
         daemon.configure(&format!(
             "{toml}\n[content_store]\ncontainerd_address = {:?}\n",
             containerd.address()
         ));
+        daemon.start();
+        Some(Self { containerd, daemon })
+    }
+
+    /// containerd 2.3 with the configuration that `config containerd` writes, and nothing else about the daemon.
+    pub(crate) fn documented() -> Option<Self> {
+        if !crate::can_run() {
+            return None;
+        }
+        let mut daemon = Daemon::new();
+        let output = Command::new(program("soci-snapshotter-grpc"))
+            .arg("--address")
+            .arg(daemon.socket())
+            .arg("--root")
+            .arg(daemon.root())
+            .args(["config", "containerd", "--version", "2.3"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        // What is said of CRI here is what the import has to change.
+        let options = Options::new().release(Release::V2_3).cri().without_annotations().import(&text);
+        let containerd = options.start()?;
+        daemon.configure(&format!("[content_store]\ncontainerd_address = {:?}\n", containerd.address()));
         daemon.start();
         Some(Self { containerd, daemon })
     }
@@ -110,6 +152,17 @@ impl Node {
                     .env("HOME", self.daemon.file("home"))
                     .output()
                     .unwrap();
+                if output.status.success() { Ok(()) } else { Err(said(&output)) }
+            }
+            Pull::Nerdctl | Pull::Ctr => {
+                self.containerd.allow_http(reference.split('/').next().unwrap());
+                let output = if how == Pull::Nerdctl {
+                    crate::nerdctl::run(self, &["pull", "--quiet", reference])
+                } else {
+                    let certs = self.containerd.certs_d().display().to_string();
+                    let pull = ["image", "pull", "--hosts-dir", &certs, "--snapshotter", SOCI, reference];
+                    self.ctr(how.namespace(), &pull)
+                };
                 if output.status.success() { Ok(()) } else { Err(said(&output)) }
             }
         }

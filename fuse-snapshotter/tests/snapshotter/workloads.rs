@@ -17,6 +17,9 @@ fn every_workload_reaches_its_ready_line(how: Pull, arguments: &[&str]) {
     let Some(workloads) = Workloads::get() else { return };
     let Some(registry) = DockerRegistry::start() else { return };
     let Some(node) = Node::start() else { return };
+    if !how.works_on(&node) {
+        return;
+    }
     let (mut lazy, mut eager) = (0, 0);
     for workload in workloads.all() {
         let reference = workload.push(&registry);
@@ -61,6 +64,16 @@ fn workloads_pulled_by_cri_run_with_large_layers_lazy() {
 #[test]
 fn workloads_pulled_by_soci_run() {
     every_workload_reaches_its_ready_line(Pull::Soci, ALL);
+}
+
+#[test]
+fn workloads_pulled_by_nerdctl_run() {
+    every_workload_reaches_its_ready_line(Pull::Nerdctl, ALL);
+}
+
+#[test]
+fn workloads_pulled_by_ctr_through_the_transfer_service_run() {
+    every_workload_reaches_its_ready_line(Pull::Ctr, LARGE);
 }
 
 #[test]

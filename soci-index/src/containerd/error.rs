@@ -39,6 +39,14 @@ pub enum ContainerdError {
         /// containerd's words.
         message: String,
     },
+    /// The connection broke before there was an answer: containerd has ended, or was ended by what it was asked.
+    #[error("containerd went away: {operation}: {reason}")]
+    Gone {
+        /// What was being done.
+        operation: String,
+        /// What became of the connection.
+        reason: String,
+    },
     /// There is no snapshotter of this name.
     #[error("containerd has no snapshotter {name:?}{reason}; it has: {available}")]
     NoSnapshotter {
@@ -69,6 +77,11 @@ pub enum ContainerdError {
 
 impl ContainerdError {
     pub(super) fn refused(operation: &str, status: &Status) -> Self {
+        // Only a status that was made on this side has a cause; one that containerd sent is words.
+        if let Some(cause) = std::error::Error::source(status) {
+            let reason = crate::text::excerpt_to(&format!("{}: {cause}", status.message()), 1000);
+            return Self::Gone { operation: operation.to_owned(), reason };
+        }
         Self::Refused {
             operation: operation.to_owned(),
             code: status.code(),
@@ -85,7 +98,13 @@ impl ContainerdError {
         }
     }
 
-    pub(crate) fn is_not_found(&self) -> bool {
+    /// Whether nobody is there who could have done it.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Gone { .. } | Self::Connect { .. })
+    }
+
+    /// Whether what was asked for is not there.
+    pub fn is_not_found(&self) -> bool {
         self.code() == Some(Code::NotFound)
     }
 

@@ -1,14 +1,12 @@
 //! Names of images.
 
-use std::collections::HashMap;
-
 use containerd_api::services::images::v1 as api;
 use containerd_api::services::images::v1::images_client::ImagesClient;
 use prost_types::FieldMask;
 use registry::{Descriptor, Reference};
 
 use super::labels::Labels;
-use super::{Containerd, ContainerdError, PATIENCE, call, found};
+use super::{Containerd, ContainerdError, PATIENCE, call, found, message_of};
 
 /// An image as containerd records it.
 #[derive(Debug, Clone)]
@@ -32,8 +30,21 @@ impl TryFrom<api::Image> for Image {
         let target = image.target.as_ref().ok_or_else(invalid)?;
         let digest = target.digest.parse().map_err(|_| invalid())?;
         let size = u64::try_from(target.size).map_err(|_| invalid())?;
-        let target = Descriptor::new(target.media_type.clone(), digest, size);
+        let annotations = target.annotations.clone().into_iter().collect();
+        let target = Descriptor { annotations, ..Descriptor::new(target.media_type.clone(), digest, size) };
         Ok(Self { name: image.name, target, labels: image.labels })
+    }
+}
+
+/// The message for an image. It always has a target, whatever the update mask names: containerd follows
+/// the pointer without looking, and the whole daemon ends if there is none.
+fn record(name: &str, target: &Descriptor, labels: Labels) -> api::Image {
+    api::Image {
+        name: name.to_owned(),
+        labels,
+        target: Some(message_of(target)),
+        created_at: None,
+        updated_at: None,
     }
 }
 
@@ -71,18 +82,7 @@ impl Containerd {
     /// # Errors
     /// When containerd refuses or does not answer.
     pub async fn put_image(&self, name: &str, target: &Descriptor) -> Result<(), ContainerdError> {
-        let image = api::Image {
-            name: name.to_owned(),
-            labels: HashMap::new(),
-            target: Some(containerd_api::types::Descriptor {
-                media_type: target.media_type.clone(),
-                digest: target.digest.to_string(),
-                size: i64::try_from(target.size).unwrap_or(i64::MAX),
-                annotations: HashMap::new(),
-            }),
-            created_at: None,
-            updated_at: None,
-        };
+        let image = record(name, target, Labels::new());
         let create = self.request(api::CreateImageRequest { image: Some(image.clone()) });
         let mut client = ImagesClient::new(self.channel());
         match call("create an image", Some(PATIENCE), client.create(create)).await {
@@ -92,14 +92,17 @@ impl Containerd {
         self.update_image(image, vec!["target".to_owned()]).await
     }
 
-    /// Sets labels of an image; an empty value removes one. Others stay.
+    /// Sets labels of `image`; an empty value removes one. Other labels stay, and so does the target, also one that the
+    /// name was given in the meantime.
     ///
     /// # Errors
     /// When the image is not there, or containerd refuses or does not answer.
-    pub async fn label_image(&self, name: &str, labels: Labels) -> Result<(), ContainerdError> {
+    pub async fn label_image(&self, image: &Image, labels: Labels) -> Result<(), ContainerdError> {
+        if labels.is_empty() {
+            return Ok(());
+        }
         let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
-        let image = api::Image { name: name.to_owned(), labels, ..api::Image::default() };
-        self.update_image(image, paths).await
+        self.update_image(record(&image.name, &image.target, labels), paths).await
     }
 
     async fn update_image(&self, image: api::Image, paths: Vec<String>) -> Result<(), ContainerdError> {

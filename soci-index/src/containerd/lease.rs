@@ -9,6 +9,10 @@ use super::{Containerd, ContainerdError, Endpoint, PATIENCE, call};
 
 /// When containerd forgets a lease that nobody ended: its own clients take a day.
 const EXPIRES: Duration = Duration::from_secs(24 * 3600);
+/// How long a containerd that went away is waited for, so that no lease stays. systemd starts it again after 5 s.
+const RESTART: Duration = Duration::from_secs(8);
+/// How often to look whether it is back.
+const PAUSE: Duration = Duration::from_millis(250);
 /// How long ending one may take when there is no time left.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
@@ -70,13 +74,28 @@ impl Lease {
         Ok(())
     }
 
-    /// Ends the lease. If that fails, containerd does it after a day.
-    pub async fn release(mut self) {
-        if let Err(error) = self.containerd.delete_lease(&self.id).await {
-            tracing::warn!(%error, lease = self.id, "the lease stays for a day");
+    /// Ends the lease. If containerd refuses, it does it after a day; if it is gone, it is waited for until it has been
+    /// started again.
+    ///
+    /// # Errors
+    /// When containerd went away and does not come back: what was done under the lease may not have been kept.
+    pub async fn release(mut self) -> Result<(), ContainerdError> {
+        let back = tokio::time::Instant::now() + RESTART;
+        let mut ended = self.containerd.delete_lease(&self.id).await;
+        while ended.as_ref().is_err_and(ContainerdError::is_gone) && tokio::time::Instant::now() < back {
+            tokio::time::sleep(PAUSE).await;
+            ended = self.containerd.delete_lease(&self.id).await;
         }
         // Not before: a release that is cancelled has not happened.
         self.open = false;
+        match ended {
+            Err(error) if error.is_gone() => Err(error),
+            Err(error) if !error.is_not_found() => {
+                tracing::warn!(%error, lease = self.id, "the lease stays for a day");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -21,7 +21,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use containerd_api::types;
 use hyper_util::rt::TokioIo;
+use registry::Descriptor;
 use tokio::net::UnixStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
@@ -155,6 +157,16 @@ impl Containerd {
             metadata.insert("containerd-lease", lease.clone());
         }
         request
+    }
+}
+
+/// A descriptor as containerd's messages have it.
+fn message_of(descriptor: &Descriptor) -> types::Descriptor {
+    types::Descriptor {
+        media_type: descriptor.media_type.clone(),
+        digest: descriptor.digest.to_string(),
+        size: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
+        annotations: descriptor.annotations.clone().into_iter().collect(),
     }
 }
 

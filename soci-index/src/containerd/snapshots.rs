@@ -1,17 +1,15 @@
 //! Snapshots, and applying layers to them.
 
-use std::collections::HashMap;
-
 use containerd_api::services::diff::v1::ApplyRequest;
 use containerd_api::services::diff::v1::diff_client::DiffClient;
 use containerd_api::services::snapshots::v1 as api;
 use containerd_api::services::snapshots::v1::snapshots_client::SnapshotsClient;
-use containerd_api::types::{self, Mount};
+use containerd_api::types::Mount;
 use registry::{Descriptor, Digest};
 use tonic::Code;
 
 use super::labels::Labels;
-use super::{Containerd, ContainerdError, PATIENCE, call, found};
+use super::{Containerd, ContainerdError, PATIENCE, call, found, message_of};
 
 /// A snapshot that is there.
 #[derive(Debug, Clone)]
@@ -117,14 +115,8 @@ impl Containerd {
     /// # Errors
     /// When the layer is not there or cannot be unpacked.
     pub async fn apply(&self, layer: &Descriptor, mounts: Vec<Mount>) -> Result<Digest, ContainerdError> {
-        let diff = types::Descriptor {
-            media_type: layer.media_type.clone(),
-            digest: layer.digest.to_string(),
-            size: i64::try_from(layer.size).unwrap_or(i64::MAX),
-            annotations: HashMap::new(),
-        };
         let operation = format!("unpack layer {}", layer.digest);
-        let request = self.request(ApplyRequest { diff: Some(diff), mounts });
+        let request = self.request(ApplyRequest { diff: Some(message_of(layer)), mounts });
         let answer = call(&operation, None, DiffClient::new(self.channel()).apply(request)).await?;
         let digest = answer.applied.map(|applied| applied.digest).unwrap_or_default();
         digest.parse().map_err(|_| ContainerdError::Damaged {

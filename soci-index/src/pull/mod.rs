@@ -211,8 +211,10 @@ pub async fn pull(
     let lease = containerd.lease().await?;
     let puller = Puller { source, lease: &lease, options, progress };
     let pulled = puller.image(root, image).await;
-    lease.release().await;
-    pulled
+    let released = lease.release().await;
+    let pulled = pulled?;
+    released?;
+    Ok(pulled)
 }
 
 /// One pull.

@@ -140,7 +140,10 @@ impl Puller<'_> {
         loop {
             let key = unpack_key(chain_id);
             match self.containerd().prepare(&self.options.snapshotter, &key, parent, labels.clone()).await {
-                Err(error) if error.code() == Some(Code::Unavailable) && Instant::now() < end => {
+                Err(error)
+                    if (error.is_gone() || error.code() == Some(Code::Unavailable))
+                        && Instant::now() < end =>
+                {
                     tracing::debug!(%error, "trying again");
                     tokio::time::sleep(PAUSE).await;
                 }

@@ -86,7 +86,7 @@ impl Remote {
             };
             let keys: labels::Labels = image.labels.iter().filter_map(keeps).collect();
             if !keys.is_empty() {
-                containerd.label_image(&image.name, keys).await?;
+                containerd.label_image(&image, keys).await?;
             }
         }
         containerd.delete_content(digest).await?;

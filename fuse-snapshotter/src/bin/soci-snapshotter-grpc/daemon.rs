@@ -227,6 +227,7 @@ fn options(root: &Path, config: &Config, client: Client, metrics: Arc<Metrics>) 
         max_ztoc_percent: config.max_ztoc_percent(),
         v1: modes.soci_v1,
         v2: modes.soci_v2,
+        chosen_indexes: config.chosen_indexes(),
         always_unpack: parallel.always,
         unpack_without_index: parallel.always || parallel.as_fallback,
         parallel_unpacks,

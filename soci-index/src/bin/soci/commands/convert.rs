@@ -79,8 +79,9 @@ async fn between(app: &App, args: &ConvertArgs) -> anyhow::Result<()> {
             // Until the name is there, the lease keeps what is written. Dropped with an interrupted run, it ends as well.
             let lease = containerd.lease().await?;
             let done = into_containerd(app, args, source, store, &lease, name).await;
-            lease.release().await;
-            return done;
+            let released = lease.release().await;
+            done?;
+            return Ok(released?);
         }
     };
     convert(app, args, source, &*destination, &store).await

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use registry::Reference;
 use serde_json::json;
 use soci_index::build::{self, CreatedIndex};
-use soci_index::containerd::{Containerd, labels};
+use soci_index::containerd::{Containerd, ContainerdError, labels};
 use soci_index::source::{ImageSource, SourceSpec};
 use soci_index::store::Store;
 
@@ -37,11 +37,14 @@ pub(crate) async fn run(app: &App, args: CreateArgs) -> anyhow::Result<()> {
         let name = source.image_name().to_owned();
         let store = store.writing_containerd(lease.containerd().clone());
         let created = build(app, &args, Arc::new(source), &store, destination.as_ref()).await;
-        if let Ok(created) = &created {
-            label_image(app, lease.containerd(), &name, created).await;
-        }
-        lease.release().await;
-        created.map(|_| ())
+        let labelled = match &created {
+            Ok(created) => label_image(app, lease.containerd(), &name, created).await,
+            Err(_) => Ok(()),
+        };
+        let released = lease.release().await;
+        created?;
+        labelled.context("the indexes are stored, but the image is not labelled with them")?;
+        Ok(released?)
     };
     interruptible(work).await
 }
@@ -65,18 +68,31 @@ fn destination(args: &CreateArgs) -> anyhow::Result<Option<Reference>> {
 }
 
 /// Makes containerd's record of the image keep its indexes, under the reference's name (which has room for one) and under
-/// one for each. The image's manifests keep them already, so a failure is no more than worth knowing.
-async fn label_image(app: &App, containerd: &Containerd, name: &str, created: &[CreatedIndex]) {
+/// one for each. The image's manifests keep them already, so an image whose name was removed in the meantime is no more than
+/// worth knowing.
+async fn label_image(
+    app: &App,
+    containerd: &Containerd,
+    name: &str,
+    created: &[CreatedIndex],
+) -> Result<(), ContainerdError> {
     let mut keep = labels::Labels::new();
     for index in created {
         let digest = &index.index.digest;
         keep.insert(labels::SOCI_INDEX.to_owned(), digest.to_string());
         keep.insert(labels::soci_index(digest), digest.to_string());
     }
-    if let Err(error) = containerd.label_image(name, keep).await {
-        app.output
-            .warn(format_args!("the indexes are stored, but the image is not labelled with them: {error}"));
+    let image = containerd.image(name).await?;
+    let labelled = match &image {
+        Some(image) => containerd.label_image(image, keep).await,
+        None => Ok(()),
+    };
+    let removed = image.is_none() || labelled.as_ref().is_err_and(ContainerdError::is_not_found);
+    if removed {
+        app.output.warn(format_args!("the indexes are stored, but containerd has no image {name} any more"));
+        return Ok(());
     }
+    labelled
 }
 
 /// Builds the indexes, pushes them if that is asked for, and prints what came of it.

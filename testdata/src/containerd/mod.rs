@@ -1,5 +1,6 @@
-//! The real thing: Debian's containerd with runc, whose files, sockets and containers are all below one temporary
-//! directory.
+//! The real thing: containerd with runc, whose files, sockets and containers are all below one temporary directory.
+//!
+//! Which one is a matter of its [`Release`]: that of Debian, or a current one.
 //!
 //! Several may run at the same time. Containers of [`Containerd::run`] have runc directories of their own; whoever starts
 //! containers by [`Containerd::ctr`] should pass `--runc-root` of [`Containerd::runc_root`], because runc's default
@@ -17,138 +18,23 @@ use std::time::{Duration, Instant};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::need::{Need, available};
+mod options;
+mod release;
 
+pub use options::Options;
+pub use release::Release;
+
+/// Where Debian's package has them.
+pub const CNI_PLUGINS: &str = "/usr/lib/cni";
 /// How long anything may take to start or end.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A socket's path has at most 107 bytes, and containerd appends `.ttrpc`.
 const MAX_DIRECTORY: usize = 80;
 
-/// What [`Containerd`] is to have.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    cri: bool,
-    annotations: bool,
-    /// Name and socket.
-    proxies: Vec<(String, PathBuf)>,
-    default_snapshotter: Option<String>,
-    extra: String,
-}
-
-impl Options {
-    /// Neither CRI nor snapshotters of others.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// With the CRI plugin, whose snapshotter is the [proxy](Self::proxy) if there is one, and which passes the labels
-    /// that remote snapshotters need. Its streaming server takes any free port.
-    #[must_use]
-    pub fn cri(mut self) -> Self {
-        self.cri = true;
-        self.annotations = true;
-        self
-    }
-
-    /// The CRI plugin does not pass the labels that remote snapshotters need.
-    #[must_use]
-    pub fn without_annotations(mut self) -> Self {
-        self.annotations = false;
-        self
-    }
-
-    /// With a snapshotter that listens at `socket`, now or later.
-    #[must_use]
-    pub fn proxy(mut self, name: &str, socket: impl Into<PathBuf>) -> Self {
-        self.proxies.push((name.to_owned(), socket.into()));
-        self
-    }
-
-    /// The snapshotter that CRI uses, if it is not the first proxy, or `overlayfs` without any.
-    #[must_use]
-    pub fn cri_snapshotter(mut self, name: &str) -> Self {
-        self.default_snapshotter = Some(name.to_owned());
-        self
-    }
-
-    /// More configuration, in TOML, appended as it is.
-    #[must_use]
-    pub fn config(mut self, toml: &str) -> Self {
-        self.extra += toml;
-        self.extra.push('\n');
-        self
-    }
-
-    /// Starts it and waits until it answers; `None`, with a word about it, where it is not installed or there is no root.
-    ///
-    /// # Panics
-    /// If it does not start.
-    #[must_use]
-    pub fn start(self) -> Option<Containerd> {
-        let needs = [
-            Need::Program("containerd", "containerd"),
-            Need::Program("ctr", "containerd"),
-            Need::Program("runc", "runc"),
-            Need::Root,
-        ];
-        available(&needs).then(|| Containerd::launch(&self))
-    }
-
-    fn text(&self, home: &Path) -> String {
-        let quoted = |path: PathBuf| format!("{:?}", path.display().to_string());
-        let mut text = format!(
-            "version = 2\nroot = {root}\nstate = {state}\ndisabled_plugins = [{disabled}]\n[grpc]\naddress = \
-             {address}\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = {opt}\n",
-            root = quoted(home.join("root")),
-            state = quoted(home.join("state")),
-            address = quoted(home.join("c")),
-            opt = quoted(home.join("opt")),
-            // These would only look for what a test machine lacks.
-            disabled = [
-                (!self.cri).then_some("\"io.containerd.grpc.v1.cri\""),
-                Some("\"io.containerd.snapshotter.v1.aufs\""),
-                Some("\"io.containerd.snapshotter.v1.btrfs\""),
-                Some("\"io.containerd.snapshotter.v1.devmapper\""),
-                Some("\"io.containerd.snapshotter.v1.zfs\""),
-            ]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(", "),
-        );
-        for (name, socket) in &self.proxies {
-            text += &format!(
-                "[proxy_plugins.{name}]\ntype = \"snapshot\"\naddress = {}\n",
-                quoted(socket.clone())
-            );
-        }
-        if self.cri {
-            let first_proxy = self.proxies.first().map(|(name, _)| name.as_str());
-            let snapshotter = self.default_snapshotter.as_deref().or(first_proxy).unwrap_or("overlayfs");
-            text += &format!(
-                "[plugins.\"io.containerd.grpc.v1.cri\"]\nstream_server_address = \"127.0.0.1\"\n\
-                 stream_server_port = \"0\"\nrestrict_oom_score_adj = true\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = {snapshotter:?}\n\
-                 disable_snapshot_annotations = {no_annotations}\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\n\
-                 runtime_type = \"io.containerd.runc.v2\"\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\nRoot = {runc}\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = {certs}\n\
-                 [plugins.\"io.containerd.grpc.v1.cri\".cni]\nbin_dir = {cni}\nconf_dir = {cni}\n",
-                no_annotations = !self.annotations,
-                runc = quoted(home.join("runc")),
-                certs = quoted(home.join("certs.d")),
-                cni = quoted(home.join("cni")),
-            );
-        }
-        text + &self.extra
-    }
-}
-
 /// A running containerd. Dropping it ends its containers, itself, and removes its directory.
 #[derive(Debug)]
 pub struct Containerd {
+    release: Release,
     process: Option<Child>,
     home: PathBuf,
     containers: AtomicU32,
@@ -174,14 +60,19 @@ impl Containerd {
             fs::create_dir(home.join(directory)).unwrap();
         }
         fs::write(home.join("config.toml"), options.text(&home)).unwrap();
-        let mut containerd = Self { process: None, home, containers: AtomicU32::new(0) };
+        if let Some((path, text)) = options.imported(&home) {
+            fs::write(path, text).unwrap();
+        }
+        let release = options.which();
+        let mut containerd = Self { release, process: None, home, containers: AtomicU32::new(0) };
         containerd.spawn();
         containerd
     }
 
     fn spawn(&mut self) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.home.join("log")).unwrap();
-        let process = Command::new("containerd")
+        let process = Command::new(self.release.program("containerd"))
+            .env("PATH", self.release.path())
             .arg("--config")
             .arg(self.home.join("config.toml"))
             // Not those of a daemon of the machine.
@@ -252,15 +143,26 @@ impl Containerd {
     /// Runs `ctr` on it, in namespace `default` if `args` does not begin with `-n`.
     #[must_use]
     pub fn ctr<A: AsRef<OsStr>>(&self, args: &[A]) -> Output {
-        Command::new("ctr")
+        self.ctr_command().args(args).output().unwrap()
+    }
+
+    /// Its `ctr`, to be run on it, with nothing of the user's.
+    #[must_use]
+    pub fn ctr_command(&self) -> Command {
+        let mut command = Command::new(self.release.program("ctr"));
+        command
             .arg("--address")
             .arg(self.address())
-            .args(args)
             .env_remove("CONTAINERD_NAMESPACE")
             .env_remove("CONTAINERD_SNAPSHOTTER")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Which one it is.
+    #[must_use]
+    pub fn release(&self) -> Release {
+        self.release
     }
 
     /// Runs `ctr`, which has to succeed, and returns what it printed.
