@@ -88,7 +88,13 @@ host systemctl start soci-snapshotter.socket soci-snapshotter.service
 if [ -n "$running" ] && [ -n "$changed" ]; then
     say "the daemon runs with what it was started with; drain the node and restart soci-snapshotter.service there"
 fi
-if ! host containerd config dump 2> /dev/null | grep -q 'proxy_plugins\.soci'; then
-    say "containerd does not know the snapshotter yet; see docs/install.md"
+# What belongs into containerd's configuration on this node, ready to be put there. Nothing reads it by itself.
+if host /usr/local/bin/soci-snapshotter-grpc config containerd > "$ETC/containerd.toml.new"; then
+    mv "$ETC/containerd.toml.new" "$ETC/containerd.toml"
+    say "wrote etc/soci-snapshotter-grpc/containerd.toml; docs/install.md says how containerd gets it"
+else
+    rm -f "$ETC/containerd.toml.new"
 fi
+# What is not well on this node yet, such as a containerd that does not know the snapshotter, is no failure of this script.
+host /usr/local/bin/soci-snapshotter-grpc doctor || say "the node is not ready yet: see above, and docs/install.md"
 say "done"

@@ -19,6 +19,7 @@ pub mod layers;
 pub mod logging;
 pub mod metrics;
 pub mod mount;
+pub mod node;
 pub mod prefetch;
 pub mod snapshots;
 mod startup;

@@ -41,6 +41,7 @@ pub use mounts::Mount;
 pub use options::Options;
 pub use record::{Mode, Record};
 pub(crate) use restart::PLACEHOLDER;
+pub(crate) use root::try_root;
 pub use trees::Trees;
 
 use crate::cache::CacheRoot;

@@ -66,6 +66,25 @@ pub(super) fn check_overlay(layout: &Layout, user_xattr: bool) -> Result<(), Sna
     Ok(())
 }
 
+/// Whether a directory, which may be missing yet, can be a root directory; the error says why not. Unlike the checks at
+/// start-up this may be asked while a daemon uses the directory: the trial is in a directory of its own.
+pub(crate) fn try_root(root: &Path) -> Result<(), String> {
+    let root = std::path::absolute(root).map_err(|error| error.to_string())?;
+    // The kernel divides options by these.
+    if root.to_string_lossy().contains([':', ',', '\\']) {
+        return Err("its path has a `:`, `,` or `\\`, which overlayfs takes for its own".to_owned());
+    }
+    match check_owner(&root) {
+        Err(SnapshotError::Root { reason, .. }) => return Err(reason),
+        Err(error) => return Err(error.to_string()),
+        Ok(()) => {}
+    }
+    let there = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
+    let path = there.join(format!(".soci-trial-{}", std::process::id()));
+    let _trial = Trial(&path);
+    try_overlay(&path, super::in_user_namespace())
+}
+
 fn try_overlay(path: &Path, user_xattr: bool) -> Result<(), String> {
     let text = |what: &str, error: io::Error| format!("cannot {what} there: {error}");
     for name in ["one", "two", "upper", "work", "merged"] {

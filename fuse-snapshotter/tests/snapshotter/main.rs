@@ -15,6 +15,7 @@ mod container;
 mod converted;
 mod cri;
 mod daemon;
+mod doctor;
 mod fallback;
 mod nerdctl;
 mod node;

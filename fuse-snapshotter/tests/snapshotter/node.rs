@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
-use testdata::containerd::{Containerd, Options};
+use testdata::containerd::{Containerd, Options, Release};
 use testdata::digest::sha256;
 use testdata::image::Image;
 
@@ -80,6 +80,30 @@ impl Node {
             "{toml}\n[content_store]\ncontainerd_address = {:?}\n",
             containerd.address()
         ));
+        daemon.start();
+        Some(Self { containerd, daemon })
+    }
+
+    /// containerd 2.3 with the configuration that `config containerd` writes, and nothing else about the daemon.
+    pub(crate) fn documented() -> Option<Self> {
+        if !crate::can_run() {
+            return None;
+        }
+        let mut daemon = Daemon::new();
+        let output = Command::new(program("soci-snapshotter-grpc"))
+            .arg("--address")
+            .arg(daemon.socket())
+            .arg("--root")
+            .arg(daemon.root())
+            .args(["config", "containerd", "--version", "2.3"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        let text = String::from_utf8(output.stdout).unwrap();
+        // What is said of CRI here is what the import has to change.
+        let options = Options::new().release(Release::V2_3).cri().without_annotations().import(&text);
+        let containerd = options.start()?;
+        daemon.configure(&format!("[content_store]\ncontainerd_address = {:?}\n", containerd.address()));
         daemon.start();
         Some(Self { containerd, daemon })
     }

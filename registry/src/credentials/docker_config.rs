@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -57,7 +58,12 @@ impl Default for DockerConfig {
 impl DockerConfig {
     /// The files that the environment names, Docker's before Podman's.
     pub fn from_env() -> Self {
-        let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    /// The files that another process' environment names; `variable` gives its variables.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let var = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let docker = var("DOCKER_CONFIG").or_else(|| var("HOME").map(|home| home.join(".docker")));
         let podman = var("REGISTRY_AUTH_FILE")
             .or_else(|| var("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));

@@ -6,6 +6,7 @@
 //! What is written should be written under a [`Lease`]: without one, containerd's garbage collector may take it before
 //! the reference is made that keeps it.
 
+mod about;
 mod content;
 mod error;
 mod images;
@@ -20,7 +21,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use containerd_api::services::version::v1::version_client::VersionClient;
 use containerd_api::types;
 use hyper_util::rt::TokioIo;
 use registry::Descriptor;
@@ -29,6 +29,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+pub use about::Plugin;
 pub use content::{ContainerdBlob, ContentInfo};
 pub use error::ContainerdError;
 pub use images::Image;
@@ -96,9 +97,8 @@ impl Endpoint {
             connection: Arc::new(Connection { endpoint: self.clone(), channel, namespace }),
             lease: None,
         };
-        let mut client = VersionClient::new(containerd.channel());
-        let version = call("version", Some(FIRST_ANSWER), client.version(containerd.request(()))).await?;
-        tracing::debug!(%self, version = version.version, "connected to containerd");
+        let version = containerd.version().await?;
+        tracing::debug!(%self, version, "connected to containerd");
         Ok(containerd)
     }
 }

@@ -2,8 +2,6 @@
 
 use containerd_api::services::diff::v1::ApplyRequest;
 use containerd_api::services::diff::v1::diff_client::DiffClient;
-use containerd_api::services::introspection::v1::PluginsRequest;
-use containerd_api::services::introspection::v1::introspection_client::IntrospectionClient;
 use containerd_api::services::snapshots::v1 as api;
 use containerd_api::services::snapshots::v1::snapshots_client::SnapshotsClient;
 use containerd_api::types::Mount;
@@ -141,22 +139,15 @@ impl Containerd {
             Err(_) => {}
         }
         let filters = vec!["type==io.containerd.snapshotter.v1".to_owned()];
-        let mut client = IntrospectionClient::new(self.channel());
-        let request = self.request(PluginsRequest { filters });
-        let answer = call("list plugins", Some(PATIENCE), client.plugins(request)).await?;
-        let mut available: Vec<&str> = answer
-            .plugins
-            .iter()
-            .filter(|plugin| plugin.init_err.is_none())
-            .map(|plugin| plugin.id.as_str())
-            .collect();
+        let plugins = self.plugins_matching(filters).await?;
+        let mut available: Vec<&str> =
+            plugins.iter().filter(|plugin| plugin.error.is_none()).map(|plugin| plugin.id.as_str()).collect();
         available.sort_unstable();
-        let reason = answer
-            .plugins
+        let reason = plugins
             .iter()
             .filter(|plugin| plugin.id == name)
-            .find_map(|plugin| plugin.init_err.as_ref())
-            .map(|error| format!(" that works ({})", crate::text::excerpt(&error.message)))
+            .find_map(|plugin| plugin.error.as_ref())
+            .map(|error| format!(" that works ({error})"))
             .unwrap_or_default();
         Err(ContainerdError::NoSnapshotter {
             name: crate::text::excerpt(name),

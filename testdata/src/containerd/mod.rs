@@ -60,6 +60,9 @@ impl Containerd {
             fs::create_dir(home.join(directory)).unwrap();
         }
         fs::write(home.join("config.toml"), options.text(&home)).unwrap();
+        if let Some((path, text)) = options.imported(&home) {
+            fs::write(path, text).unwrap();
+        }
         let release = options.which();
         let mut containerd = Self { release, process: None, home, containers: AtomicU32::new(0) };
         containerd.spawn();

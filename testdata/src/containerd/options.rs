@@ -14,6 +14,7 @@ pub struct Options {
     proxies: Vec<(String, PathBuf)>,
     default_snapshotter: Option<String>,
     pause_image: Option<String>,
+    import: Option<String>,
     extra: String,
 }
 
@@ -34,6 +35,7 @@ impl Options {
             proxies: Vec::new(),
             default_snapshotter: None,
             pause_image: None,
+            import: None,
             extra: String::new(),
         }
     }
@@ -82,6 +84,14 @@ impl Options {
         self
     }
 
+    /// Imports this configuration, which says all that there is to say of [proxies](Self::proxy): nothing is written of
+    /// them. For containerd 2, which merges what it imports key by key.
+    #[must_use]
+    pub fn import(mut self, toml: &str) -> Self {
+        self.import = Some(toml.to_owned());
+        self
+    }
+
     /// More configuration, in TOML, appended as it is.
     #[must_use]
     pub fn config(mut self, toml: &str) -> Self {
@@ -103,9 +113,17 @@ impl Options {
         self.release
     }
 
+    /// What is to be imported, and where that is.
+    pub(super) fn imported(&self, home: &Path) -> Option<(PathBuf, &str)> {
+        self.import.as_deref().map(|text| (home.join("import.toml"), text))
+    }
+
     /// The configuration of a containerd that has everything below `home`.
     pub(super) fn text(&self, home: &Path) -> String {
         let mut text = self.general(home);
+        if self.import.is_some() {
+            return text + &self.cri_of_2(home) + &self.extra;
+        }
         for (name, socket) in &self.proxies {
             text += &format!(
                 "[proxy_plugins.{name}]\ntype = \"snapshot\"\naddress = {}\n",
@@ -147,9 +165,11 @@ impl Options {
         let others = others.map(|name| format!("\"io.containerd.snapshotter.v1.{name}\""));
         let disabled: Vec<String> = cri.iter().map(|name| format!("{name:?}")).chain(others).collect();
         let version = if self.release.is_current() { 3 } else { 2 };
+        let imports: Vec<_> = self.imported(home).into_iter().map(|(path, _)| quoted(path)).collect();
         format!(
-            "version = {version}\nroot = {root}\nstate = {state}\ndisabled_plugins = [{disabled}]\n[grpc]\naddress = \
+            "version = {version}\nimports = [{imports}]\nroot = {root}\nstate = {state}\ndisabled_plugins = [{disabled}]\n[grpc]\naddress = \
              {socket}\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = {opt}\n",
+            imports = imports.join(", "),
             root = quoted(home.join("root")),
             state = quoted(home.join("state")),
             socket = quoted(home.join("c")),

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fuse_snapshotter::mount::Front;
-use registry::Digest;
+use fuse_snapshotter::node::ContainerdVersion;
+use registry::{Digest, Reference};
 use soci_index::manual::{CompletionArgs, ManArgs};
 use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
@@ -39,6 +40,10 @@ Examples:
   Mount an image, look around, and unmount it with Ctrl-C:
     soci-snapshotter-grpc mount registry.example.com/app:v1 /mnt
     chroot /mnt /bin/sh
+
+  Configure containerd, and see whether the node is well and an image will be lazy:
+    soci-snapshotter-grpc config containerd
+    soci-snapshotter-grpc doctor registry.example.com/app:v1
 
 Exit status: 0 success, 1 failure, 2 wrong usage."
 )]
@@ -96,10 +101,11 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    Doctor(DoctorArgs),
     /// Enter a new user namespace and wait; the daemon runs this for itself
     #[command(hide = true, name = USER_NAMESPACE_COMMAND)]
     HoldUserNamespace,
-    /// Show the configuration of the daemon
+    /// Show the configuration of the daemon, or write one for containerd
     #[command(subcommand)]
     Config(ConfigCommand),
     Completion(CompletionArgs),
@@ -127,12 +133,86 @@ impl From<FrontArg> for Front {
     }
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Print a configuration with every key, its meaning and its default
     Default,
     /// Print the configuration in effect; what the file says in vain or cannot work is said on standard error
     Dump,
+    Containerd(ContainerdConfigArgs),
+}
+
+/// Print a configuration of containerd that works with the snapshotter
+///
+/// Prints one complete configuration for the containerd that runs here, or for --version, that works for every client:
+/// nerdctl, ctr, `soci pull` and Kubernetes (CRI). Which version it is for is said on standard error. --address and --root
+/// are written into it, so give those that the daemon has.
+///
+/// From containerd 2.0 on the output can be a file of its own, which /etc/containerd/config.toml imports. For containerd
+/// 1.x put its tables into /etc/containerd/config.toml. The comments in the output say how and why.
+#[derive(Debug, Clone, Args)]
+#[command(
+    disable_version_flag = true,
+    after_long_help = "\
+Examples:
+  soci-snapshotter-grpc config containerd
+  soci-snapshotter-grpc config containerd --version 1.7
+  soci-snapshotter-grpc --root /mnt/fast/soci config containerd > /etc/containerd/conf.d/soci.toml"
+)]
+pub(crate) struct ContainerdConfigArgs {
+    /// Version of containerd, such as 1.7 or 2.3.7 [default: that of the one that runs here, else of the program
+    /// containerd]
+    #[arg(long = "version", value_name = "VERSION")]
+    pub(crate) containerd_version: Option<ContainerdVersion>,
+    /// Version of the configuration file: from containerd 2.3 on it may be 3 or 4 [default: the highest that this
+    /// containerd reads]
+    #[arg(long, value_name = "N")]
+    pub(crate) config_version: Option<i64>,
+    #[command(flatten)]
+    pub(crate) containerd: ContainerdArgs,
+}
+
+/// Where containerd is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ContainerdArgs {
+    /// containerd's socket [default: content_store.containerd_address of the configuration, which is
+    /// /run/containerd/containerd.sock unless it says otherwise]
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) containerd_address: Option<PathBuf>,
+}
+
+/// Look at this node, and say what will not be lazy, why, and what to do
+///
+/// Looks at the daemon and its configuration, the root directory, the kernel, containerd with its configuration, and at
+/// the registries of the images named. The first line is the worst that was found. Nothing is changed. Run it as root:
+/// other users may see neither containerd's socket nor the daemon's.
+#[derive(Debug, Clone, Args)]
+#[command(after_long_help = "\
+Examples:
+  soci-snapshotter-grpc doctor
+  soci-snapshotter-grpc doctor registry.example.com/app:v1
+  soci-snapshotter-grpc doctor --json | jq -r .worst.message
+
+Exit status: 0 all is well, 1 something was found, 2 wrong usage.")]
+pub(crate) struct DoctorArgs {
+    /// Images to look for in their registries: reachable, with the daemon's logins, in ranges, with an index?
+    #[arg(value_name = "IMAGE")]
+    pub(crate) images: Vec<Reference>,
+    #[command(flatten)]
+    pub(crate) containerd: ContainerdArgs,
+    /// containerd's configuration [default: the file that the running containerd was started with, else
+    /// /etc/containerd/config.toml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) containerd_config: Option<PathBuf>,
+    /// Version of containerd to assume instead of asking; one that does not run is no fault then
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) containerd_version: Option<ContainerdVersion>,
+    /// The name under which containerd has the snapshotter
+    #[arg(long, value_name = "NAME", default_value = "soci")]
+    pub(crate) snapshotter: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Mount an image as one read-only tree, read lazily

@@ -4,6 +4,7 @@
 mod args;
 mod config;
 mod daemon;
+mod doctor;
 mod mount;
 mod status;
 
@@ -18,7 +19,7 @@ use fuse_snapshotter::logging::{self, LogOptions};
 use soci_index::manual::{self, Section};
 use tracing::level_filters::LevelFilter;
 
-use args::{Cli, Command};
+use args::{Cli, Command, ConfigCommand};
 
 /// How long threads may take to finish what they are at when the program ends.
 const EXIT: Duration = Duration::from_secs(5);
@@ -29,10 +30,15 @@ const EXIT: Duration = Duration::from_secs(5);
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome = match cli.command {
+    let mut cli = Cli::parse();
+    let outcome = match cli.command.take() {
         None => daemon(&cli),
-        Some(Command::Config(command)) => config::run(cli.config.as_deref(), command),
+        Some(Command::Config(ConfigCommand::Containerd(args))) => run(config::containerd(&cli, &args)),
+        Some(Command::Config(command)) => config::run(cli.config.as_deref(), &command),
+        Some(Command::Doctor(args)) => match run(doctor::run(&cli, args)) {
+            Ok(well) => return if well { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+            Err(error) => Err(error),
+        },
         Some(Command::Status { json }) => run(status::run(&cli.address, json)),
         Some(Command::Completion(args)) => print(&manual::completion(args::NAME, Cli::command(), args.shell)),
         Some(Command::Man(args)) => {
@@ -64,7 +70,7 @@ fn daemon(cli: &Cli) -> anyhow::Result<()> {
 }
 
 /// Runs to the end, or to the first error.
-fn run(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn run<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
