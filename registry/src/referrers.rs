@@ -113,7 +113,7 @@ impl Client {
                     (Ok(None), Ok(_)) if endpoint.is_origin() => (Vec::new(), true),
                     (Ok(None), Ok(_)) => {
                         let context = context(repository, format!("list referrers of {subject}"));
-                        return Err(Error::NotFound { context, detail: String::new() });
+                        return Err(Error::NotFound { context, detail: String::new(), gone: false });
                     }
                     (Err(error), _) => return Err(error),
                 }
