@@ -514,6 +514,11 @@ impl LazyLayer {
         self.shared.cache.is_full()
     }
 
+    /// Whether the cache's disk takes nothing at the moment.
+    pub(super) fn cache_is_failing(&self) -> bool {
+        self.shared.cache.is_failing()
+    }
+
     #[cfg(test)]
     pub(super) fn flights(&self) -> usize {
         self.common.flights.len()
@@ -566,23 +571,22 @@ impl LazyLayer {
 
     /// Takes a verified span into the cache, once what its tar headers said has been looked at: nobody is to read a
     /// file before it is refused.
-    pub(super) fn accept(&self, span: usize, mut verified: Verified) -> Result<(), FetchError> {
+    pub(super) fn accept(&self, span: usize, mut verified: Verified) {
         // A part of it may have come before, by another request.
         self.parked.forget(span);
         let headers = std::mem::take(&mut verified.headers);
         {
             let mut checks = lock(&self.common.headers);
-            let refused = headers.finish(&self.table, &mut checks, self.directory())?;
+            let refused = headers.finish(&self.table, &mut checks, self.directory());
             if !refused.is_empty() {
                 self.common.refused.store(checks.refused() as u64, Ordering::Relaxed);
                 tracing::error!(layer = %self.digest, entries = ?&refused[..refused.len().min(10)],
                     "the zTOC contradicts the tar headers of the layer; these files are refused");
             }
         }
-        verified.publish()?;
+        verified.publish();
         count(&self.counters.fetched_spans, 1);
         self.shared.cache.trim();
-        Ok(())
     }
 
     /// Fetches all of the layer while no reader waits, nor will soon.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use registry::BlobReader;
 use tokio::sync::oneshot;
@@ -178,14 +178,14 @@ impl LazyLayer {
                 let wanted = spans.compressed(span);
                 let (from, to) = (wanted.start.max(position), wanted.end.min(reached));
                 if from < to {
-                    sink.push(&chunk[(from - position) as usize..(to - position) as usize]).await?;
+                    sink.push(&chunk[(from - position) as usize..(to - position) as usize]).await;
                 }
                 if reached < wanted.end {
                     break;
                 }
                 match sink.finish() {
                     Ok(verified) => {
-                        self.accept(span, verified)?;
+                        self.accept(span, verified);
                         run.duties.pop_front().into_iter().for_each(|duty| duty.land(Ok(())));
                     }
                     Err(complaint) => {
@@ -275,22 +275,33 @@ impl LazyLayer {
         SpanSink::new(self.table(), span, self.ztoc(), self.cache().clone())
     }
 
-    /// Fetches a span alone; `Err` inside is what is wrong with its bytes.
+    /// Fetches a span alone; `Err` inside is what is wrong with its bytes. `begin`: where in the layer to begin to read, in
+    /// front of the span.
     async fn fetch_alone(
         &self,
         span: usize,
         reader: &dyn BlobReader,
+        begin: Option<u64>,
     ) -> Result<Result<(), String>, FetchError> {
         count(&self.counters.requests, 1);
-        let mut body = reader.read_range(self.table().spans().compressed(span)).await?;
+        let wanted = self.table().spans().compressed(span);
+        let begin = begin.unwrap_or(wanted.start);
+        let mut body = reader.read_range(begin..wanted.end).await?;
         let mut sink = self.sink(span)?;
+        let mut skip = wanted.start.saturating_sub(begin);
         while let Some(chunk) = body.next().await {
-            let chunk: Bytes = chunk?;
+            let mut chunk: Bytes = chunk?;
             count(&self.counters.fetched_bytes, chunk.len() as u64);
-            sink.push(&chunk).await?;
+            let skipped = skip.min(chunk.len() as u64);
+            skip -= skipped;
+            chunk.advance(skipped as usize);
+            sink.push(&chunk).await;
         }
         match sink.finish() {
-            Ok(verified) => self.accept(span, verified).map(Ok),
+            Ok(verified) => {
+                self.accept(span, verified);
+                Ok(Ok(()))
+            }
             Err(complaint) => Ok(Err(complaint)),
         }
     }
@@ -302,7 +313,7 @@ impl LazyLayer {
             let _permit = self.schedule().connection().await;
             for _ in 0..RETRIES {
                 let started = Instant::now();
-                let fetched = self.fetch_alone(span, &*self.reader()).await;
+                let fetched = self.fetch_alone(span, &*self.reader(), None).await;
                 self.metrics().observe(Operation::RemoteRegistryGet, started.elapsed());
                 match fetched {
                     Ok(Ok(())) => return Ok(()),
@@ -312,8 +323,16 @@ impl LazyLayer {
                 }
             }
         }
-        let local = self.fetch_whole().await.map_err(|error| corrupt(format!("{complaint}; {error}")))?;
-        match self.fetch_alone(span, &*local).await? {
+        let local = match self.fetch_whole().await {
+            Ok(local) => local,
+            // The disk has no room for a copy: all that is in front of the span is read, and thrown away.
+            Err(FetchError::Cache(_)) => {
+                let fetched = self.fetch_alone(span, &*self.reader(), Some(0)).await?;
+                return fetched.map_err(|again| corrupt(format!("{complaint}; {again}")));
+            }
+            Err(error) => return Err(corrupt(format!("{complaint}; {error}"))),
+        };
+        match self.fetch_alone(span, &*local, None).await? {
             Ok(()) => Ok(()),
             Err(reason) => {
                 tracing::error!(layer = %self.digest(), span, %reason,

@@ -30,9 +30,8 @@ pub(super) struct Verified {
 
 impl Verified {
     /// Makes the contents visible.
-    pub(super) fn publish(self) -> Result<(), FetchError> {
-        self.writer.publish(self.continues, self.first_block, self.last_block)?;
-        Ok(())
+    pub(super) fn publish(self) {
+        self.writer.publish(self.continues, self.first_block, self.last_block);
     }
 }
 
@@ -86,22 +85,19 @@ impl SpanSink {
     }
 
     /// Takes the next compressed bytes.
-    pub(super) async fn push(&mut self, mut input: &[u8]) -> Result<(), FetchError> {
+    pub(super) async fn push(&mut self, mut input: &[u8]) {
         self.hasher.update(input);
         let mut turn = 0;
         // What cannot be inflated has a wrong digest, too: that is what is reported then.
         while self.failed.is_none() && !self.decoder.is_complete() {
             let mut output = std::mem::take(&mut self.output);
             let made = self.decoder.decode(&mut input, &mut output);
-            let result = match made {
-                Ok(made) => self.distribute(&output[..made]).map(|()| made),
-                Err(error) => {
-                    self.failed = Some(error.to_string());
-                    Ok(0)
-                }
-            };
+            let made = made.unwrap_or_else(|error| {
+                self.failed = Some(error.to_string());
+                0
+            });
+            self.distribute(&output[..made]);
             self.output = output;
-            let made = result?;
             if made == 0 {
                 break;
             }
@@ -111,11 +107,10 @@ impl SpanSink {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(())
     }
 
     /// Sends inflated bytes where they belong.
-    fn distribute(&mut self, mut bytes: &[u8]) -> Result<(), FetchError> {
+    fn distribute(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let piece = self.table.piece_at(&mut self.entry, self.position);
             let length =
@@ -124,7 +119,7 @@ impl SpanSink {
             match piece {
                 Piece::Header { entry, at, .. } => self.headers.push(&self.table, entry, at, now),
                 Piece::Content { entry, at, .. } => {
-                    self.writer.write(self.table.stream_offset(entry) + at, now)?;
+                    self.writer.write(self.table.stream_offset(entry) + at, now);
                     self.first.get_or_insert((entry, at));
                     self.last = Some((entry, at + length as u64));
                 }
@@ -133,7 +128,6 @@ impl SpanSink {
             self.position += length as u64;
             bytes = later;
         }
-        Ok(())
     }
 
     /// Why the span is not what the zTOC says; `None` if all is well.
