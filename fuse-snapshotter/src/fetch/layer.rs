@@ -21,6 +21,7 @@ use super::run::Run;
 use super::schedule::{Pulling, Schedule, Schedules};
 use super::span::Verified;
 use super::table::LayerTable;
+use super::twin::Twins;
 use super::{FetchError, background};
 use crate::cache::{BLOCK_SIZE, CacheRoot, LayerCache, Pin, lock};
 use crate::metrics::{LayerMetrics, Metrics};
@@ -132,6 +133,7 @@ pub struct LazyLayer {
     metrics: Arc<LayerMetrics>,
     reader: RwLock<Arc<dyn BlobReader>>,
     pub(super) whole: tokio::sync::OnceCell<()>,
+    pub(super) twins: Twins,
     /// Nothing was missing when the fetch in the background came to its end.
     pub(super) complete: AtomicBool,
     /// When the whole layer was found to be wrong, and how.
@@ -184,6 +186,7 @@ impl LazyLayer {
             shared,
             reader: RwLock::new(reader),
             whole: tokio::sync::OnceCell::new(),
+            twins: Twins::default(),
             complete: AtomicBool::new(false),
             refused_whole: Mutex::default(),
             common,

@@ -18,7 +18,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use registry::{Client, Digest};
+use registry::{Client, Descriptor, Digest};
+use soci_index::oci::{ImageManifest, MAX_MANIFEST_SIZE};
 use soci_index::store::Store;
 use tokio::sync::Semaphore;
 use ztoc::Ztoc;
@@ -209,6 +210,16 @@ impl Images {
             self.forget(&request.key(), &pull);
         }
         (outcome, is_last.then(|| Pulled(pull)))
+    }
+
+    /// The layers of the image that a request is for, if this machine knows them already.
+    pub(crate) async fn layers_here(&self, request: &LayerRequest) -> Option<Vec<Descriptor>> {
+        for place in (self.options.content)(&request.namespace) {
+            if let Some(json) = place.get(&request.manifest, MAX_MANIFEST_SIZE).await {
+                return ImageManifest::parse(&json).ok().map(|manifest| manifest.layers);
+            }
+        }
+        None
     }
 
     /// Where in its image the layer is that a request is for.

@@ -11,13 +11,14 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use ztoc::Ztoc;
 
-use super::sources::{Sources, name_of};
+use super::sources::{MAX_SOURCES, Sources, name_of};
+use super::twin::{Chain, OtherLayer};
 use super::ztocs::ZtocFiles;
 use super::{LayerKey, Opened, Origin, lazy};
 use crate::cache::lock;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::metrics::{Operation, Scrape};
-use crate::snapshots::PLACEHOLDER;
+use crate::snapshots::{OtherSource, PLACEHOLDER, Record};
 use crate::snapshots::store::SnapshotStore;
 use crate::status::Background;
 
@@ -190,6 +191,48 @@ impl OpenLayers {
     /// # Errors
     /// If its zTOC is lost.
     pub fn reopen(
+        &self,
+        key: &LayerKey,
+        record: &Record,
+    ) -> Result<(Arc<OpenLayer>, Arc<Ztoc>), ReopenError> {
+        let opened = self.reopen_own(key, record.size, &record.image)?;
+        // Each image may have been pulled from somewhere else.
+        let image = record.image.parse().ok().map(|image: Reference| image.repository().clone());
+        let others = record.others.iter().filter(|other| other.layer == key.layer);
+        let others = others.filter_map(|other| other.repository.parse().ok());
+        let others = others.map(|other: Reference| other.repository().clone());
+        for repository in image.into_iter().chain(others.take(MAX_SOURCES)) {
+            self.add_source(&opened.0, &repository);
+        }
+        Ok(opened)
+    }
+
+    /// Adds a repository to those that an open layer is read from.
+    fn add_source(&self, open: &OpenLayer, repository: &Repository) {
+        let (layer, size) = (&open.key.layer, open.layer.size());
+        open.sources.add(&name_of(repository), || {
+            Arc::new(lazy::registry_blob(&self.client, repository, layer.clone(), size))
+        });
+    }
+
+    /// Adds the repository of an image to its layers that are open.
+    pub(crate) fn add_repository(&self, layers: &[Descriptor], repository: &Repository) {
+        for open in self.all() {
+            if layers.iter().any(|layer| layer.digest == open.key.layer) {
+                self.add_source(&open, repository);
+            }
+        }
+    }
+
+    /// Adds a layer with the same content, which another image has, to one that is open. `chain`: what it must be.
+    pub(crate) fn add_twin(&self, open: &OpenLayer, other: &OtherSource, chain: Chain) {
+        let Ok(repository) = other.repository.parse::<Reference>() else { return };
+        let reader = self.client.blob_reader(repository.repository(), other.layer.clone(), other.size);
+        let name = format!("{}@{}", other.repository, other.layer);
+        open.layer.add_twin(Arc::new(OtherLayer { name, reader: Arc::new(reader), chain }));
+    }
+
+    fn reopen_own(
         &self,
         key: &LayerKey,
         size: u64,

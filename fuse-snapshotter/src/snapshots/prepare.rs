@@ -43,11 +43,14 @@ impl Snapshotter {
         let namespace = namespace.ok_or(SnapshotError::NoNamespace)?;
         // Two clients that pull the same image would make each layer twice, and only one of them would get what was unpacked.
         let _turn = self.turns.take(&target).await;
+        let request = LayerRequest::new(namespace, &target, &given);
         if self.is_there(&target, parent).await? {
+            if let Ok(request) = &request {
+                self.note_repository(request, &target).await;
+            }
             return Err(SnapshotError::Ready(target));
         }
         let started = std::time::Instant::now();
-        let request = LayerRequest::new(namespace, &target, &given);
         let position = if parent.is_empty() {
             let request = request.as_ref().map_err(ToString::to_string);
             Some(self.position(request, &target, &given).await)
@@ -78,6 +81,7 @@ impl Snapshotter {
             None | Some(Position::Lowest) => Ok(None),
             Some(Position::Over(chain)) => match self.committed_as(&chain).await? {
                 Some(below) if self.is_there(&target, &below).await? => {
+                    self.note_repository(&request, &target).await;
                     return Err(SnapshotError::Ready(target));
                 }
                 Some(below) => Ok(Some(below)),
@@ -88,6 +92,7 @@ impl Snapshotter {
         let (mut outcome, pulled) = match below {
             Ok(below) => {
                 layer.parent = below.unwrap_or(layer.parent);
+                self.note_repository(&request, &layer.parent).await;
                 self.images.layer(&request, lowest).await
             }
             Err(reason) => (Outcome::Defer { reason, indexed: false }, None),
@@ -188,7 +193,7 @@ impl Snapshotter {
             if let Some(Part::Run(below)) = parts(&chain).map_err(|error| error.to_string())?.pop() {
                 for record in below.layers {
                     let Some(key) = record.lazy() else { continue };
-                    let opened = snapshotter.layers.reopen(&key, record.size, &record.image);
+                    let opened = snapshotter.layers.reopen(&key, &record);
                     run.push(opened.map_err(|error| text(&error))?.1);
                 }
             }
@@ -354,6 +359,7 @@ impl NewLayer<'_> {
             layer: self.request.layer.clone(),
             size,
             mode,
+            others: Vec::new(),
         }
     }
 }
