@@ -65,13 +65,7 @@ impl RetryPolicy {
     /// somebody depends on, and cannot ask for again.
     pub fn persistent(deadline: Duration) -> Self {
         let max_backoff = Duration::from_secs(2);
-        Self {
-            max_retries: u32::MAX,
-            max_backoff,
-            max_elapsed: deadline,
-            insistent: true,
-            ..Self::default()
-        }
+        Self { max_retries: u32::MAX, max_backoff, max_elapsed: deadline, insistent: true, ..Self::default() }
     }
 
     /// Begins an operation that may fail and be tried again.

@@ -40,7 +40,8 @@ struct Outage {
 impl Disk {
     /// A write has failed. Says so once an outage.
     pub(super) fn refused(&self, directory: &Path, error: &io::Error) {
-        let is_full = [Errno::NOSPC, Errno::DQUOT].iter().any(|full| error.raw_os_error() == Some(full.raw_os_error()));
+        let is_full =
+            [Errno::NOSPC, Errno::DQUOT].iter().any(|full| error.raw_os_error() == Some(full.raw_os_error()));
         if is_full {
             self.wants_room.store(true, Ordering::Relaxed);
         }

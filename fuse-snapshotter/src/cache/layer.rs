@@ -257,7 +257,8 @@ impl LayerCache {
         // Before the read: what others find to be corrupt and replace meanwhile would count as checked after it.
         let checked = range.clone().all(|block| self.blocks.is_checked(block));
         let read = self.data.read_exact_at(buffer, offset);
-        let intact = read.and_then(|()| if checked { Ok(true) } else { self.check(range.clone(), offset, buffer) });
+        let intact =
+            read.and_then(|()| if checked { Ok(true) } else { self.check(range.clone(), offset, buffer) });
         match intact {
             Ok(true) => {}
             Ok(false) => return Ok(false),

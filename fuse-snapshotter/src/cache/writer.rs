@@ -145,7 +145,8 @@ impl SpanWriter {
                 }
             } else {
                 let within = (offset % BLOCK_SIZE) as u16;
-                let same = |(block, part, _): &&mut (u32, Range<u16>, _)| *block == number && part.start == within;
+                let same =
+                    |(block, part, _): &&mut (u32, Range<u16>, _)| *block == number && part.start == within;
                 if let Some((.., data)) = self.parts.iter_mut().rev().find(same) {
                     *data = Some(bytes.to_vec());
                 }

@@ -222,6 +222,18 @@ impl Images {
         None
     }
 
+    /// The layers of the image that a request was for, as its pull has found them.
+    pub(crate) fn layers_found(
+        &self,
+        request: &LayerRequest,
+        pulled: Option<&Pulled>,
+    ) -> Option<Vec<Descriptor>> {
+        match pulled {
+            Some(Pulled(pull)) => pull.layers_found(),
+            None => lock(&self.pulls).get(&request.key())?.layers_found(),
+        }
+    }
+
     /// Where in its image the layer is that a request is for.
     pub async fn position(self: &Arc<Self>, request: &LayerRequest) -> Position {
         self.pull(request, true).place(request).await

@@ -18,8 +18,8 @@ use super::{LayerKey, Opened, Origin, lazy};
 use crate::cache::lock;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::metrics::{Operation, Scrape};
-use crate::snapshots::{OtherSource, PLACEHOLDER, Record};
 use crate::snapshots::store::SnapshotStore;
+use crate::snapshots::{OtherSource, PLACEHOLDER, Record};
 use crate::status::Background;
 
 /// The numbers of layers in the snapshot store: they are part of inode numbers, which mean the same after a restart.
@@ -181,7 +181,9 @@ impl OpenLayers {
         let repository = origin.registry.as_ref().map(|(_, repository)| repository.clone());
         let (layers, size) = (Arc::clone(self), layer.size);
         let opening = tokio::task::spawn_blocking(move || {
-            layers.assemble(key, bytes, stored, repository.as_ref(), reader, size).map_err(|error| error.to_string())
+            layers
+                .assemble(key, bytes, stored, repository.as_ref(), reader, size)
+                .map_err(|error| error.to_string())
         });
         opening.await.map_err(|error| error.to_string())?
     }

@@ -46,7 +46,7 @@ impl Snapshotter {
         let request = LayerRequest::new(namespace, &target, &given);
         if self.is_there(&target, parent).await? {
             if let Ok(request) = &request {
-                self.note_repository(request, &target).await;
+                self.note_repository_of(request, &target).await;
             }
             return Err(SnapshotError::Ready(target));
         }
@@ -81,7 +81,7 @@ impl Snapshotter {
             None | Some(Position::Lowest) => Ok(None),
             Some(Position::Over(chain)) => match self.committed_as(&chain).await? {
                 Some(below) if self.is_there(&target, &below).await? => {
-                    self.note_repository(&request, &target).await;
+                    self.note_repository_of(&request, &target).await;
                     return Err(SnapshotError::Ready(target));
                 }
                 Some(below) => Ok(Some(below)),
@@ -92,8 +92,10 @@ impl Snapshotter {
         let (mut outcome, pulled) = match below {
             Ok(below) => {
                 layer.parent = below.unwrap_or(layer.parent);
-                self.note_repository(&request, &layer.parent).await;
-                self.images.layer(&request, lowest).await
+                let made = self.images.layer(&request, lowest).await;
+                let layers = self.images.layers_found(&request, made.1.as_ref());
+                self.note_repository(&request, layers, &layer.parent).await;
+                made
             }
             Err(reason) => (Outcome::Defer { reason, indexed: false }, None),
         };

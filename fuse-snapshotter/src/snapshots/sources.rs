@@ -15,10 +15,21 @@ use crate::images::LayerRequest;
 use crate::layers::{Chain, name_of};
 
 impl Snapshotter {
-    /// An image is being prepared whose topmost layer so far is the committed snapshot `top`: its repository is added to the
-    /// layers of that and of all below. What fails costs no more than this knowledge.
-    pub(super) async fn note_repository(self: &Arc<Self>, request: &LayerRequest, top: &str) {
+    /// A layer of an image is there already, as `target`.
+    pub(super) async fn note_repository_of(self: &Arc<Self>, request: &LayerRequest, target: &str) {
         let layers = self.images.layers_here(request).await;
+        self.note_repository(request, layers, target).await;
+    }
+
+    /// An image is being prepared whose topmost layer so far is the committed snapshot `top`: its repository is added to its
+    /// layers that are open, and to the records of that snapshot and of all below. What fails costs no more than this
+    /// knowledge.
+    pub(super) async fn note_repository(
+        self: &Arc<Self>,
+        request: &LayerRequest,
+        layers: Option<Vec<Descriptor>>,
+        top: &str,
+    ) {
         if let Some(layers) = &layers {
             self.layers.add_repository(layers, request.reference.repository());
         }

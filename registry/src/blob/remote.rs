@@ -295,7 +295,9 @@ impl RegistryBlob {
                 ))
             }
             // A login page of a captive portal, or what an ingress shows while there is no registry behind it.
-            StatusCode::OK | StatusCode::PARTIAL_CONTENT if content_type.eq_ignore_ascii_case("text/html") => {
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT
+                if content_type.eq_ignore_ascii_case("text/html") =>
+            {
                 protocol("the server answers with a page of HTML".to_owned())
             }
             StatusCode::PARTIAL_CONTENT => {
