@@ -112,7 +112,7 @@ pub struct LayerStatus {
     pub background: Background,
     /// Spans that arrived damaged, and files whose headers contradict the zTOC.
     pub errors: u64,
-    /// What the last read that failed was told.
+    /// What reads wait for now, or what the last read that failed was told.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub last_error: Option<String>,
 }
@@ -208,7 +208,7 @@ impl Snapshotter {
             status.fetched_spans = stats.fetched_spans;
             status.requests = stats.requests;
             status.errors = stats.corrupt_spans + stats.refused_entries;
-            status.last_error = open.lazy().last_error();
+            status.last_error = open.trouble();
             status.background = open.background();
         }
         status

@@ -133,6 +133,14 @@ pub(crate) fn error_text(body: &[u8]) -> String {
     redact::message(&text)
 }
 
+/// Whether an error's body is the registry's own word that it does not know the blob or the repository: nothing but these
+/// two codes of the distribution specification.
+pub(crate) fn says_unknown(body: &[u8]) -> bool {
+    let Ok(Envelope { errors, .. }) = serde_json::from_slice(body) else { return false };
+    let unknown = |item: &Item| matches!(item.code.as_str(), Some("BLOB_UNKNOWN" | "NAME_UNKNOWN"));
+    !errors.is_empty() && errors.iter().all(unknown)
+}
+
 fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let start = text.find(&format!("<{name}>"))? + name.len() + 2;
     let end = start + text[start..].find("</")?;
@@ -165,5 +173,24 @@ mod tests {
             assert_eq!(error_text(body.as_bytes()), expected, "{body}");
         }
         assert!(error_text(&[0xff; 100_000]).len() < 1000);
+    }
+
+    #[test]
+    fn only_the_registrys_own_codes_say_that_a_blob_is_unknown() {
+        for (body, expected) in [
+            (r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown to registry"}]}"#, true),
+            (r#"{"errors":[{"code":"NAME_UNKNOWN"}]}"#, true),
+            (r#"{"errors":[{"code":"NAME_UNKNOWN"},{"code":"BLOB_UNKNOWN"}]}"#, true),
+            (r#"{"errors":[{"code":"NAME_UNKNOWN"},{"code":"UNAUTHORIZED"}]}"#, false),
+            (r#"{"errors":[{"code":"DENIED"}]}"#, false),
+            (r#"{"errors":[{"code":404}]}"#, false),
+            (r#"{"errors":[]}"#, false),
+            (r#"{"message":"BLOB_UNKNOWN"}"#, false),
+            ("<html>BLOB_UNKNOWN</html>", false),
+            ("default backend - 404", false),
+            ("", false),
+        ] {
+            assert_eq!(says_unknown(body.as_bytes()), expected, "{body}");
+        }
     }
 }

@@ -103,7 +103,8 @@ impl Client {
         self.inner.retry.at_most(LOOK_UP_RETRIES)
     }
 
-    pub(crate) fn read_retry_policy(&self) -> &RetryPolicy {
+    /// How long reads of blobs are tried that somebody depends on: [`ClientConfig::read_retry`].
+    pub fn read_retry_policy(&self) -> &RetryPolicy {
         &self.inner.read_retry
     }
 

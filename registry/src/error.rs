@@ -74,6 +74,9 @@ pub enum Error {
         context: Context,
         /// The registry's own words, bounded, maybe empty.
         detail: String,
+        /// The registry itself says that it does not know the blob or the repository. A mirror, storage behind a
+        /// redirect, and the page of an ingress in front of a registry that is being restarted cannot know.
+        gone: bool,
     },
     /// The registry wants (other) credentials (401).
     #[error("{context}: login missing or refused{}; run `docker login {}`", quoted(.detail), .context.host)]
@@ -229,6 +232,19 @@ impl Error {
         matches!(
             self,
             Self::RateLimited { .. } | Self::Server { .. } | Self::Transport { .. } | Self::Timeout { .. }
+        )
+    }
+
+    /// Whether asking again for the blob that is missing would be in vain: the registry itself does not have it, or what
+    /// fails is on this machine. Anything else may pass: an ingress answers with pages of its own while the registry
+    /// behind it is replaced, a login expires and is renewed, a captive portal lets go.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound { gone: true, .. }
+                | Self::InvalidReference { .. }
+                | Self::InvalidDigest { .. }
+                | Self::Io { .. }
         )
     }
 

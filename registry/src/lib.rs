@@ -91,5 +91,5 @@ pub use error::{Context, Error, Result};
 pub use hosts::{Capabilities, HostConfig, ServerConfig};
 pub use manifests::{MAX_MANIFEST_SIZE, Manifest, PushedManifest};
 pub use reference::{Reference, Repository, TagOrDigest};
-pub use retry::RetryPolicy;
+pub use retry::{Backoff, RetryPolicy};
 pub use stats::Stats;

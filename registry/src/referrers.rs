@@ -131,7 +131,7 @@ impl Client {
                     (Ok(None), Ok(_)) if endpoint.is_origin() => Ok((Vec::new(), true)),
                     (Ok(None), Ok(_)) => {
                         let context = context(repository, format!("list referrers of {subject}"));
-                        Err(Error::NotFound { context, detail: String::new() })
+                        Err(Error::NotFound { context, detail: String::new(), gone: false })
                     }
                     (Err(error), _) => Err(error),
                 }

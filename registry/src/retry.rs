@@ -27,6 +27,8 @@ pub struct RetryPolicy {
     pub max_elapsed: Duration,
     /// While a server does not answer at all, it is tried for this long at least, however few retries there are; 0 s.
     pub unreachable_for: Duration,
+    /// Refusals are tried again as transient failures are, unless they are [final](Error::is_final); false.
+    pub insistent: bool,
 }
 
 impl Default for RetryPolicy {
@@ -39,6 +41,7 @@ impl Default for RetryPolicy {
             max_backoff: Duration::from_secs(5),
             max_elapsed: Duration::from_secs(300),
             unreachable_for: Duration::ZERO,
+            insistent: false,
         }
     }
 }
@@ -58,11 +61,16 @@ impl RetryPolicy {
         }
     }
 
-    /// Tries until `deadline` has passed, every few seconds: for content that somebody depends on, and cannot ask for
-    /// again.
+    /// Tries until `deadline` has passed, every few seconds, whatever the answer unless it is final: for content that
+    /// somebody depends on, and cannot ask for again.
     pub fn persistent(deadline: Duration) -> Self {
         let max_backoff = Duration::from_secs(2);
-        Self { max_retries: u32::MAX, max_backoff, max_elapsed: deadline, ..Self::default() }
+        Self { max_retries: u32::MAX, max_backoff, max_elapsed: deadline, insistent: true, ..Self::default() }
+    }
+
+    /// Begins an operation that may fail and be tried again.
+    pub fn begin(&self) -> Backoff {
+        Backoff::new(self.clone(), &Arc::default())
     }
 
     fn wait(&self, retry: u32, asked: Option<Duration>) -> Duration {
@@ -72,9 +80,12 @@ impl RetryPolicy {
     }
 }
 
+/// Shortest wait after a refused login: directories lock accounts that fail too often in a row.
+const LOGIN_WAIT: Duration = Duration::from_secs(1);
+
 /// The state of one operation's retries.
 #[derive(Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     policy: RetryPolicy,
     counters: Arc<Counters>,
     retries: u32,
@@ -87,15 +98,22 @@ impl Backoff {
     }
 
     /// Sleeps before the next try, or gives `error` back when there is to be none.
-    pub(crate) async fn pause(&mut self, error: Error) -> Result<()> {
+    ///
+    /// # Errors
+    /// `error`, if trying again is of no use, or the policy does not allow it.
+    pub async fn pause(&mut self, error: Error) -> Result<()> {
         let elapsed = self.started.elapsed();
         let again = self.retries < self.policy.max_retries
             || (error.is_unreachable() && elapsed < self.policy.unreachable_for);
         let left = self.policy.max_elapsed.saturating_sub(elapsed);
-        if !error.is_transient() || !again || left.is_zero() {
+        let may_pass = if self.policy.insistent { !error.is_final() } else { error.is_transient() };
+        if !may_pass || !again || left.is_zero() {
             return Err(error);
         }
         let mut wait = self.policy.wait(self.retries, error.retry_after());
+        if error.is_auth() {
+            wait = wait.max(LOGIN_WAIT);
+        }
         if wait > left {
             if error.retry_after().is_some() {
                 return Err(error);
@@ -115,13 +133,18 @@ impl Backoff {
         Self { retries, ..self }
     }
 
+    /// How long it may still be tried.
+    pub fn left(&self) -> Duration {
+        self.policy.max_elapsed.saturating_sub(self.started.elapsed())
+    }
+
     /// How often it has been tried again, since the last progress.
-    pub(crate) fn retries(&self) -> u32 {
+    pub fn retries(&self) -> u32 {
         self.retries
     }
 
     /// Starts counting anew, after progress.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.retries = 0;
         self.started = Instant::now();
     }

@@ -89,6 +89,8 @@ pub(crate) struct Reply {
     pub(crate) pace: Arc<Pace>,
     /// What the body comes over.
     pub(crate) connection: Use,
+    /// It comes from the registry itself, neither from a mirror nor from storage that a redirect leads to.
+    pub(crate) from_registry: bool,
 }
 
 impl Reply {
@@ -105,13 +107,18 @@ impl Reply {
         let status = self.status();
         let context = self.context;
         let bytes = body::short(self.response, self.connection, counters, &context).await;
-        status_error(status, body::error_text(&bytes), context)
+        let detail = body::error_text(&bytes);
+        let missing = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        if missing && self.from_registry && body::says_unknown(&bytes) {
+            return Error::NotFound { context, detail, gone: true };
+        }
+        status_error(status, detail, context)
     }
 }
 
 fn status_error(status: StatusCode, detail: String, context: Context) -> Error {
     match status {
-        StatusCode::NOT_FOUND => Error::NotFound { context, detail },
+        StatusCode::NOT_FOUND => Error::NotFound { context, detail, gone: false },
         StatusCode::UNAUTHORIZED => Error::Unauthorized { context, detail },
         StatusCode::FORBIDDEN => Error::Denied { context, detail },
         _ => Error::Status { context, status: status.as_u16(), detail },
@@ -186,7 +193,8 @@ impl Transport {
                 return Err(transient(response, connection, counters, context).await);
             }
             let pace = self.paces.of(&url);
-            return Ok(Reply { response, url, context: context.clone(), pace, connection });
+            let from_registry = own && endpoint.is_origin();
+            return Ok(Reply { response, url, context: context.clone(), pace, connection, from_registry });
         }
     }
 

@@ -5,11 +5,10 @@ use std::time::SystemTime;
 
 use super::{BLOCK_SIZE, CacheRoot, lock};
 
-/// Evicts until there is room again.
-pub(super) fn trim(root: &CacheRoot) {
+/// Evicts until there are `target` bytes.
+pub(super) fn trim(root: &CacheRoot, target: u64) {
     // Whoever comes second would only do the same work again.
     let Ok(_single) = root.trimming.try_lock() else { return };
-    let target = root.target();
     remove_closed(root, target);
     let open: Vec<_> = lock(&root.layers).values().filter_map(Weak::upgrade).collect();
     let mut regions: Vec<_> = open

@@ -7,13 +7,15 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::blocks::{BlockTable, REGION, checksum, padded_checksum};
+use super::disk::Disk;
+use super::memory::{Block, Memory};
 use super::parts::Parts;
 use super::usage::Usage;
 use super::{BLOCK_SIZE, CacheError, io_error, lock};
@@ -22,6 +24,9 @@ const BLOCK: usize = BLOCK_SIZE as usize;
 
 /// Words that are read from the disk at once.
 const BATCH: usize = 64 * 1024;
+
+/// Blocks of which a part is in memory, of a layer: more are fetched again.
+const MOST_PARTIAL: usize = 1024;
 
 /// Contents of one layer, addressed as a stream in which each file starts at a block boundary.
 #[derive(Debug)]
@@ -34,16 +39,44 @@ pub struct LayerCache {
     /// Counts evictions, so that a read notices one that passed under it.
     evictions: AtomicU64,
     usage: Arc<Usage>,
+    disk: Arc<Disk>,
+    /// Blocks that are in memory, so that nobody takes the lock to look for one where there is none.
+    in_memory: AtomicUsize,
     companion: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 /// What changes together with the words on disk.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Blocks that are there in part.
-    partial: HashMap<u32, Parts>,
-    /// Regions that are being written, or waited for: how often each is pinned.
-    pins: HashMap<u32, u32>,
+    partial: HashMap<u32, Partial>,
+    /// Regions that are being written, or waited for.
+    pins: HashMap<u32, Pins>,
+    memory: Memory,
+}
+
+impl State {
+    /// Whether a reader waits for a block.
+    fn is_wanted(pins: &HashMap<u32, Pins>, block: u32) -> bool {
+        pins.get(&(block / REGION)).is_some_and(|pins| pins.readers > 0)
+    }
+}
+
+/// A block that is there in part.
+#[derive(Debug, Default)]
+struct Partial {
+    parts: Parts,
+    /// Its contents, if the disk has not taken all of them.
+    memory: Option<Box<Block>>,
+}
+
+/// How often a region is pinned.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Pins {
+    /// By those who wait for something in it.
+    readers: u32,
+    /// By those who write to it.
+    writers: u32,
 }
 
 /// Keeps regions from being evicted. Without it an eviction could punch a hole into what a writer has written but
@@ -52,15 +85,16 @@ struct State {
 pub(crate) struct Pin {
     cache: Arc<LayerCache>,
     regions: Range<u32>,
+    by_reader: bool,
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
         let mut state = lock(&self.cache.state);
         for region in self.regions.clone() {
-            if let Some(count) = state.pins.get_mut(&region) {
-                *count -= 1;
-                if *count == 0 {
+            if let Some(pins) = state.pins.get_mut(&region) {
+                *if self.by_reader { &mut pins.readers } else { &mut pins.writers } -= 1;
+                if *pins == Pins::default() {
                     state.pins.remove(&region);
                 }
             }
@@ -69,7 +103,12 @@ impl Drop for Pin {
 }
 
 impl LayerCache {
-    pub(super) fn open(directory: &Path, count: u32, usage: Arc<Usage>) -> Result<Self, CacheError> {
+    pub(super) fn open(
+        directory: &Path,
+        count: u32,
+        usage: Arc<Usage>,
+        disk: Arc<Disk>,
+    ) -> Result<Self, CacheError> {
         std::fs::create_dir_all(directory).map_err(io_error("create", directory))?;
         let open = |name: &str, size: u64| {
             let path = directory.join(name);
@@ -99,9 +138,15 @@ impl LayerCache {
             data,
             words,
             blocks,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                partial: HashMap::new(),
+                pins: HashMap::new(),
+                memory: Memory::new(Arc::clone(&disk)),
+            }),
             evictions: AtomicU64::new(0),
             usage,
+            disk,
+            in_memory: AtomicUsize::new(0),
             companion: OnceLock::new(),
         })
     }
@@ -133,13 +178,17 @@ impl LayerCache {
     /// Whether a block is present, as far as known without reading it.
     #[must_use]
     pub fn has(&self, block: u32) -> bool {
-        self.blocks.is_present(block)
+        self.blocks.is_present(block) || self.is_in_memory(block)
+    }
+
+    fn is_in_memory(&self, block: u32) -> bool {
+        self.in_memory.load(Ordering::Acquire) > 0 && lock(&self.state).memory.get(block).is_some()
     }
 
     /// Whether these bytes of a block are present although the whole block is not. No bytes always are.
     #[must_use]
     pub fn has_part(&self, block: u32, part: &Range<u16>) -> bool {
-        part.is_empty() || lock(&self.state).partial.get(&block).is_some_and(|parts| parts.has(part))
+        part.is_empty() || lock(&self.state).partial.get(&block).is_some_and(|known| known.parts.has(part))
     }
 
     /// What all who fill this cache have in common; made on first use. There must be only one writer of a block
@@ -149,15 +198,25 @@ impl LayerCache {
         Arc::downcast(Arc::clone(companion)).unwrap_or_default()
     }
 
-    /// Keeps the regions of these blocks from being evicted as long as the result lives.
+    /// Keeps the regions of these blocks from being evicted as long as the result lives, for somebody who waits for them.
     pub(crate) fn pin(self: &Arc<Self>, blocks: Range<u32>) -> Pin {
+        self.pin_for(blocks, true)
+    }
+
+    /// The same for somebody who writes them.
+    pub(super) fn pin_to_write(self: &Arc<Self>, blocks: Range<u32>) -> Pin {
+        self.pin_for(blocks, false)
+    }
+
+    fn pin_for(self: &Arc<Self>, blocks: Range<u32>, by_reader: bool) -> Pin {
         let end = if blocks.is_empty() { blocks.start / REGION } else { (blocks.end - 1) / REGION + 1 };
         let regions = blocks.start / REGION..end;
         let mut state = lock(&self.state);
         for region in regions.clone() {
-            *state.pins.entry(region).or_default() += 1;
+            let pins = state.pins.entry(region).or_default();
+            *if by_reader { &mut pins.readers } else { &mut pins.writers } += 1;
         }
-        Pin { cache: Arc::clone(self), regions }
+        Pin { cache: Arc::clone(self), regions, by_reader }
     }
 
     /// The blocks that a range of the stream lies in; `None` if there are no such blocks.
@@ -185,7 +244,7 @@ impl LayerCache {
     /// Reads at an offset of the stream if all blocks of the range are present; else returns `false`.
     ///
     /// # Errors
-    /// If the disk fails. A block that does not have its checksum is dropped, not an error.
+    /// None: a block that cannot be read, or does not have its checksum, is dropped.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<bool> {
         if buffer.is_empty() {
             return Ok(true);
@@ -193,17 +252,42 @@ impl LayerCache {
         let Some(range) = self.blocks_of(offset, buffer.len()) else { return Ok(false) };
         let evictions = self.evictions.load(Ordering::Acquire);
         if !range.clone().all(|block| self.blocks.is_present(block)) {
-            return Ok(false);
+            return Ok(self.in_memory.load(Ordering::Acquire) > 0 && self.read_mixed(range, offset, buffer));
         }
         // Before the read: what others find to be corrupt and replace meanwhile would count as checked after it.
         let checked = range.clone().all(|block| self.blocks.is_checked(block));
-        self.data.read_exact_at(buffer, offset)?;
-        if !checked && !self.check(range.clone(), offset, buffer)? {
-            return Ok(false);
+        let read = self.data.read_exact_at(buffer, offset);
+        let intact =
+            read.and_then(|()| if checked { Ok(true) } else { self.check(range.clone(), offset, buffer) });
+        match intact {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => {
+                // What is fetched again then need not come from the disk.
+                self.disk.lost(&self.directory, &error);
+                range.for_each(|block| self.forget(block));
+                return Ok(false);
+            }
         }
         self.touch(&range);
         // An eviction in between may have punched a hole under the read.
         Ok(self.evictions.load(Ordering::Acquire) == evictions)
+    }
+
+    /// Reads blocks of which some are in memory.
+    fn read_mixed(&self, blocks: Range<u32>, offset: u64, buffer: &mut [u8]) -> bool {
+        for block in blocks {
+            let start = u64::from(block) * BLOCK_SIZE;
+            let from = offset.max(start);
+            let to = (offset + buffer.len() as u64).min(start + BLOCK_SIZE);
+            let part = &mut buffer[(from - offset) as usize..(to - offset) as usize];
+            if let Some(kept) = lock(&self.state).memory.get(block) {
+                part.copy_from_slice(&kept[(from - start) as usize..(to - start) as usize]);
+            } else if !self.blocks.is_present(block) || !matches!(self.read(from, part), Ok(true)) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Checks blocks that were written before the process started, by what was just read of them: `data`, which begins at
@@ -231,7 +315,7 @@ impl LayerCache {
                 self.blocks.set_checked(block);
             } else {
                 tracing::warn!(layer = %self.directory.display(), block, "a cached block is corrupt; it is fetched again");
-                self.forget(block)?;
+                self.forget(block);
                 intact = false;
             }
         }
@@ -246,28 +330,75 @@ impl LayerCache {
     }
 
     /// Removes a block, but not its space, which may be being written again already.
-    fn forget(&self, block: u32) -> io::Result<()> {
+    fn forget(&self, block: u32) {
         let _state = lock(&self.state);
         if self.blocks.remove(block) {
             self.usage.remove(1);
-            self.words.write_all_at(&[0; 4], u64::from(block) * 4)?;
+            self.write_words(block, &[0; 4]);
         }
-        Ok(())
+    }
+
+    /// Writes the words of blocks from `first` on. They count in the next process only, and one that is out of date is found
+    /// out by then: the block does not have it.
+    fn write_words(&self, first: u32, raw: &[u8]) {
+        if let Err(error) = self.words.write_all_at(raw, u64::from(first) * 4) {
+            self.disk.refused(&self.directory, &error);
+        }
     }
 
     /// Writes data that are not valid yet. The caller must have pinned the region and must not touch blocks that
-    /// are valid.
-    pub(super) fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.data.write_all_at(data, offset)
+    /// are valid. Whether the disk has taken them.
+    pub(super) fn write(&self, offset: u64, data: &[u8]) -> bool {
+        if self.disk.is_distrusted() {
+            return false;
+        }
+        match self.data.write_all_at(data, offset) {
+            Ok(()) => self.disk.took(),
+            Err(error) => {
+                self.disk.refused(&self.directory, &error);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether a reader waits for a block, so that it is to be kept in memory if need be.
+    pub(super) fn is_wanted(&self, block: u32) -> bool {
+        State::is_wanted(&lock(&self.state).pins, block)
+    }
+
+    /// Makes whole blocks valid that are in memory only.
+    pub(super) fn keep(&self, blocks: Vec<(u32, Box<Block>)>) {
+        let mut state = lock(&self.state);
+        for (block, data) in blocks {
+            self.keep_locked(&mut state, block, data);
+        }
+    }
+
+    fn keep_locked(&self, state: &mut State, block: u32, data: Box<Block>) {
+        let State { pins, memory, .. } = state;
+        if block < self.len() && !self.blocks.is_present(block) {
+            memory.keep(block, data, |block| State::is_wanted(pins, block));
+            self.in_memory.store(memory.len(), Ordering::Release);
+        }
+    }
+
+    /// Lets go of blocks in memory that no reader waits for.
+    pub(super) fn forget_memory(&self) {
+        if self.in_memory.load(Ordering::Acquire) > 0 {
+            let State { pins, memory, .. } = &mut *lock(&self.state);
+            memory.retain(|block| State::is_wanted(pins, block));
+            self.in_memory.store(memory.len(), Ordering::Release);
+        }
     }
 
     /// Makes whole blocks valid, of which `words` has the checksums; 0 leaves a block alone.
-    pub(super) fn publish(&self, first: u32, words: &[u32]) -> io::Result<()> {
+    pub(super) fn publish(&self, first: u32, words: &[u32]) {
         let _state = lock(&self.state);
-        self.publish_locked(first, words)
+        self.publish_locked(first, words);
     }
 
-    fn publish_locked(&self, first: u32, words: &[u32]) -> io::Result<()> {
+    fn publish_locked(&self, first: u32, words: &[u32]) {
         let mut added = 0;
         for (block, word) in (first..).zip(words).filter(|(_, word)| **word != 0) {
             added += u64::from(self.blocks.publish(block, *word));
@@ -278,27 +409,48 @@ impl LayerCache {
         // As they stand in the table, since blocks between may be valid already.
         let raw: Vec<u8> =
             (first..).take(words.len()).flat_map(|block| self.blocks.word(block).to_le_bytes()).collect();
-        self.words.write_all_at(&raw, u64::from(first) * 4)
+        self.write_words(first, &raw);
     }
 
-    /// Makes a part of a block valid. Once the parts cover the block's first `length` bytes, it is.
-    pub(super) fn publish_part(&self, block: u32, part: Range<u16>, length: u16) -> io::Result<()> {
+    /// Makes a part of a block valid. Once the parts cover the block's first `length` bytes, it is. `data`: its bytes, if the
+    /// disk has not taken them. What cannot be read back is not made valid.
+    pub(super) fn publish_part(&self, block: u32, part: Range<u16>, length: u16, data: Option<&[u8]>) {
         let mut state = lock(&self.state);
-        let parts = state.partial.entry(block).or_default();
-        parts.add(part);
-        if !parts.has(&(0..length)) {
-            return Ok(());
+        let State { pins, partial, .. } = &mut *state;
+        if data.is_some() && partial.len() > MOST_PARTIAL {
+            partial.retain(|block, known| known.memory.is_none() || State::is_wanted(pins, *block));
         }
-        state.partial.remove(&block);
-        self.publish_locked(block, &[checksum(&self.on_disk(block)?)])
+        let known = partial.entry(block).or_default();
+        let within = usize::from(part.start)..usize::from(part.end);
+        if data.is_some() && known.memory.is_none() {
+            let Ok(before) = self.on_disk(block) else { return };
+            known.memory = Some(Box::new(before));
+        }
+        if let Some(memory) = &mut known.memory {
+            match (data, self.on_disk(block)) {
+                (Some(data), _) if data.len() == within.len() => memory[within].copy_from_slice(data),
+                (None, Ok(found)) => memory[within.clone()].copy_from_slice(&found[within]),
+                _ => return,
+            }
+        }
+        known.parts.add(part);
+        if !known.parts.has(&(0..length)) {
+            return;
+        }
+        let Some(whole) = state.partial.remove(&block) else { return };
+        match (whole.memory, self.on_disk(block)) {
+            (Some(memory), _) => self.keep_locked(&mut state, block, memory),
+            (None, Ok(found)) => self.publish_locked(block, &[checksum(&found)]),
+            (None, Err(error)) => self.disk.lost(&self.directory, &error),
+        }
     }
 
     /// Forgets a part of a block that is about to be written anew.
     pub(super) fn retract_part(&self, block: u32, part: &Range<u16>) {
         let mut state = lock(&self.state);
-        if let Some(parts) = state.partial.get_mut(&block) {
-            parts.subtract(part);
-            if parts.is_empty() {
+        if let Some(known) = state.partial.get_mut(&block) {
+            known.parts.subtract(part);
+            if known.parts.is_empty() {
                 state.partial.remove(&block);
             }
         }
@@ -317,8 +469,7 @@ impl LayerCache {
         // Before the hole: whoever reads from it then sees that the count has changed.
         self.evictions.fetch_add(1, Ordering::AcqRel);
         self.usage.remove(removed);
-        let zeros = vec![0; range.len() * 4];
-        self.words.write_all_at(&zeros, u64::from(range.start) * 4)?;
+        self.write_words(range.start, &vec![0; range.len() * 4]);
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         let (start, length) = (u64::from(range.start) * BLOCK_SIZE, range.len() as u64 * BLOCK_SIZE);
         match rustix::fs::fallocate(&self.data, flags, start, length) {

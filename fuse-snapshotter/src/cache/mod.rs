@@ -11,12 +11,17 @@
 //! against the layer's digest, so a cache keyed by the layer alone would serve what one image's lying zTOC makes
 //! of a public layer to every other image.
 //!
+//! A disk that is full or fails costs the cache, not the read: what it does not take is kept in memory while readers wait for
+//! it ([`memory`]), and room is made below the limit ([`disk`]).
+//!
 //! Nothing is synced: a block from before the process started is checked against its CRC on first use, so
 //! whatever a power failure loses or tears is simply fetched again.
 
 mod blocks;
+mod disk;
 mod evict;
 mod layer;
+mod memory;
 mod parts;
 mod usage;
 mod writer;
@@ -33,6 +38,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fs::{FlockOperation, flock};
 
+use disk::Disk;
 use usage::Usage;
 
 pub use layer::LayerCache;
@@ -45,6 +51,9 @@ pub const BLOCK_SIZE: u64 = 4096;
 
 /// Most bytes that are evicted at once: some hundred system calls, on a thread that others wait for.
 const MAX_SLACK: u64 = 256 << 20;
+
+/// Fewest bytes that are evicted at once when the disk is full: some spans.
+const MIN_STEP: u64 = 8 << 20;
 
 /// Why the cache cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +85,7 @@ pub struct CacheRoot {
     /// Bytes of blocks that all layers together may hold.
     limit: u64,
     usage: Arc<Usage>,
+    disk: Arc<Disk>,
     layers: Mutex<HashMap<PathBuf, Weak<LayerCache>>>,
     /// Held by whoever makes room.
     trimming: Mutex<()>,
@@ -115,6 +125,7 @@ impl CacheRoot {
             directory: directory.to_owned(),
             limit,
             usage,
+            disk: Arc::default(),
             layers: Mutex::default(),
             trimming: Mutex::default(),
             _lock: lock,
@@ -138,7 +149,7 @@ impl CacheRoot {
             return Ok(open);
         }
         self.usage.open(&directory);
-        let opened = LayerCache::open(&directory, blocks, Arc::clone(&self.usage));
+        let opened = LayerCache::open(&directory, blocks, Arc::clone(&self.usage), Arc::clone(&self.disk));
         let opened = Arc::new(opened.inspect_err(|_| self.usage.close(&directory, 0))?);
         layers.insert(directory, Arc::downgrade(&opened));
         Ok(opened)
@@ -164,6 +175,18 @@ impl CacheRoot {
         self.usage.bytes()
     }
 
+    /// Bytes of blocks that are in memory only, because the disk has not taken them.
+    #[must_use]
+    pub fn in_memory(&self) -> u64 {
+        self.disk.in_memory()
+    }
+
+    /// Whether the disk has refused what was written to it, a moment ago.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.disk.is_failing()
+    }
+
     /// Bytes of blocks that there may be.
     #[must_use]
     pub fn limit(&self) -> u64 {
@@ -183,11 +206,23 @@ impl CacheRoot {
     }
 
     /// Makes room if the cache has outgrown its limit: layers that nobody has open go first, then the least
-    /// recently used regions of open ones.
+    /// recently used regions of open ones. So it does if the disk is full before that, for whoever filled it.
     pub fn trim(&self) {
-        if self.used() > self.limit {
-            evict::trim(self);
+        if self.disk.takes_wish_for_room() {
+            evict::trim(self, self.target().min(self.used().saturating_sub(self.step())));
+        } else if self.used() > self.limit {
+            evict::trim(self, self.target());
         }
+        if self.disk.in_memory() > 0 && !self.disk.is_failing() {
+            // There is room for it again, where it can stay.
+            let open: Vec<_> = lock(&self.layers).values().filter_map(Weak::upgrade).collect();
+            open.iter().for_each(|layer| layer.forget_memory());
+        }
+    }
+
+    /// What is evicted at once from a cache whose disk is full.
+    fn step(&self) -> u64 {
+        (self.used() / 10).clamp(MIN_STEP, MAX_SLACK)
     }
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod concurrent;
+mod full;
 mod model;
 mod promises;
 
@@ -68,7 +69,7 @@ impl Layout {
             // In several parts, as the inflater gives them.
             let mut at = self.stream(*file) + range.start as u64;
             for part in data.chunks(1500) {
-                writer.write(at, part).unwrap();
+                writer.write(at, part);
                 at += part.len() as u64;
             }
         }
@@ -76,9 +77,7 @@ impl Layout {
             let length = |file: usize, at: usize| (self.sizes[file] - (at - at % BLOCK)).min(BLOCK) as u16;
             let (first, last) = (pieces.first().unwrap(), pieces.last().unwrap());
             let continues = last.1.end < self.sizes[last.0];
-            writer
-                .publish(continues, length(first.0, first.1.start), length(last.0, last.1.end - 1))
-                .unwrap();
+            writer.publish(continues, length(first.0, first.1.start), length(last.0, last.1.end - 1));
         }
     }
 }

@@ -1,16 +1,19 @@
 //! Writing the contents of one span into the cache.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::blocks::checksum;
+use super::memory::Block;
 use super::{BLOCK_SIZE, LayerCache, Pin};
 
 /// Data that are written at once, in bytes; bounds the memory a span needs.
 const BATCH: usize = 1 << 20;
 
 const BLOCK: usize = BLOCK_SIZE as usize;
+
+/// Blocks of a span that are kept in memory though no reader waits for them, if the disk does not take them: one may come.
+const SPARE: usize = 4096;
 
 /// Takes the contents of the files in a span, in order, and writes them to their places in the stream.
 ///
@@ -27,8 +30,10 @@ pub struct SpanWriter {
     buffer: Vec<u8>,
     /// Checksums of whole blocks from the first one on; 0 for those that were not written.
     words: Vec<u32>,
-    /// Parts of blocks that were written: at most the ends of the span.
-    parts: Vec<(u32, Range<u16>)>,
+    /// Parts of blocks that were written, with their bytes if the disk has not taken them: at most the ends of the span.
+    parts: Vec<(u32, Range<u16>, Option<Vec<u8>>)>,
+    /// Whole blocks that the disk has not taken.
+    kept: Vec<(u32, Box<Block>)>,
     /// Where something was written. Let go of only when it is visible, or given up.
     pins: Vec<Pin>,
 }
@@ -53,16 +58,14 @@ impl SpanWriter {
             buffer: Vec::new(),
             words: Vec::new(),
             parts: Vec::new(),
+            kept: Vec::new(),
             pins: Vec::new(),
         }
     }
 
     /// Takes the next bytes, of a file whose content stands at `offset` of the stream. What lies between files
     /// is filled with zeros.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn write(&mut self, offset: u64, data: &[u8]) -> io::Result<()> {
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
         if self.start.is_none() {
             self.start = Some(offset);
             self.position = offset;
@@ -73,9 +76,8 @@ impl SpanWriter {
         if self.buffer.len() >= BATCH {
             let end = self.position + self.buffer.len() as u64;
             // Whole blocks only: the rest waits for what follows.
-            self.flush(end - end % BLOCK_SIZE)?;
+            self.flush(end - end % BLOCK_SIZE);
         }
-        Ok(())
     }
 
     fn first_whole(&self) -> u32 {
@@ -83,13 +85,13 @@ impl SpanWriter {
     }
 
     /// Writes the buffer up to `end`.
-    fn flush(&mut self, end: u64) -> io::Result<()> {
+    fn flush(&mut self, end: u64) {
         let length = usize::try_from(end.saturating_sub(self.position)).unwrap_or(0).min(self.buffer.len());
         if length == 0 {
-            return Ok(());
+            return;
         }
         let last = self.position + length as u64 - 1;
-        self.pins.push(self.cache.pin(block(self.position)..block(last) + 1));
+        self.pins.push(self.cache.pin_to_write(block(self.position)..block(last) + 1));
         let mut at = 0;
         // Runs of blocks that are not visible yet.
         let mut run = 0..0;
@@ -104,54 +106,73 @@ impl SpanWriter {
                 let part = within..within + (next - at) as u16;
                 // It may be valid from before; the bytes that take its place are not, yet.
                 self.cache.retract_part(block(offset), &part);
-                self.parts.push((block(offset), part));
+                self.parts.push((block(offset), part, None));
             }
             if visible {
-                self.write_run(&run)?;
+                self.write_run(&run);
                 run = next..next;
             } else {
                 run.end = next;
             }
             at = next;
         }
-        self.write_run(&run)?;
+        self.write_run(&run);
         self.buffer.drain(..length);
         self.position += length as u64;
-        Ok(())
     }
 
-    fn write_run(&self, run: &Range<usize>) -> io::Result<()> {
-        if run.is_empty() {
-            return Ok(());
+    fn write_run(&mut self, run: &Range<usize>) {
+        if !run.is_empty() && !self.cache.write(self.position + run.start as u64, &self.buffer[run.clone()]) {
+            self.keep_run(run.clone());
         }
-        self.cache.write(self.position + run.start as u64, &self.buffer[run.clone()])
+    }
+
+    /// Keeps what the disk has not taken, as far as somebody waits for it, and a little more.
+    fn keep_run(&mut self, run: Range<usize>) {
+        let first_whole = self.first_whole();
+        let mut at = run.start;
+        while at < run.end {
+            let offset = self.position + at as u64;
+            let number = block(offset);
+            let next = run.end.min(at + BLOCK - (offset % BLOCK_SIZE) as usize);
+            let bytes = &self.buffer[at..next];
+            if let Ok(whole) = <&Block>::try_from(bytes) {
+                if let Some(word) = self.words.get_mut(number.saturating_sub(first_whole) as usize) {
+                    *word = 0;
+                }
+                if self.kept.len() < SPARE || self.cache.is_wanted(number) {
+                    self.kept.push((number, Box::new(*whole)));
+                }
+            } else {
+                let within = (offset % BLOCK_SIZE) as u16;
+                let same =
+                    |(block, part, _): &&mut (u32, Range<u16>, _)| *block == number && part.start == within;
+                if let Some((.., data)) = self.parts.iter_mut().rev().find(same) {
+                    *data = Some(bytes.to_vec());
+                }
+            }
+            at = next;
+        }
     }
 
     /// Makes what was written visible. `continues`: the last file goes on in the next span, so that its last
     /// block may be incomplete. `first_block`, `last_block`: how many bytes the first and the last block have when
     /// they are complete.
-    ///
-    /// # Errors
-    /// If the disk fails.
-    pub fn publish(
-        mut self,
-        continues: bool,
-        first_block: u16,
-        last_block: u16,
-    ) -> io::Result<Option<Published>> {
-        let Some(start) = self.start else { return Ok(None) };
+    pub fn publish(mut self, continues: bool, first_block: u16, last_block: u16) -> Option<Published> {
+        let start = self.start?;
         if !continues {
             let end = (self.position + self.buffer.len() as u64).next_multiple_of(BLOCK_SIZE);
             self.buffer.resize(usize::try_from(end - self.position).unwrap_or(0), 0);
         }
         let end = self.position + self.buffer.len() as u64;
-        self.flush(end)?;
-        self.cache.publish(self.first_whole(), &self.words)?;
-        for (at, part) in self.parts.drain(..) {
+        self.flush(end);
+        self.cache.publish(self.first_whole(), &self.words);
+        self.cache.keep(std::mem::take(&mut self.kept));
+        for (at, part, data) in self.parts.drain(..) {
             let length = if at == block(start) { first_block } else { last_block };
-            self.cache.publish_part(at, part, length)?;
+            self.cache.publish_part(at, part, length, data.as_deref());
         }
-        Ok(Some(Published { start, end }))
+        Some(Published { start, end })
     }
 }
 

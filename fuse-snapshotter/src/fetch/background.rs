@@ -25,6 +25,12 @@ pub(super) async fn fetch_all(layer: Arc<LazyLayer>) {
     let mut pause = PAUSE;
     let mut passed_over = 0;
     while missing.nearest(&layer).is_some() {
+        if layer.cache_is_failing() {
+            // It would only be lost again.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+            continue;
+        }
         if layer.cache_is_full() {
             // What somebody has asked for is worth more than what nobody has.
             tracing::info!(layer = %layer.digest(), "the cache is full: the rest is fetched when it is needed");

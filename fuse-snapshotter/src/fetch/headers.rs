@@ -62,13 +62,17 @@ impl HeaderChecks {
         Ok(())
     }
 
-    fn refuse(&mut self, entries: &[usize], directory: &Path) -> io::Result<()> {
+    /// Refuses entries, in this process also if the disk does not take their numbers.
+    fn refuse(&mut self, entries: &[usize], directory: &Path) {
         let new: Vec<usize> = entries.iter().copied().filter(|entry| self.refused.insert(*entry)).collect();
         if new.is_empty() {
-            return Ok(());
+            return;
         }
         let raw: Vec<u8> = new.iter().flat_map(|entry| (*entry as u32).to_le_bytes()).collect();
-        OpenOptions::new().create(true).append(true).open(directory.join(FILE))?.write_all(&raw)
+        let file = OpenOptions::new().create(true).append(true).open(directory.join(FILE));
+        if let Err(error) = file.and_then(|mut file| file.write_all(&raw)) {
+            tracing::warn!(layer = %directory.display(), %error, "cannot remember which entries were refused");
+        }
     }
 
     /// Adds a part of a header, from byte `at` of it; returns the header once it is complete.
@@ -149,7 +153,7 @@ impl SpanHeaders {
         table: &LayerTable,
         checks: &mut HeaderChecks,
         directory: &Path,
-    ) -> io::Result<Vec<usize>> {
+    ) -> Vec<usize> {
         self.set_aside();
         let mut refused = self.refused;
         for (entry, at, part) in self.cut {
@@ -159,7 +163,7 @@ impl SpanHeaders {
                 refused.push(entry);
             }
         }
-        checks.refuse(&refused, directory)?;
-        Ok(refused)
+        checks.refuse(&refused, directory);
+        refused
     }
 }

@@ -20,6 +20,7 @@ use super::run::Run;
 use super::schedule::{Pulling, Schedule, Schedules};
 use super::span::Verified;
 use super::table::LayerTable;
+use super::twin::Twins;
 use super::{FetchError, background};
 use crate::cache::{BLOCK_SIZE, CacheRoot, LayerCache, Pin, lock};
 use crate::metrics::{LayerMetrics, Metrics};
@@ -131,6 +132,7 @@ pub struct LazyLayer {
     metrics: Arc<LayerMetrics>,
     reader: RwLock<Arc<dyn BlobReader>>,
     pub(super) whole: tokio::sync::OnceCell<()>,
+    pub(super) twins: Twins,
     /// Nothing was missing when the fetch in the background came to its end.
     pub(super) complete: AtomicBool,
     /// When the whole layer was found to be wrong, and how.
@@ -182,6 +184,7 @@ impl LazyLayer {
             shared,
             reader: RwLock::new(reader),
             whole: tokio::sync::OnceCell::new(),
+            twins: Twins::default(),
             complete: AtomicBool::new(false),
             refused_whole: Mutex::default(),
             common,
@@ -522,6 +525,11 @@ impl LazyLayer {
         self.shared.cache.is_full()
     }
 
+    /// Whether the cache's disk takes nothing at the moment.
+    pub(super) fn cache_is_failing(&self) -> bool {
+        self.shared.cache.is_failing()
+    }
+
     #[cfg(test)]
     pub(super) fn flights(&self) -> usize {
         self.common.flights.len()
@@ -574,23 +582,22 @@ impl LazyLayer {
 
     /// Takes a verified span into the cache, once what its tar headers said has been looked at: nobody is to read a
     /// file before it is refused.
-    pub(super) fn accept(&self, span: usize, mut verified: Verified) -> Result<(), FetchError> {
+    pub(super) fn accept(&self, span: usize, mut verified: Verified) {
         // A part of it may have come before, by another request.
         self.parked.forget(span);
         let headers = std::mem::take(&mut verified.headers);
         {
             let mut checks = lock(&self.common.headers);
-            let refused = headers.finish(&self.table, &mut checks, self.directory())?;
+            let refused = headers.finish(&self.table, &mut checks, self.directory());
             if !refused.is_empty() {
                 self.common.refused.store(checks.refused() as u64, Ordering::Relaxed);
                 tracing::error!(layer = %self.digest, entries = ?&refused[..refused.len().min(10)],
                     "the zTOC contradicts the tar headers of the layer; these files are refused");
             }
         }
-        verified.publish()?;
+        verified.publish();
         count(&self.counters.fetched_spans, 1);
         self.shared.cache.trim();
-        Ok(())
     }
 
     /// Fetches all of the layer while no reader waits, nor will soon.

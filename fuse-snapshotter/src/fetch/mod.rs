@@ -6,6 +6,8 @@
 //! headers in it are checked against the zTOC (`headers`), and it is published once its digest matches. Readers
 //! of the first span of a request do not wait for the last one.
 //!
+//! When the layer is gone from all repositories, another image's layer with the same content may stand in (`twin`).
+//!
 //! A span that fails its digest again and again, and a registry that does not do ranges, lead to
 //! the whole layer being fetched and verified by its own digest (`whole`), and served from the local copy.
 
@@ -26,6 +28,7 @@ mod run;
 mod schedule;
 mod span;
 mod table;
+mod twin;
 mod whole;
 
 #[cfg(test)]
@@ -36,6 +39,7 @@ use std::sync::Arc;
 pub use layer::{LayerSource, LayerStats, LazyLayer};
 pub use schedule::Pulling;
 pub use table::{LayerTable, TableError};
+pub(crate) use twin::Twin;
 
 /// Why bytes cannot be had.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use registry::BlobReader;
 use tokio::sync::oneshot;
@@ -17,6 +17,7 @@ use super::layer::{LazyLayer, count};
 use super::piece::Source;
 use super::pieces::{self, Wanted};
 use super::span::SpanSink;
+use super::twin;
 use crate::metrics::Operation;
 
 /// How often a span with a wrong digest is fetched again before the whole layer is.
@@ -24,6 +25,10 @@ const RETRIES: usize = 2;
 
 /// The complaint about a server that would send everything for each span.
 const IGNORED: &str = "the registry ignores ranges";
+
+fn is_ignored(error: &registry::Error) -> bool {
+    matches!(error, registry::Error::RangeIgnored { .. })
+}
 
 /// Neighbouring spans to fetch with one request.
 pub(super) struct Run {
@@ -78,6 +83,11 @@ impl Run {
         (self, asked)
     }
 
+    /// What is to be fetched first of what is left.
+    pub(super) fn take_first(&mut self) -> Option<Duty> {
+        self.duties.pop_front()
+    }
+
     /// Whether a reader waits for any of it.
     fn is_demanded(&self) -> bool {
         self.duties.iter().any(Duty::is_demanded)
@@ -108,7 +118,7 @@ impl LazyLayer {
         let permit = if run.keeps_connection { self.schedule().connection().await } else { None };
         let mut corrupt = VecDeque::new();
         let (started, first) = (Instant::now(), run.duties.front().map(|duty| duty.span));
-        let outcome = self.stream(&mut run, &mut corrupt).await;
+        let outcome = self.stream_or_stand_in(&mut run, &mut corrupt).await;
         self.metrics().observe(Operation::RemoteRegistryGet, started.elapsed());
         drop(permit);
         tracing::debug!(layer = %self.digest(), first, demanded = run.keeps_connection, bytes = run.came,
@@ -139,8 +149,39 @@ impl LazyLayer {
         }
     }
 
-    /// Requests the spans of a run and takes them as they come. Spans whose bytes are wrong are set aside.
-    async fn stream(&self, run: &mut Run, corrupt: &mut VecDeque<(Duty, String)>) -> Result<(), FetchError> {
+    /// Takes the spans of a run from the layer, or if that is gone and there is one, from another one with the same content.
+    async fn stream_or_stand_in(
+        &self,
+        run: &mut Run,
+        corrupt: &mut VecDeque<(Duty, String)>,
+    ) -> Result<(), FetchError> {
+        let mut wait = twin::FIRST_WAIT;
+        for tries in 1.. {
+            // As long as there is somebody else to ask, nobody is waited for.
+            let patient = !self.twins.are_there();
+            match self.stream(run, corrupt, patient).await {
+                Err(FetchError::Registry(error)) if !patient && !is_ignored(&error) => {
+                    if tries < twin::TRIES && !error.is_final() {
+                        tokio::time::sleep(wait).await;
+                        wait *= 2;
+                    } else if self.take_from_twin(run).await {
+                        return Ok(());
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+        Ok(())
+    }
+
+    /// Requests the spans of a run and takes them as they come. Spans whose bytes are wrong are set aside. `patient`: what is
+    /// refused is waited for.
+    async fn stream(
+        &self,
+        run: &mut Run,
+        corrupt: &mut VecDeque<(Duty, String)>,
+        patient: bool,
+    ) -> Result<(), FetchError> {
         let spans = self.table().spans();
         let Some((first, last)) = run.duties.front().zip(run.duties.back()) else { return Ok(()) };
         let (first, last) = (first.span, last.span);
@@ -150,7 +191,7 @@ impl LazyLayer {
             None => (self.sink(first)?, spans.compressed(first).start),
         };
         let begin = position;
-        let (mut body, in_pieces) = self.open(run, begin..end).await?;
+        let (mut body, in_pieces) = self.open(run, begin..end, patient).await?;
         drop(run.before.take());
         loop {
             let gives_way = !in_pieces && !run.keeps_connection;
@@ -178,14 +219,14 @@ impl LazyLayer {
                 let wanted = spans.compressed(span);
                 let (from, to) = (wanted.start.max(position), wanted.end.min(reached));
                 if from < to {
-                    sink.push(&chunk[(from - position) as usize..(to - position) as usize]).await?;
+                    sink.push(&chunk[(from - position) as usize..(to - position) as usize]).await;
                 }
                 if reached < wanted.end {
                     break;
                 }
                 match sink.finish() {
                     Ok(verified) => {
-                        self.accept(span, verified)?;
+                        self.accept(span, verified);
                         run.duties.pop_front().into_iter().for_each(|duty| duty.land(Ok(())));
                     }
                     Err(complaint) => {
@@ -250,9 +291,14 @@ impl LazyLayer {
     }
 
     /// Begins to read a range, in pieces if the link is long. Whether it is in pieces.
-    async fn open(&self, run: &Run, range: Range<u64>) -> Result<(registry::ByteStream, bool), FetchError> {
+    async fn open(
+        &self,
+        run: &Run,
+        range: Range<u64>,
+        patient: bool,
+    ) -> Result<(registry::ByteStream, bool), FetchError> {
         let schedule = self.schedule();
-        if let Some(size) = schedule.pace.piece() {
+        if let Some(size) = schedule.pace.piece().filter(|_| patient) {
             let spans = self.table().spans();
             let spans =
                 run.duties.iter().map(|duty| (spans.compressed(duty.span).end, duty.demand())).collect();
@@ -266,7 +312,8 @@ impl LazyLayer {
         }
         let asked = Instant::now();
         count(&self.counters.requests, 1);
-        let body = self.reader().read_range(range).await?;
+        let reader = self.reader();
+        let body = if patient { reader.read_range(range).await? } else { reader.attempt(range, 0).await? };
         schedule.pace.note_answer(asked.elapsed());
         Ok((body, false))
     }
@@ -275,22 +322,33 @@ impl LazyLayer {
         SpanSink::new(self.table(), span, self.ztoc(), self.cache().clone())
     }
 
-    /// Fetches a span alone; `Err` inside is what is wrong with its bytes.
+    /// Fetches a span alone; `Err` inside is what is wrong with its bytes. `begin`: where in the layer to begin to read, in
+    /// front of the span.
     async fn fetch_alone(
         &self,
         span: usize,
         reader: &dyn BlobReader,
+        begin: Option<u64>,
     ) -> Result<Result<(), String>, FetchError> {
         count(&self.counters.requests, 1);
-        let mut body = reader.read_range(self.table().spans().compressed(span)).await?;
+        let wanted = self.table().spans().compressed(span);
+        let begin = begin.unwrap_or(wanted.start);
+        let mut body = reader.read_range(begin..wanted.end).await?;
         let mut sink = self.sink(span)?;
+        let mut skip = wanted.start.saturating_sub(begin);
         while let Some(chunk) = body.next().await {
-            let chunk: Bytes = chunk?;
+            let mut chunk: Bytes = chunk?;
             count(&self.counters.fetched_bytes, chunk.len() as u64);
-            sink.push(&chunk).await?;
+            let skipped = skip.min(chunk.len() as u64);
+            skip -= skipped;
+            chunk.advance(skipped as usize);
+            sink.push(&chunk).await;
         }
         match sink.finish() {
-            Ok(verified) => self.accept(span, verified).map(Ok),
+            Ok(verified) => {
+                self.accept(span, verified);
+                Ok(Ok(()))
+            }
             Err(complaint) => Ok(Err(complaint)),
         }
     }
@@ -302,7 +360,7 @@ impl LazyLayer {
             let _permit = self.schedule().connection().await;
             for _ in 0..RETRIES {
                 let started = Instant::now();
-                let fetched = self.fetch_alone(span, &*self.reader()).await;
+                let fetched = self.fetch_alone(span, &*self.reader(), None).await;
                 self.metrics().observe(Operation::RemoteRegistryGet, started.elapsed());
                 match fetched {
                     Ok(Ok(())) => return Ok(()),
@@ -312,8 +370,16 @@ impl LazyLayer {
                 }
             }
         }
-        let local = self.fetch_whole().await.map_err(|error| corrupt(format!("{complaint}; {error}")))?;
-        match self.fetch_alone(span, &*local).await? {
+        let local = match self.fetch_whole().await {
+            Ok(local) => local,
+            // The disk has no room for a copy: all that is in front of the span is read, and thrown away.
+            Err(FetchError::Cache(_)) => {
+                let fetched = self.fetch_alone(span, &*self.reader(), Some(0)).await?;
+                return fetched.map_err(|again| corrupt(format!("{complaint}; {again}")));
+            }
+            Err(error) => return Err(corrupt(format!("{complaint}; {error}"))),
+        };
+        match self.fetch_alone(span, &*local, None).await? {
             Ok(()) => Ok(()),
             Err(reason) => {
                 tracing::error!(layer = %self.digest(), span, %reason,

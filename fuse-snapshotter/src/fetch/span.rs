@@ -1,6 +1,8 @@
 //! One span on its way into the cache.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -30,9 +32,90 @@ pub(super) struct Verified {
 
 impl Verified {
     /// Makes the contents visible.
-    pub(super) fn publish(self) -> Result<(), FetchError> {
-        self.writer.publish(self.continues, self.first_block, self.last_block)?;
-        Ok(())
+    pub(super) fn publish(self) {
+        self.writer.publish(self.continues, self.first_block, self.last_block);
+    }
+}
+
+/// The uncompressed bytes of a span, on their way to the files that they belong to.
+pub(super) struct Contents {
+    table: Arc<LayerTable>,
+    writer: SpanWriter,
+    headers: SpanHeaders,
+    /// Place in the archive of the next byte, and an entry not behind it.
+    position: u64,
+    entry: usize,
+    /// First and last content bytes seen: entry, and position in its content.
+    first: Option<(usize, u64)>,
+    last: Option<(usize, u64)>,
+}
+
+impl Contents {
+    fn new(table: &Arc<LayerTable>, span: usize, cache: Arc<LayerCache>) -> Self {
+        let start = table.spans().uncompressed(span).start;
+        Self {
+            table: Arc::clone(table),
+            writer: SpanWriter::new(cache),
+            headers: SpanHeaders::default(),
+            position: start,
+            entry: table.entry_at(start),
+            first: None,
+            last: None,
+        }
+    }
+
+    /// A span out of a verified copy of the archive.
+    pub(super) fn copied(
+        table: &Arc<LayerTable>,
+        span: usize,
+        archive: &File,
+        cache: Arc<LayerCache>,
+    ) -> io::Result<Verified> {
+        let range = table.spans().uncompressed(span);
+        let mut contents = Self::new(table, span, cache);
+        let mut chunk = vec![0; OUTPUT];
+        while contents.position < range.end {
+            let left = range.end - contents.position;
+            let length = usize::try_from(left).map_or(OUTPUT, |left| left.min(OUTPUT));
+            archive.read_exact_at(&mut chunk[..length], contents.position)?;
+            contents.push(&chunk[..length]);
+        }
+        Ok(contents.verified())
+    }
+
+    /// Sends bytes where they belong.
+    fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let piece = self.table.piece_at(&mut self.entry, self.position);
+            let length =
+                usize::try_from(piece.length()).map_or(bytes.len(), |length| length.min(bytes.len()));
+            let (now, later) = bytes.split_at(length);
+            match piece {
+                Piece::Header { entry, at, .. } => self.headers.push(&self.table, entry, at, now),
+                Piece::Content { entry, at, .. } => {
+                    self.writer.write(self.table.stream_offset(entry) + at, now);
+                    self.first.get_or_insert((entry, at));
+                    self.last = Some((entry, at + length as u64));
+                }
+                Piece::Filler { .. } => {}
+            }
+            self.position += length as u64;
+            bytes = later;
+        }
+    }
+
+    /// All bytes have come, and are right.
+    fn verified(self) -> Verified {
+        let length =
+            |place: Option<(usize, u64)>| place.map_or(0, |(entry, at)| self.table.block_length(entry, at));
+        Verified {
+            first_block: length(self.first),
+            // The last byte's block, not that of the byte behind it.
+            last_block: length(self.last.map(|(entry, end)| (entry, end.saturating_sub(1)))),
+            continues: self.last.is_some_and(|(entry, end)| end < self.table.size(entry)),
+            headers: self.headers,
+            writer: self.writer,
+        }
     }
 }
 
@@ -42,15 +125,8 @@ pub(super) struct SpanSink {
     span: usize,
     hasher: Sha256,
     decoder: SpanDecoder,
-    writer: SpanWriter,
-    headers: SpanHeaders,
+    contents: Contents,
     output: Vec<u8>,
-    /// Place in the archive of the next inflated byte, and an entry not behind it.
-    position: u64,
-    entry: usize,
-    /// First and last content bytes seen: entry, and position in its content.
-    first: Option<(usize, u64)>,
-    last: Option<(usize, u64)>,
     failed: Option<String>,
 }
 
@@ -69,13 +145,8 @@ impl SpanSink {
             span,
             hasher: Sha256::new(),
             decoder,
-            writer: SpanWriter::new(cache),
-            headers: SpanHeaders::default(),
+            contents: Contents::new(table, span, cache),
             output: vec![0; OUTPUT],
-            position: range.start,
-            entry: table.entry_at(range.start),
-            first: None,
-            last: None,
             failed: None,
         })
     }
@@ -86,22 +157,19 @@ impl SpanSink {
     }
 
     /// Takes the next compressed bytes.
-    pub(super) async fn push(&mut self, mut input: &[u8]) -> Result<(), FetchError> {
+    pub(super) async fn push(&mut self, mut input: &[u8]) {
         self.hasher.update(input);
         let mut turn = 0;
         // What cannot be inflated has a wrong digest, too: that is what is reported then.
         while self.failed.is_none() && !self.decoder.is_complete() {
             let mut output = std::mem::take(&mut self.output);
             let made = self.decoder.decode(&mut input, &mut output);
-            let result = match made {
-                Ok(made) => self.distribute(&output[..made]).map(|()| made),
-                Err(error) => {
-                    self.failed = Some(error.to_string());
-                    Ok(0)
-                }
-            };
+            let made = made.unwrap_or_else(|error| {
+                self.failed = Some(error.to_string());
+                0
+            });
+            self.contents.push(&output[..made]);
             self.output = output;
-            let made = result?;
             if made == 0 {
                 break;
             }
@@ -111,29 +179,6 @@ impl SpanSink {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(())
-    }
-
-    /// Sends inflated bytes where they belong.
-    fn distribute(&mut self, mut bytes: &[u8]) -> Result<(), FetchError> {
-        while !bytes.is_empty() {
-            let piece = self.table.piece_at(&mut self.entry, self.position);
-            let length =
-                usize::try_from(piece.length()).map_or(bytes.len(), |length| length.min(bytes.len()));
-            let (now, later) = bytes.split_at(length);
-            match piece {
-                Piece::Header { entry, at, .. } => self.headers.push(&self.table, entry, at, now),
-                Piece::Content { entry, at, .. } => {
-                    self.writer.write(self.table.stream_offset(entry) + at, now)?;
-                    self.first.get_or_insert((entry, at));
-                    self.last = Some((entry, at + length as u64));
-                }
-                Piece::Filler { .. } => {}
-            }
-            self.position += length as u64;
-            bytes = later;
-        }
-        Ok(())
     }
 
     /// Why the span is not what the zTOC says; `None` if all is well.
@@ -154,15 +199,6 @@ impl SpanSink {
         if let Some(complaint) = self.complaint() {
             return Err(complaint);
         }
-        let length =
-            |place: Option<(usize, u64)>| place.map_or(0, |(entry, at)| self.table.block_length(entry, at));
-        Ok(Verified {
-            first_block: length(self.first),
-            // The last byte's block, not that of the byte behind it.
-            last_block: length(self.last.map(|(entry, end)| (entry, end.saturating_sub(1)))),
-            continues: self.last.is_some_and(|(entry, end)| end < self.table.size(entry)),
-            headers: self.headers,
-            writer: self.writer,
-        })
+        Ok(self.contents.verified())
     }
 }

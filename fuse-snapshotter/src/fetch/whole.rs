@@ -13,8 +13,8 @@ use super::FetchError;
 use super::layer::{LazyLayer, count};
 use crate::cache::lock;
 
-/// How long a layer that does not have its digest is not fetched again: with every read that fails, all of it
-/// would be.
+/// How long a layer that does not have its digest, or finds no room, is not fetched again: with every read that fails, all of
+/// it would be.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
 impl LazyLayer {
@@ -35,6 +35,14 @@ impl LazyLayer {
         {
             return Err(error.clone());
         }
+        let downloaded = self.copy_whole().await;
+        if let Err(error @ (FetchError::Corrupt { .. } | FetchError::Cache(_))) = &downloaded {
+            *lock(&self.refused_whole) = Some((Instant::now(), error.clone()));
+        }
+        downloaded
+    }
+
+    async fn copy_whole(&self) -> Result<(), FetchError> {
         let _permit = self.schedule().connection().await;
         let reader = self.reader();
         tracing::warn!(layer = %self.digest(), bytes = reader.size(), "fetching the whole layer to verify it");
@@ -55,13 +63,11 @@ impl LazyLayer {
         file.flush().await?;
         let found = registry::Digest::from_sha256(&hasher.finalize().into());
         if found != *self.digest() {
-            let error = FetchError::Corrupt {
+            return Err(FetchError::Corrupt {
                 layer: self.digest().to_string(),
                 span: 0,
                 reason: format!("the whole layer has digest {found}"),
-            };
-            *lock(&self.refused_whole) = Some((Instant::now(), error.clone()));
-            return Err(error);
+            });
         }
         self.replace_reader(Arc::new(FileBlob::section(Arc::new(copy), path, 0, reader.size(), found)));
         Ok(())

@@ -19,7 +19,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use registry::{Client, Digest};
+use registry::{Client, Descriptor, Digest};
+use soci_index::oci::{ImageManifest, MAX_MANIFEST_SIZE};
 use soci_index::store::Store;
 use tokio::sync::Semaphore;
 use ztoc::Ztoc;
@@ -220,6 +221,28 @@ impl Images {
     pub fn with_chosen_index(&self, request: LayerRequest) -> LayerRequest {
         let chosen = || self.options.chosen_indexes.of(&request.reference).cloned();
         LayerRequest { index: request.index.clone().or_else(chosen), ..request }
+    }
+
+    /// The layers of the image that a request is for, if this machine knows them already.
+    pub(crate) async fn layers_here(&self, request: &LayerRequest) -> Option<Vec<Descriptor>> {
+        for place in (self.options.content)(&request.namespace) {
+            if let Some(json) = place.get(&request.manifest, MAX_MANIFEST_SIZE).await {
+                return ImageManifest::parse(&json).ok().map(|manifest| manifest.layers);
+            }
+        }
+        None
+    }
+
+    /// The layers of the image that a request was for, as its pull has found them.
+    pub(crate) fn layers_found(
+        &self,
+        request: &LayerRequest,
+        pulled: Option<&Pulled>,
+    ) -> Option<Vec<Descriptor>> {
+        match pulled {
+            Some(Pulled(pull)) => pull.layers_found(),
+            None => lock(&self.pulls).get(&request.key())?.layers_found(),
+        }
     }
 
     /// Whether the layer that a request is for is the lowest of its image.

@@ -159,6 +159,11 @@ impl Pull {
         lock(&self.asked).contains(chain_id)
     }
 
+    /// The image's layers, if they are known by now.
+    pub(super) fn layers_found(&self) -> Option<Vec<Descriptor>> {
+        self.known.peek()?.as_ref().ok().map(|known| known.manifest.layers.clone())
+    }
+
     /// Whether a layer can be the lowest one, as far as is known by now.
     pub(super) fn may_begin_with(&self, request: &LayerRequest) -> bool {
         match self.known.peek() {

@@ -8,6 +8,7 @@ use registry::{BlobReader, Client, Descriptor, Digest, RegistryBlob, Repository}
 use soci_index::source::SourceError;
 use ztoc::Ztoc;
 
+use super::sources::{Sources, name_of};
 use super::{Opened, Origin};
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::mount::artifacts;
@@ -37,6 +38,14 @@ pub(crate) async fn prepare(
         tokio::try_join!(artifacts::ztoc(origin, shared.cache(), &layer.digest, ztoc), async {
             opened.open(origin, origin.registry.as_ref().map(|(client, _)| client), layer).await
         })?;
+    // Until here the layer could be unpacked instead.
+    let reader = match &origin.registry {
+        Some((client, repository)) => {
+            let patience = client.read_retry_policy().clone();
+            Arc::new(Sources::new(&name_of(repository), reader, patience))
+        }
+        None => reader,
+    };
     let shared = shared.clone();
     let (expected, ztoc_digest) = (layer.size, ztoc.digest.clone());
     // Parsing is work for milliseconds, but of the processor.
@@ -52,19 +61,14 @@ pub(super) async fn open(
     layer: &Descriptor,
 ) -> Result<Arc<dyn BlobReader>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("cannot read the layer: {error}");
-    let (reader, blob) = match (&origin.registry, client) {
+    let reader: Arc<dyn BlobReader> = match (&origin.registry, client) {
         (Some((_, repository)), Some(client)) => {
-            let blob = registry_blob(client, repository, layer.digest.clone(), layer.size);
-            (Arc::new(blob.clone()) as Arc<dyn BlobReader>, Some(blob))
+            Arc::new(registry_blob(client, repository, layer.digest.clone(), layer.size))
         }
-        _ => (origin.source.blob_reader(layer).await.map_err(|error| failed(&error))?, None),
+        _ => origin.source.blob_reader(layer).await.map_err(|error| failed(&error))?,
     };
     let probe = reader.read_range(0..PROBE.min(reader.size())).await.map_err(|error| failed(&error))?;
     probe.try_for_each(|_| async { Ok(()) }).await.map_err(|error| failed(&error))?;
-    // Until here the layer could be unpacked instead.
-    if let Some(blob) = blob {
-        blob.persist();
-    }
     Ok(reader)
 }
 

@@ -14,6 +14,7 @@ mod open;
 mod origin;
 mod pipeline;
 mod sources;
+mod twin;
 mod ztocs;
 
 use registry::Digest;
@@ -23,6 +24,8 @@ pub(crate) use ahead::{Ahead, Opened};
 pub use containerd::ContainerdContent;
 pub use open::{Collected, OpenLayer, OpenLayers, OpenOptions, ReopenError};
 pub use origin::{LocalContent, Origin};
+pub(crate) use sources::{MAX_SOURCES, name_of};
+pub(crate) use twin::Chain;
 
 /// What names a layer that is read lazily: ranged reads are never checked against the layer's own digest, so a layer as
 /// another zTOC describes it is another layer.

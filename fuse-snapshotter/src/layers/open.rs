@@ -6,19 +6,20 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
-use registry::{BlobReader, Client, Descriptor, Reference};
+use registry::{BlobReader, Client, Descriptor, Reference, Repository};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use ztoc::Ztoc;
 
-use super::sources::Sources;
+use super::sources::{MAX_SOURCES, Sources, name_of};
+use super::twin::{Chain, OtherLayer};
 use super::ztocs::ZtocFiles;
 use super::{LayerKey, Opened, Origin, lazy};
 use crate::cache::lock;
 use crate::fetch::{LayerSource, LayerTable, LazyLayer};
 use crate::metrics::{Operation, Scrape};
-use crate::snapshots::PLACEHOLDER;
 use crate::snapshots::store::SnapshotStore;
+use crate::snapshots::{OtherSource, PLACEHOLDER, Record};
 use crate::status::Background;
 
 /// The numbers of layers in the snapshot store: they are part of inode numbers, which mean the same after a restart.
@@ -47,7 +48,7 @@ pub struct OpenLayer {
     key: LayerKey,
     number: u32,
     layer: Arc<LazyLayer>,
-    sources: Arc<Sources>,
+    sources: Sources,
     /// The parsed zTOC, as long as somebody else has it.
     ztoc: Mutex<Weak<Ztoc>>,
     background: Mutex<Option<AbortHandle>>,
@@ -72,6 +73,12 @@ impl OpenLayer {
     #[must_use]
     pub fn lazy(&self) -> &Arc<LazyLayer> {
         &self.layer
+    }
+
+    /// What its reads wait for now, or what the last read that failed has failed of.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.sources.waiting().or_else(|| self.layer.last_error())
     }
 
     /// Whether nobody has read from it yet, and nothing of it was in the cache when it was opened.
@@ -171,9 +178,12 @@ impl OpenLayers {
         };
         let ((bytes, stored), reader) =
             tokio::try_join!(bytes, opened.open(origin, Some(&self.client), layer))?;
-        let (layers, name, size) = (Arc::clone(self), origin.source.name(), layer.size);
+        let repository = origin.registry.as_ref().map(|(_, repository)| repository.clone());
+        let (layers, size) = (Arc::clone(self), layer.size);
         let opening = tokio::task::spawn_blocking(move || {
-            layers.assemble(key, bytes, stored, name, reader, size).map_err(|error| error.to_string())
+            layers
+                .assemble(key, bytes, stored, repository.as_ref(), reader, size)
+                .map_err(|error| error.to_string())
         });
         opening.await.map_err(|error| error.to_string())?
     }
@@ -183,6 +193,48 @@ impl OpenLayers {
     /// # Errors
     /// If its zTOC is lost.
     pub fn reopen(
+        &self,
+        key: &LayerKey,
+        record: &Record,
+    ) -> Result<(Arc<OpenLayer>, Arc<Ztoc>), ReopenError> {
+        let opened = self.reopen_own(key, record.size, &record.image)?;
+        // Each image may have been pulled from somewhere else.
+        let image = record.image.parse().ok().map(|image: Reference| image.repository().clone());
+        let others = record.others.iter().filter(|other| other.layer == key.layer);
+        let others = others.filter_map(|other| other.repository.parse().ok());
+        let others = others.map(|other: Reference| other.repository().clone());
+        for repository in image.into_iter().chain(others.take(MAX_SOURCES)) {
+            self.add_source(&opened.0, &repository);
+        }
+        Ok(opened)
+    }
+
+    /// Adds a repository to those that an open layer is read from.
+    fn add_source(&self, open: &OpenLayer, repository: &Repository) {
+        let (layer, size) = (&open.key.layer, open.layer.size());
+        open.sources.add(&name_of(repository), || {
+            Arc::new(lazy::registry_blob(&self.client, repository, layer.clone(), size))
+        });
+    }
+
+    /// Adds the repository of an image to its layers that are open.
+    pub(crate) fn add_repository(&self, layers: &[Descriptor], repository: &Repository) {
+        for open in self.all() {
+            if layers.iter().any(|layer| layer.digest == open.key.layer) {
+                self.add_source(&open, repository);
+            }
+        }
+    }
+
+    /// Adds a layer with the same content, which another image has, to one that is open. `chain`: what it must be.
+    pub(crate) fn add_twin(&self, open: &OpenLayer, other: &OtherSource, chain: Chain) {
+        let Ok(repository) = other.repository.parse::<Reference>() else { return };
+        let reader = self.client.blob_reader(repository.repository(), other.layer.clone(), other.size);
+        let name = format!("{}@{}", other.repository, other.layer);
+        open.layer.add_twin(Arc::new(OtherLayer { name, reader: Arc::new(reader), chain }));
+    }
+
+    fn reopen_own(
         &self,
         key: &LayerKey,
         size: u64,
@@ -203,10 +255,10 @@ impl OpenLayers {
             return Ok((open, ztoc));
         }
         let reference: Reference = reference.parse()?;
-        let reader = lazy::registry_blob(&self.client, reference.repository(), key.layer.clone(), size);
-        reader.persist();
+        let repository = reference.repository();
+        let reader = lazy::registry_blob(&self.client, repository, key.layer.clone(), size);
         let bytes = self.ztocs.load(&key.ztoc).ok_or_else(lost)?;
-        self.assemble(key.clone(), bytes, true, reference.to_string(), Arc::new(reader), size)
+        self.assemble(key.clone(), bytes, true, Some(repository), Arc::new(reader), size)
     }
 
     fn assemble(
@@ -214,7 +266,7 @@ impl OpenLayers {
         key: LayerKey,
         bytes: Bytes,
         stored: bool,
-        name: String,
+        repository: Option<&Repository>,
         reader: Arc<dyn BlobReader>,
         size: u64,
     ) -> Result<(Arc<OpenLayer>, Arc<Ztoc>), ReopenError> {
@@ -226,9 +278,12 @@ impl OpenLayers {
         if ztoc.compressed_size() != size {
             return Err(ReopenError::Size { expected: ztoc.compressed_size(), size });
         }
+        // What is in no registry is at hand.
+        let (name, host) = repository
+            .map_or_else(Default::default, |repository| (name_of(repository), repository.host().to_owned()));
         // Another image may have opened it meanwhile.
         if let Some(open) = lock(&self.open).get(&key).cloned() {
-            open.sources.add(name, reader);
+            open.sources.add(&name, || reader);
             *lock(&open.ztoc) = Arc::downgrade(&ztoc);
             return Ok((open, ztoc));
         }
@@ -241,13 +296,9 @@ impl OpenLayers {
             self.ztocs.keep(&key.ztoc, ztoc.bytes())?;
         }
         let number = self.store.number(NUMBERS, &key.to_string())?;
-        // What is in no registry is at hand.
-        let host = name
-            .parse::<Reference>()
-            .map_or_else(|_| String::new(), |name| name.repository().host().to_owned());
-        let sources = Arc::new(Sources::new(name, reader));
+        let sources = Sources::new(&name, reader, self.client.read_retry_policy().clone());
         let file = self.ztocs.file(&key.ztoc)?;
-        let reader: Arc<dyn BlobReader> = Arc::<Sources>::clone(&sources);
+        let reader: Arc<dyn BlobReader> = Arc::new(sources.clone());
         let was_empty = cache.present() == 0;
         let layer = LazyLayer::new(reader, table, cache, file, self.shared.at(&host));
         let opened = Arc::new(OpenLayer {

@@ -40,8 +40,9 @@ impl Scrape {
         self.set(&series::IMAGE_OPERATIONS, &["", series::BACKGROUND_QUEUE], layers);
     }
 
-    /// Size of the cached contents of layers and its limit, in bytes.
-    pub fn cache(&mut self, bytes: u64, limit: u64) {
+    /// Size of the cached contents of layers, its limit, and what of them is in memory only, in bytes.
+    pub fn cache(&mut self, bytes: u64, limit: u64, in_memory: u64) {
+        self.set(&series::CACHE_IN_MEMORY, &[], in_memory);
         self.set(&series::CACHE_BYTES, &[], bytes);
         self.set(&series::CACHE_LIMIT, &[], limit);
     }

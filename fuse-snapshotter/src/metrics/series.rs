@@ -61,6 +61,8 @@ families! {
         "Size of the cached contents of layers.";
     CACHE_LIMIT = Gauge "soci_snapshotter_cache_limit_bytes" [],
         "Largest size that the cached contents of layers may have.";
+    CACHE_IN_MEMORY = Gauge "soci_snapshotter_cache_in_memory_bytes" [],
+        "Size of cached contents that are in memory because the cache's disk is full or fails.";
     EAGER_LAYERS = Counter "soci_snapshotter_eager_layers_total" ["reason"],
         "Layers that were fetched whole instead of being read lazily, by reason.";
     FETCH_ERRORS = Counter "soci_snapshotter_fetch_errors_total" ["kind"],

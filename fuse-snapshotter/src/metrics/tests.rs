@@ -223,7 +223,7 @@ fn what_lives_elsewhere_is_asked_for_at_every_reading() {
     let seen = fetched.clone();
     metrics.register(move |scrape: &mut Scrape| {
         scrape.layer_bytes(&digest(1), "/a \"b\"\\\n", 100, seen.load(Ordering::Relaxed));
-        scrape.cache(7, 8);
+        scrape.cache(7, 8, 9);
         scrape.snapshots("active", 3);
         scrape.registry(&registry::Stats::default());
         scrape.image_operations(&digest(2), ImageOperation::FileRead, 4);
@@ -241,6 +241,7 @@ fn what_lives_elsewhere_is_asked_for_at_every_reading() {
     assert!(has(&text, &line(11)));
     for line in [
         "soci_snapshotter_cache_bytes 7",
+        "soci_snapshotter_cache_in_memory_bytes 9",
         "soci_snapshotter_cache_limit_bytes 8",
         "soci_snapshotter_snapshots{kind=\"active\"} 3",
     ] {

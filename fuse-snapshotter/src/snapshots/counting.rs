@@ -99,7 +99,8 @@ impl Snapshotter {
             snapshotter.layers.collect_metrics(scrape);
             snapshotter.prefetch.collect_metrics(scrape);
             snapshotter.trees.collect_metrics(&snapshotter.layout, scrape);
-            scrape.cache(snapshotter.cache.used(), snapshotter.cache.limit());
+            let cache = &snapshotter.cache;
+            scrape.cache(cache.used(), cache.limit(), cache.in_memory());
             collect_snapshots(&snapshotter.store, scrape);
         });
     }

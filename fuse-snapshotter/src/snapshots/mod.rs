@@ -23,6 +23,7 @@ mod rebase;
 mod record;
 mod restart;
 mod root;
+mod sources;
 mod stack;
 #[cfg(test)]
 mod tests;
@@ -39,7 +40,7 @@ pub use idmap::IdMapping;
 pub use layout::Layout;
 pub use mounts::Mount;
 pub use options::Options;
-pub use record::{Mode, Record};
+pub use record::{Mode, OtherSource, Record};
 pub(crate) use restart::PLACEHOLDER;
 pub(crate) use root::try_root;
 pub use trees::Trees;
@@ -71,6 +72,8 @@ pub struct Snapshotter {
     left: std::sync::atomic::AtomicBool,
     /// Each layer is made by one request at a time; those for the same layer then find it there.
     turns: turns::Turns,
+    /// Where else layers are is noted by one at a time.
+    noting: tokio::sync::Mutex<()>,
     /// One clean-up at a time.
     cleaning: tokio::sync::Mutex<()>,
 }
@@ -176,6 +179,7 @@ impl Snapshotter {
             removed: Notify::new(),
             left: std::sync::atomic::AtomicBool::new(false),
             turns: turns::Turns::default(),
+            noting: tokio::sync::Mutex::default(),
             cleaning: tokio::sync::Mutex::default(),
         });
         snapshotter.register_metrics(clients);

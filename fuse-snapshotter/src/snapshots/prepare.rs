@@ -43,12 +43,15 @@ impl Snapshotter {
         let namespace = namespace.ok_or(SnapshotError::NoNamespace)?;
         // Two clients that pull the same image would make each layer twice, and only one of them would get what was unpacked.
         let _turn = self.turns.take(&target).await;
+        let request = LayerRequest::new(namespace, &target, &given)
+            .map(|request| self.images.with_chosen_index(request));
         if self.is_there(&target, parent).await? {
+            if let Ok(request) = &request {
+                self.note_repository_of(request, &target).await;
+            }
             return Err(SnapshotError::Ready(target));
         }
         let started = std::time::Instant::now();
-        let request = LayerRequest::new(namespace, &target, &given)
-            .map(|request| self.images.with_chosen_index(request));
         let position = if parent.is_empty() {
             let request = request.as_ref().map_err(ToString::to_string);
             Some(self.position(request, &target, &given).await)
@@ -75,7 +78,12 @@ impl Snapshotter {
         // Without these labels its place was found out by the pull, which is as new as it needs to be.
         let lowest = position == Some(Position::Lowest) && layer.given.contains_key(labels::DIFF_ID);
         let (mut outcome, pulled) = match position {
-            None | Some(Position::Lowest) => self.images.layer(&request, lowest).await,
+            None | Some(Position::Lowest) => {
+                let made = self.images.layer(&request, lowest).await;
+                let layers = self.images.layers_found(&request, made.1.as_ref());
+                self.note_repository(&request, layers, &layer.parent).await;
+                made
+            }
             Some(Position::Higher) => {
                 (Outcome::Defer { reason: rebase::REASON.to_owned(), indexed: true }, None)
             }
@@ -184,7 +192,7 @@ impl Snapshotter {
             if let Some(Part::Run(below)) = parts(&chain).map_err(|error| error.to_string())?.pop() {
                 for record in below.layers {
                     let Some(key) = record.lazy() else { continue };
-                    let opened = snapshotter.layers.reopen(&key, record.size, &record.image);
+                    let opened = snapshotter.layers.reopen(&key, &record);
                     run.push(opened.map_err(|error| text(&error))?.1);
                 }
             }
@@ -349,6 +357,7 @@ impl NewLayer<'_> {
             layer: self.request.layer.clone(),
             size,
             mode,
+            others: Vec::new(),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! What the store remembers about how a snapshot is served.
 
-use registry::Digest;
+use registry::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 
 use super::store::Node;
 use super::{SnapshotError, labels};
-use crate::layers::LayerKey;
+use crate::layers::{LayerKey, MAX_SOURCES, name_of};
 
 /// How a layer's snapshot is served, and whose it is. Stored as JSON beside the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,20 @@ pub struct Record {
     pub size: u64,
     /// How it is served.
     pub mode: Mode,
+    /// Other repositories that have it, the oldest first: those of images that were pulled later and share the layer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<OtherSource>,
+}
+
+/// A repository with the content of a layer that was pulled from another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherSource {
+    /// `host[:port]/name`.
+    pub repository: String,
+    /// Digest of the compressed layer there: the same one, or one with the same content.
+    pub layer: Digest,
+    /// Its size in bytes.
+    pub size: u64,
 }
 
 /// How a layer's snapshot is served.
@@ -71,6 +85,19 @@ impl Record {
         serde_json::from_slice(json)
             .inspect_err(|error| tracing::error!(snapshot = key, %error, "cannot read the snapshot's record"))
             .ok()
+    }
+
+    /// Notes another repository with the content of the layer, in place of the oldest if there are many. Whether it was new.
+    pub(super) fn add_source(&mut self, other: OtherSource) -> bool {
+        let own = self.image.parse().map(|image: Reference| name_of(image.repository()));
+        let is_own = other.layer == self.layer && own.is_ok_and(|own| own == other.repository);
+        if is_own || self.others.contains(&other) {
+            return false;
+        }
+        let surplus = (self.others.len() + 2).saturating_sub(MAX_SOURCES);
+        self.others.drain(..surplus.min(self.others.len()));
+        self.others.push(other);
+        true
     }
 
     /// As it is stored.

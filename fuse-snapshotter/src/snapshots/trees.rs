@@ -312,10 +312,14 @@ impl Trees {
         };
         let forest = self.forest()?;
         let mut opened = Vec::with_capacity(run.layers.len());
-        for record in &run.layers {
+        for (record, chain) in run.layers.iter().zip(&run.chains) {
             let key = record.lazy().ok_or_else(|| unavailable(&"a layer is not lazy"))?;
-            let layer = self.layers.reopen(&key, record.size, &record.image);
-            opened.push(layer.map_err(|error| unavailable(&error))?);
+            let layer = self.layers.reopen(&key, record);
+            let layer = layer.map_err(|error| unavailable(&error))?;
+            for other in record.others.iter().filter(|other| other.layer != record.layer) {
+                self.layers.add_twin(&layer.0, other, chain.clone());
+            }
+            opened.push(layer);
         }
         let below = if lower.is_empty() { Below::Nothing } else { Below::Layers(self.namespace) };
         let ztocs: Vec<_> = opened.iter().map(|(_, ztoc)| &**ztoc).collect();

@@ -72,7 +72,7 @@ fn layer(
     let size = bytes.len() as u64;
     let layer: Digest = registry.put_blob(bytes).parse().unwrap();
     let mode = Mode::Lazy { ztoc: digest.clone(), index: digest.clone() };
-    Record { image: reference.to_owned(), manifest: digest, layer, size, mode }
+    Record { image: reference.to_owned(), manifest: digest, layer, size, mode, others: Vec::new() }
 }
 
 /// Adds a layer on top of the others.

@@ -35,7 +35,7 @@ pub(crate) fn layers() -> Vec<Layer> {
             Entry::dir("becomes-file"),
             text("becomes-file/inside", 6, 10),
             text("becomes-directory", 7, 10),
-            Entry::symlink("link", "bin/program"),
+            Entry::symlink("link", "bin/program").mode(0o755),
             Entry::symlink("dangling", "/nowhere/at/all"),
             Entry::char_device("null", 1, 3).mode(0o666),
             Entry::block_device("disk", 259, 1025).owner(0, 6),

@@ -226,7 +226,8 @@ impl Upload<'_> {
             }
         }
         let pace = transport.paces.of(&url);
-        let reply = Reply { response, url, context: context.clone(), pace, connection: Use::of_any() };
+        let connection = Use::of_any();
+        let reply = Reply { response, url, context: context.clone(), pace, connection, from_registry: true };
         match status {
             StatusCode::CREATED | StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::ACCEPTED => {
                 Ok(Put::Done)

@@ -48,6 +48,8 @@ const ROUNDS: usize = 3;
 #[derive(Debug, Clone)]
 pub struct RegistryBlob {
     pub(super) shared: Arc<Shared>,
+    /// For a read that is tried once and no more: how often it has failed before.
+    once: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -59,12 +61,12 @@ pub(super) struct Shared {
     max_skip: u64,
     /// Mirrors are left out.
     origin_only: bool,
-    /// Failures are met with the patience of [`ClientConfig::read_retry`](crate::ClientConfig::read_retry).
-    persistent: AtomicBool,
     pub(super) counters: Arc<Counters>,
     target: Mutex<Option<Arc<Target>>>,
     resolving: tokio::sync::Mutex<()>,
     range_ignored: AtomicBool,
+    /// A server has answered with a range.
+    range_served: AtomicBool,
 }
 
 /// Where the blob was found.
@@ -95,12 +97,13 @@ impl Client {
                 size,
                 max_skip: u64::MAX,
                 origin_only,
-                persistent: AtomicBool::new(false),
                 counters: Counters::child_of(self.counters()),
                 target: Mutex::default(),
                 resolving: tokio::sync::Mutex::default(),
                 range_ignored: AtomicBool::new(false),
+                range_served: AtomicBool::new(false),
             }),
+            once: None,
         }
     }
 }
@@ -115,25 +118,17 @@ impl RegistryBlob {
         let mut new = old.client.reader(&old.repository, old.digest.clone(), old.size, old.origin_only);
         if let Some(shared) = Arc::get_mut(&mut new.shared) {
             shared.max_skip = bytes;
-            *shared.persistent.get_mut() = old.persistent.load(Relaxed);
         }
         new
     }
 
-    /// From now on reads that fail are tried again for as long as
-    /// [`ClientConfig::read_retry`](crate::ClientConfig::read_retry) says: there is no other way to the content any more.
-    pub fn persist(&self) {
-        self.shared.persistent.store(true, Relaxed);
-    }
-
-    fn is_persistent(&self) -> bool {
-        self.shared.persistent.load(Relaxed)
-    }
-
     /// What happens after failures.
-    pub(super) fn retry_policy(&self) -> &RetryPolicy {
-        let client = &self.shared.client;
-        if self.is_persistent() { client.read_retry_policy() } else { client.retry_policy() }
+    pub(super) fn backoff(&self) -> Backoff {
+        let policy = match self.once {
+            Some(_) => RetryPolicy::none(),
+            None => self.shared.client.retry_policy().clone(),
+        };
+        Backoff::new(policy, &self.shared.counters).after(self.once.unwrap_or_default())
     }
 
     /// Whether a server answered a range request with the whole blob. Each such read costs everything before it as
@@ -154,7 +149,7 @@ impl RegistryBlob {
     /// The body of an answer that begins at `range.start` and covers as much of `range` as the server likes.
     pub(super) async fn open(&self, range: Range<u64>) -> Result<OpenBody> {
         // What time others take to resolve it counts, too.
-        let mut backoff = Backoff::new(self.retry_policy().clone(), &self.shared.counters);
+        let mut backoff = self.backoff();
         let mut tried: Option<Arc<Target>> = None;
         let mut failed = None;
         for round in 1.. {
@@ -172,14 +167,13 @@ impl RegistryBlob {
             }
             let single = self.shared.resolving.lock().await;
             if self.remembered(tried.as_ref()).is_none() {
-                return self.resolve(&range, &mut backoff).await;
+                return self.ask(&range, &mut backoff).await;
             }
             drop(single);
             // Others find URLs, and this read fails at all of them.
             match failed.take() {
                 Some(error) if round >= ROUNDS && !error.is_transient() => break,
-                Some(error) if round >= ROUNDS && !self.is_persistent() => return Err(error),
-                Some(error) if round >= ROUNDS => backoff.pause(error).await?,
+                Some(error) if round >= ROUNDS => return Err(error),
                 _ => {}
             }
         }
@@ -205,23 +199,6 @@ impl RegistryBlob {
         loop {
             match self.read_at(&target.endpoint, Some(&target.url), range, backoff.retries()).await {
                 Ok((body, _)) => return Ok(body),
-                Err(error) => backoff.pause(error).await?,
-            }
-        }
-    }
-
-    /// Asks the registry, mirrors first, until one answers or patience ends.
-    async fn resolve(&self, range: &Range<u64>, backoff: &mut Backoff) -> Result<OpenBody> {
-        if !self.is_persistent() {
-            return self.ask(range, backoff).await;
-        }
-        // All of them each time: a mirror may be back long before the registry.
-        let once = RetryPolicy::none();
-        loop {
-            let failures = backoff.retries();
-            let mut once = Backoff::new(once.clone(), &self.shared.counters).after(failures);
-            match self.ask(range, &mut once).await {
-                Ok(body) => return Ok(body),
                 Err(error) => backoff.pause(error).await?,
             }
         }
@@ -313,9 +290,15 @@ impl RegistryBlob {
         let labelled = encoding.map(|encoding| format!(" (its encoding: {})", redact::message(encoding)));
         let labelled = labelled.unwrap_or_default();
         let protocol = |reason: String| Err(Error::protocol(&reply.context, format!("{reason}{labelled}")));
+        let content_type = reply.header(CONTENT_TYPE).map(essence).unwrap_or_default();
         match reply.status() {
+            // A login page of a captive portal, or what an ingress shows while there is no registry behind it.
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT
+                if content_type.eq_ignore_ascii_case("text/html") =>
+            {
+                protocol("the server answers with a page of HTML".to_owned())
+            }
             StatusCode::PARTIAL_CONTENT => {
-                let content_type = reply.header(CONTENT_TYPE).map(essence).unwrap_or_default();
                 if content_type.starts_with("multipart/") {
                     return protocol("the server answers one range with a multipart body".to_owned());
                 }
@@ -336,6 +319,7 @@ impl RegistryBlob {
                         redact::message(text)
                     ));
                 }
+                shared.range_served.store(true, Relaxed);
                 Ok(OpenBody::new(reply, 0, got.range.end))
             }
             StatusCode::OK => {
@@ -345,6 +329,10 @@ impl RegistryBlob {
                 }
                 if !whole && length.is_none() && encoding.is_some() {
                     return protocol("the server may have changed the content's encoding".to_owned());
+                }
+                if !whole && length.is_none() && shared.range_served.load(Relaxed) {
+                    // A page of something in front of the server, rather than the blob.
+                    return protocol("the server answers a range with content of unknown length".to_owned());
                 }
                 if !whole {
                     self.note_ignored_range(&reply);
@@ -383,6 +371,10 @@ impl BlobReader for RegistryBlob {
 
     fn digest(&self) -> &Digest {
         &self.shared.digest
+    }
+
+    async fn attempt(&self, range: Range<u64>, failures: u32) -> Result<ByteStream> {
+        Self { once: Some(failures), ..self.clone() }.read_range(range).await
     }
 
     async fn read_range(&self, range: Range<u64>) -> Result<ByteStream> {

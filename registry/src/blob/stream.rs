@@ -65,8 +65,7 @@ impl ResumingBody {
         }
         let whole = range.start == 0 && range.end == super::BlobReader::size(&blob);
         let open = Some(blob.open(range.clone()).await?);
-        let shared = &blob.shared;
-        let backoff = Backoff::new(blob.retry_policy().clone(), &shared.counters);
+        let backoff = blob.backoff();
         let progress = Progress::default();
         let body = Self { broke_at: range.start, blob, range, whole, open, backoff, progress };
         let pieces = futures::stream::unfold(Some(body), |body| async move {

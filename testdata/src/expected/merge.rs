@@ -79,7 +79,8 @@ impl One {
 
     fn node(&self, entry: &Entry, layer: usize, below: &Tree, inodes: &mut u64) -> Option<Node> {
         let mut node = Node {
-            mode: entry.mode & 0o7777,
+            // Linux gives every symbolic link this mode, whatever a tar header says.
+            mode: if matches!(entry.kind, Kind::Symlink(_)) { 0o777 } else { entry.mode & 0o7777 },
             uid: entry.uid & 0xffff_ffff,
             gid: entry.gid & 0xffff_ffff,
             mtime: (entry.mtime, entry.mtime_nanos),

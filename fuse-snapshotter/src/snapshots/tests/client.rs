@@ -41,6 +41,11 @@ impl Client {
         }
     }
 
+    /// The same one that pulls from another registry.
+    pub(super) fn at(&self, registry: &testdata::registry::TestRegistry) -> Self {
+        Self { reference: format!("{}/{REPOSITORY}:1", registry.host()), ..self.clone() }
+    }
+
     fn key(&self, name: &str) -> String {
         format!("{}/{}/{name}", self.namespace, NEXT.fetch_add(1, Ordering::Relaxed))
     }

@@ -11,6 +11,7 @@ mod prefetch;
 mod pull;
 mod rebase;
 mod restart;
+mod sources;
 mod view;
 
 use std::path::{Path, PathBuf};
@@ -119,23 +120,33 @@ impl Rig {
 
     /// An index in which the zTOC of layer `i` is that of layer `of(i)`.
     fn index_as(&self, image: &Image, indexed: &[usize], of: impl Fn(usize) -> usize) -> Digest {
+        Self::index_in(&self.registry, image, indexed, of)
+    }
+
+    /// The same in any registry.
+    fn index_in(
+        registry: &TestRegistry,
+        image: &Image,
+        indexed: &[usize],
+        of: impl Fn(usize) -> usize,
+    ) -> Digest {
         let manifest = ImageManifest::parse(&image.manifest()).unwrap();
         let descriptor = |position: &usize| {
             let ztoc = ztoc_of(&image.layers()[of(*position)]);
-            let digest = self.registry.put_blob(ztoc.clone()).parse().unwrap();
+            let digest = registry.put_blob(ztoc.clone()).parse().unwrap();
             let layer = &manifest.layers[*position];
             IndexManifest::ztoc_descriptor(digest, ztoc.len() as u64, layer, SPAN, false)
         };
-        let subject = registry::Descriptor::new(
+        let subject = ::registry::Descriptor::new(
             image.media_type(),
             image.digest().parse().unwrap(),
             image.manifest().len() as u64,
         );
         let ztocs = indexed.iter().map(descriptor).collect();
         let index = IndexManifest::new(IndexVersion::V1, ztocs, Some(&subject), "test").encode();
-        self.registry.put_blob("{}");
+        registry.put_blob("{}");
         let digest = Digest::of(&index);
-        self.registry.put_manifest(REPOSITORY, digest.as_ref(), IMAGE_MANIFEST, index);
+        registry.put_manifest(REPOSITORY, digest.as_ref(), IMAGE_MANIFEST, index);
         digest
     }
 

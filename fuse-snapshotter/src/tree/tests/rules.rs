@@ -241,6 +241,19 @@ fn attributes_are_those_of_the_entry() {
     assert_eq!((tree.total_size(), tree.len(), tree.has_xattrs(), tree.is_empty()), (3, 5, true, false));
 }
 
+/// macOS's bsdtar writes 0755, some build rules 0644 or nothing at all.
+#[test]
+fn a_symbolic_link_has_mode_0777_whatever_its_header_says() {
+    let link = |mode: u32| Entry::symlink(format!("l{mode:o}"), "f").mode(mode);
+    let modes = [0o777, 0o755, 0o644, 0, 0o4755];
+    let lower = modes.into_iter().map(link).chain([Entry::hard_link("again", "l644").mode(0o600)]);
+    let tree = merge(&[lower.collect(), vec![Entry::symlink("upper", "f").mode(0o120_755)]]);
+    for name in ["l777", "l755", "l644", "l0", "l4755", "again", "upper"] {
+        let inode = tree.inode(tree.find(name.as_bytes()).unwrap());
+        assert_eq!((inode.kind, inode.mode), (InodeKind::Symlink, 0o777), "{name}");
+    }
+}
+
 #[test]
 fn no_layer_is_an_empty_root() {
     let tree = Tree::merge(&[], Below::Nothing).unwrap();

@@ -42,9 +42,6 @@ async fn a_read_that_fails_wherever_others_found_the_blob_goes_on_if_it_is_persi
     for persistent in [true, false] {
         let registry = TestRegistry::builder().start().await;
         let blob = blob(&registry, config());
-        if persistent {
-            blob.persist();
-        }
         read(&blob).await.unwrap();
         let before = blob.stats();
         let (url, endpoint) = (dead().await, {
@@ -53,7 +50,15 @@ async fn a_read_that_fails_wherever_others_found_the_blob_goes_on_if_it_is_persi
         });
         let reading = tokio::spawn({
             let blob = blob.clone();
-            async move { read(&blob).await }
+            async move {
+                let mut backoff = config().read_retry.begin();
+                loop {
+                    match read(&blob).await {
+                        Err(error) if persistent => backoff.pause(error).await?,
+                        done => return done,
+                    }
+                }
+            }
         });
         // More than it takes to fail at three of them.
         while !reading.is_finished() && blob.stats().retries < before.retries + 12 {
