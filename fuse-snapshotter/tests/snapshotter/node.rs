@@ -75,7 +75,15 @@ impl Node {
             return None;
         }
         let mut daemon = Daemon::new();
-        let containerd = options.cri().proxy(SOCI, daemon.socket()).start()?;
+        let version = match options.which() {
+            Release::Debian => "1.6",
+            Release::V2_3 => "2.3",
+            Release::V2_4 => "2.4",
+        };
+        // Version 4 is another matter: see `documented`.
+        let older = if options.which().is_current() { &["--config-version", "3"][..] } else { &[] };
+        let text = configuration(&daemon, &[&["--version", version], older].concat());
+        let containerd = options.cri().documented(&text).start()?;
         daemon.configure(&format!(
             "{toml}\n[content_store]\ncontainerd_address = {:?}\n",
             containerd.address()
@@ -84,22 +92,13 @@ impl Node {
         Some(Self { containerd, daemon })
     }
 
-    /// containerd 2.3 with the configuration that `config containerd` writes, and nothing else about the daemon.
+    /// containerd 2.3 that imports what `config containerd` writes, of version 4.
     pub(crate) fn documented() -> Option<Self> {
         if !crate::can_run() {
             return None;
         }
         let mut daemon = Daemon::new();
-        let output = Command::new(program("soci-snapshotter-grpc"))
-            .arg("--address")
-            .arg(daemon.socket())
-            .arg("--root")
-            .arg(daemon.root())
-            .args(["config", "containerd", "--version", "2.3"])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", said(&output));
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = configuration(&daemon, &["--version", "2.3"]);
         // What is said of CRI here is what the import has to change.
         let options = Options::new().release(Release::V2_3).cri().without_annotations().import(&text);
         let containerd = options.start()?;
@@ -280,6 +279,21 @@ impl Drop for Mounted<'_> {
             assert!(output.status.success(), "{}", said(&output));
         }
     }
+}
+
+/// What `config containerd` says for this daemon.
+fn configuration(daemon: &Daemon, arguments: &[&str]) -> String {
+    let output = Command::new(program("soci-snapshotter-grpc"))
+        .arg("--address")
+        .arg(daemon.socket())
+        .arg("--root")
+        .arg(daemon.root())
+        .args(["config", "containerd"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The chain ID of all layers of an image, which is the name of its topmost snapshot.

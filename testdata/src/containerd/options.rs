@@ -15,6 +15,7 @@ pub struct Options {
     default_snapshotter: Option<String>,
     pause_image: Option<String>,
     import: Option<String>,
+    documented: Option<String>,
     extra: String,
 }
 
@@ -36,6 +37,7 @@ impl Options {
             default_snapshotter: None,
             pause_image: None,
             import: None,
+            documented: None,
             extra: String::new(),
         }
     }
@@ -84,6 +86,20 @@ impl Options {
         self
     }
 
+    /// With this configuration for the snapshotter, as it is documented for the release. It says all that there is to say of
+    /// [proxies](Self::proxy) and of CRI's snapshotter: nothing else is written of them.
+    #[must_use]
+    pub fn documented(mut self, toml: &str) -> Self {
+        // The file that it becomes a part of has a version of its own.
+        let is_version = |line: &&str| line.starts_with("version = ");
+        self.documented = Some(
+            toml.lines()
+                .filter(|line| !is_version(line))
+                .fold(String::new(), |text, line| text + line + "\n"),
+        );
+        self
+    }
+
     /// Imports this configuration, which says all that there is to say of [proxies](Self::proxy): nothing is written of
     /// them. For containerd 2, which merges what it imports key by key.
     #[must_use]
@@ -109,7 +125,9 @@ impl Options {
         self.release.is_available().then(|| Containerd::launch(&self))
     }
 
-    pub(super) fn which(&self) -> Release {
+    /// Its release.
+    #[must_use]
+    pub fn which(&self) -> Release {
         self.release
     }
 
@@ -123,6 +141,10 @@ impl Options {
         let mut text = self.general(home);
         if self.import.is_some() {
             return text + &self.cri_of_2(home) + &self.extra;
+        }
+        if let Some(documented) = &self.documented {
+            let cri = if self.release.is_current() { self.cri_of_2(home) } else { self.cri_of_1(home) };
+            return text + documented + &cri + &self.extra;
         }
         for (name, socket) in &self.proxies {
             text += &format!(
@@ -183,11 +205,22 @@ impl Options {
         self.default_snapshotter.as_deref().or(first_proxy).unwrap_or("overlayfs")
     }
 
+    /// The table of CRI that says how images are pulled, unless that is documented.
+    fn images_of_cri(&self, table: &str) -> String {
+        if self.documented.is_some() {
+            return String::new();
+        }
+        format!(
+            "[plugins.{table}]\nsnapshotter = {:?}\ndisable_snapshot_annotations = {}\n",
+            self.snapshotter(),
+            !self.annotations
+        )
+    }
+
     fn cri_of_1(&self, home: &Path) -> String {
         format!(
             "[plugins.\"io.containerd.grpc.v1.cri\"]\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
-             {pause}restrict_oom_score_adj = true\n[plugins.\"io.containerd.grpc.v1.cri\".containerd]\nsnapshotter = \
-             {snapshotter:?}\ndisable_snapshot_annotations = {no_annotations}\n\
+             {pause}restrict_oom_score_adj = true\n{images}\
              [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\
              [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\nRoot = {runc}\n\
              [plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = {certs}\n\
@@ -197,8 +230,7 @@ impl Options {
                 .iter()
                 .map(|image| format!("sandbox_image = {image:?}\n"))
                 .collect::<String>(),
-            snapshotter = self.snapshotter(),
-            no_annotations = !self.annotations,
+            images = self.images_of_cri("\"io.containerd.grpc.v1.cri\".containerd"),
             runc = quoted(home.join("runc")),
             certs = quoted(home.join("certs.d")),
             bin = super::CNI_PLUGINS,
@@ -209,8 +241,7 @@ impl Options {
     fn cri_of_2(&self, home: &Path) -> String {
         format!(
             "[plugins.\"io.containerd.grpc.v1.cri\"]\nstream_server_address = \"127.0.0.1\"\nstream_server_port = \"0\"\n\
-             [plugins.\"io.containerd.cri.v1.images\"]\nsnapshotter = {snapshotter:?}\ndisable_snapshot_annotations = \
-             {no_annotations}\n[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = {certs}\n\
+             {images}[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = {certs}\n\
              {pause}[plugins.\"io.containerd.cri.v1.runtime\"]\nrestrict_oom_score_adj = true\n\
              [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\
              [plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.runc.options]\nRoot = {runc}\n\
@@ -222,8 +253,7 @@ impl Options {
                     format!("[plugins.\"io.containerd.cri.v1.images\".pinned_images]\nsandbox = {image:?}\n")
                 })
                 .collect::<String>(),
-            snapshotter = self.snapshotter(),
-            no_annotations = !self.annotations,
+            images = self.images_of_cri("\"io.containerd.cri.v1.images\""),
             runc = quoted(home.join("runc")),
             certs = quoted(home.join("certs.d")),
             bin = super::CNI_PLUGINS,
