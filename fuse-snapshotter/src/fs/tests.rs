@@ -1,6 +1,7 @@
 //! The file system without a kernel.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod observe;
 mod plant;
 mod serve;
 mod state;

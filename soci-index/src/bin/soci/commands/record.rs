@@ -43,7 +43,8 @@ pub(crate) async fn run(app: &App, args: PrefetchRecordArgs) -> anyhow::Result<(
     let store = app.store()?;
     let places = Places { ztocs: directory.join(ZTOCS), registry: registry_of(&args, &recording)? };
     let base = places.index(&store, &recording.index).await?;
-    if recording.reads.is_empty() {
+    if recording.reads.is_empty() && recording.unattributed.as_ref().is_some_and(|others| !others.is_empty())
+    {
         bail!(
             "of no read in the recording {} is it known that the container made it: the snapshotter must see the processes of \
              containers, so it must run in the host's PID namespace (hostPID: true in Kubernetes)",
