@@ -156,22 +156,30 @@ impl LazyLayer {
         corrupt: &mut VecDeque<(Duty, String)>,
     ) -> Result<(), FetchError> {
         let mut wait = twin::FIRST_WAIT;
-        for tries in 1.. {
+        let mut tries = 0;
+        let mut tried = false;
+        loop {
             // As long as there is somebody else to ask, nobody is waited for.
-            let patient = !self.twins.are_there();
+            let patient = tried || !self.twins.are_there();
+            tries += 1;
             match self.stream(run, corrupt, patient).await {
-                Err(FetchError::Registry(error)) if !patient && !is_ignored(&error) => {
+                // It may have been found only now.
+                Err(FetchError::Registry(error))
+                    if !tried && !is_ignored(&error) && self.twins.are_there() =>
+                {
                     if tries < twin::TRIES && !error.is_final() {
                         tokio::time::sleep(wait).await;
                         wait *= 2;
-                    } else if self.take_from_twin(run).await {
+                        continue;
+                    }
+                    tried = true;
+                    if self.take_from_twin(run).await {
                         return Ok(());
                     }
                 }
                 outcome => return outcome,
             }
         }
-        Ok(())
     }
 
     /// Requests the spans of a run and takes them as they come. Spans whose bytes are wrong are set aside. `patient`: what is

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry::Digest;
+use registry::{Descriptor, Digest};
 use soci_index::containerd::{Containerd, Endpoint};
 
 use super::LocalContent;
@@ -49,6 +49,18 @@ impl ContainerdContent {
 
 #[async_trait]
 impl LocalContent for ContainerdContent {
+    async fn images(&self) -> Vec<(String, Descriptor)> {
+        let Some(containerd) = self.containerd().await else { return Vec::new() };
+        match containerd.images().await {
+            Ok(images) => images.into_iter().map(|image| (image.name, image.target)).collect(),
+            Err(error) => {
+                tracing::debug!(%error, "cannot list containerd's images");
+                *lock(&self.connected) = None;
+                Vec::new()
+            }
+        }
+    }
+
     async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes> {
         let containerd = self.containerd().await?;
         match containerd.content_bytes(digest, limit).await {

@@ -24,7 +24,7 @@ pub(crate) use ahead::{Ahead, Opened};
 pub use containerd::ContainerdContent;
 pub use open::{Collected, OpenLayer, OpenLayers, OpenOptions, ReopenError};
 pub use origin::{LocalContent, Origin};
-pub(crate) use sources::{MAX_SOURCES, name_of};
+pub(crate) use sources::{MAX_SOURCES, Seek, name_of};
 pub(crate) use twin::Chain;
 
 /// What names a layer that is read lazily: ranged reads are never checked against the layer's own digest, so a layer as

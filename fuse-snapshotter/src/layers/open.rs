@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use ztoc::Ztoc;
 
-use super::sources::{MAX_SOURCES, Sources, name_of};
+use super::sources::{MAX_SOURCES, Seek, Sources, name_of};
 use super::twin::{Chain, OtherLayer};
 use super::ztocs::ZtocFiles;
 use super::{LayerKey, Opened, Origin, lazy};
@@ -40,6 +40,17 @@ pub struct OpenLayers {
     gate: RwLock<()>,
     /// Told when a layer was opened.
     opened: watch::Sender<()>,
+    seek: Seeking,
+}
+
+/// Who finds more sources of layers, once there is somebody.
+#[derive(Default)]
+struct Seeking(OnceLock<Arc<dyn Seek>>);
+
+impl std::fmt::Debug for Seeking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Seeking").finish_non_exhaustive()
+    }
 }
 
 /// A layer that is read lazily.
@@ -146,7 +157,14 @@ impl OpenLayers {
             open: Mutex::default(),
             gate: RwLock::default(),
             opened: watch::Sender::new(()),
+            seek: Seeking::default(),
         })
+    }
+
+    /// Says who finds more sources of layers when those that are known fail.
+    pub(crate) fn seek_with(&self, seek: Arc<dyn Seek>) {
+        // The first one stays.
+        let _ = self.seek.0.set(seek);
     }
 
     /// Makes a layer of an image ready: its zTOC verified and stored for good, and a little of its blob read, if it was not
@@ -296,7 +314,8 @@ impl OpenLayers {
             self.ztocs.keep(&key.ztoc, ztoc.bytes())?;
         }
         let number = self.store.number(NUMBERS, &key.to_string())?;
-        let sources = Sources::new(&name, reader, self.client.read_retry_policy().clone());
+        let sources = Sources::new(&name, reader, self.client.read_retry_policy().clone())
+            .seeking(self.seek.0.get().cloned());
         let file = self.ztocs.file(&key.ztoc)?;
         let reader: Arc<dyn BlobReader> = Arc::new(sources.clone());
         let was_empty = cache.present() == 0;

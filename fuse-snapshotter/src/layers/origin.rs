@@ -15,6 +15,11 @@ pub trait LocalContent: std::fmt::Debug + Send + Sync {
     /// The blob with this digest, verified, if it is there and at most `limit` bytes long. Whatever goes wrong is the same as
     /// not having it.
     async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes>;
+
+    /// Images that are there: their names, and what these stand for.
+    async fn images(&self) -> Vec<(String, Descriptor)> {
+        Vec::new()
+    }
 }
 
 #[async_trait]

@@ -26,8 +26,19 @@ const TURN: Duration = Duration::from_secs(10);
 /// Waits that are shorter than this are the daily life of registries, and not worth a line in the log.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// After how long more sources are sought again.
+const SEEK_AGAIN: Duration = Duration::from_secs(10);
+
 /// After this much progress a connection that breaks is the first one again.
 const PROGRESS: u64 = 1 << 20;
+
+/// Finds more sources of a layer than are known.
+#[async_trait]
+pub(crate) trait Seek: Send + Sync {
+    /// Adds repositories that have the layer, as far as they can be found. Whether there is another layer with the same
+    /// content, which is up to whoever reads.
+    async fn seek(&self, layer: &Digest) -> bool;
+}
 
 /// A blob that several repositories have. A repository may be deleted, or its credentials expire, while an image from
 /// another one still uses the layer. Clones are the same.
@@ -38,6 +49,8 @@ struct Inner {
     digest: Digest,
     size: u64,
     patience: RetryPolicy,
+    seek: Option<Arc<dyn Seek>>,
+    sought: Mutex<Option<Instant>>,
     /// Which worked last stands first, the newest last.
     list: RwLock<Vec<Source>>,
     waits: Mutex<Waits>,
@@ -77,7 +90,16 @@ impl Sources {
     pub(super) fn new(name: &str, reader: Arc<dyn BlobReader>, patience: RetryPolicy) -> Self {
         let (digest, size) = (reader.digest().clone(), reader.size());
         let list = RwLock::new(vec![Source { name: name.into(), reader }]);
-        Self(Arc::new(Inner { digest, size, patience, list, waits: Mutex::default() }))
+        let (sought, waits) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { digest, size, patience, seek: None, sought, list, waits }))
+    }
+
+    /// The same blob, more sources of which are sought when those that are known fail.
+    pub(super) fn seeking(mut self, seek: Option<Arc<dyn Seek>>) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.seek = seek;
+        }
+        self
     }
 
     /// Adds a repository behind the others, unless it is known. When there are too many, it takes the place of the last one:
@@ -109,6 +131,24 @@ impl Inner {
         let mut list = self.list.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(position) = list.iter().position(|known| *known.name == *name) {
             list[..=position].rotate_right(1);
+        }
+    }
+
+    /// Looks for more sources, but not all the time.
+    async fn seek(&self) -> Sought {
+        let Some(seek) = &self.seek else { return Sought::Nothing };
+        {
+            let mut sought = lock(&self.sought);
+            if sought.is_some_and(|when| when.elapsed() < SEEK_AGAIN) {
+                return Sought::Nothing;
+            }
+            *sought = Some(Instant::now());
+        }
+        let before = self.list().len();
+        match seek.seek(&self.digest).await {
+            _ if self.list().len() > before => Sought::Repository,
+            true => Sought::OtherLayer,
+            false => Sought::Nothing,
         }
     }
 
@@ -157,6 +197,14 @@ impl Inner {
             reason: "there is no repository to ask".to_owned(),
         }))
     }
+}
+
+/// What was found beside the sources that are known.
+enum Sought {
+    Nothing,
+    Repository,
+    /// A layer with the same content, which cannot be read in its place here.
+    OtherLayer,
 }
 
 /// What has to happen so that a read can go on.
@@ -249,6 +297,14 @@ impl Read {
             };
             if !error.is_final() {
                 wait.get_or_insert_with(|| Wait::begin(&self.inner)).note(&error, self.backoff.left());
+            }
+            // Before anybody is refused, and when waiting begins to last.
+            if wait.as_ref().is_none_or(|wait| wait.since.elapsed() >= QUIET) {
+                match self.inner.seek().await {
+                    Sought::Repository => continue,
+                    Sought::OtherLayer => return Err(error),
+                    Sought::Nothing => {}
+                }
             }
             if let Err(error) = self.backoff.pause(error).await {
                 break error;

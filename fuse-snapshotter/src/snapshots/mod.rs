@@ -23,6 +23,7 @@ mod rebase;
 mod record;
 mod restart;
 mod root;
+mod seek;
 mod sources;
 mod stack;
 #[cfg(test)]
@@ -141,6 +142,7 @@ impl Snapshotter {
                 .inspect_err(|error| tracing::warn!(%error, "cannot look into the local artifact store"))
                 .ok()
         });
+        let content = Arc::clone(&options.content);
         let images = Images::new(
             options.client,
             Arc::clone(&layers),
@@ -182,6 +184,10 @@ impl Snapshotter {
             noting: tokio::sync::Mutex::default(),
             cleaning: tokio::sync::Mutex::default(),
         });
+        snapshotter.layers.seek_with(Arc::new(seek::ImagesOfContainerd {
+            snapshotter: Arc::downgrade(&snapshotter),
+            content,
+        }));
         snapshotter.register_metrics(clients);
         tracing::debug!(dead, "detached mounts of an earlier process");
         Ok(snapshotter)

@@ -3,10 +3,11 @@
 use std::io::Read;
 
 use testdata::image::{Compression, Entry, ImageBuilder, Layer, LayerBuilder, Texture};
+use testdata::need::can_mount_erofs;
 use testdata::registry::{Action, Expired, Fault, Redirect, TestRegistry};
 
 use crate::can_mount;
-use crate::program::{Mount, index};
+use crate::program::{Mount, index, program};
 
 const FILES: u64 = 8;
 
@@ -100,7 +101,7 @@ fn a_registry_that_dies_gives_errors_in_the_end_and_never_wrong_bytes() {
     for status in [401, 403, 404] {
         let registry = TestRegistry::builder().start_blocking();
         let (reference, layer) = prepare(&registry);
-        let mount = Mount::new(&reference, &[]);
+        let mount = Mount::new(&reference, &["--fetch-timeout", "2"]);
         let first = std::fs::read(mount.path().join("data/0")).unwrap();
         registry.inject(Fault::status(status).path("/blobs/"));
         registry
@@ -112,6 +113,64 @@ fn a_registry_that_dies_gives_errors_in_the_end_and_never_wrong_bytes() {
         registry.clear_faults();
         assert_right(&mount, &layer);
         mount.finish();
+    }
+}
+
+/// The fronts that this machine can mount.
+fn fronts() -> impl Iterator<Item = &'static str> {
+    ["fuse", "erofs"].into_iter().filter(|front| *front != "erofs" || can_mount_erofs())
+}
+
+/// The registry's pod is replaced, and what stands before it answers for it.
+#[test]
+fn pages_of_an_ingress_are_waited_out_on_both_fronts() {
+    if !can_mount() {
+        return;
+    }
+    for front in fronts() {
+        for background in [false, true] {
+            for (status, content_type, body) in [
+                (404, "text/plain", "default backend - 404"),
+                (403, "text/html", "<html><h1>403 Forbidden</h1></html>"),
+                (200, "text/html", "<html>Log in to the network</html>"),
+            ] {
+                let registry = TestRegistry::builder().start_blocking();
+                let (reference, layer) = prepare(&registry);
+                let mut arguments = vec!["--front", front];
+                arguments.extend(background.then_some("--background"));
+                let mount = Mount::new(&reference, &arguments);
+                let headers = vec![("Content-Type".to_owned(), content_type.to_owned())];
+                registry
+                    .inject(Fault::times(5, Action::Status(status, headers, body.into())).path("/blobs/"));
+                assert_right(&mount, &layer);
+                let report = mount.finish();
+                assert_eq!(report["layers"][0]["mode"], "lazy", "{front} {status}: {report}");
+            }
+        }
+    }
+}
+
+/// Other tenants fill the disk, or the cache may grow beyond it.
+#[test]
+fn a_full_disk_costs_the_cache_and_not_the_reads() {
+    if !can_mount() {
+        return;
+    }
+    for front in fronts() {
+        let registry = TestRegistry::builder().start_blocking();
+        let (reference, layer) = prepare(&registry);
+        let directory = tempfile::tempdir().unwrap();
+        let small = directory.path().join("root");
+        std::fs::create_dir(&small).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", &small, "tmpfs", flags, Some(c"size=1m")).unwrap();
+        let mut command = std::process::Command::new(program("soci-snapshotter-grpc"));
+        let mount = Mount::in_directory(&reference, &["--front", front], directory, &mut command).unwrap();
+        for _ in 0..3 {
+            assert_right(&mount, &layer);
+        }
+        mount.finish();
+        rustix::mount::unmount(&small, rustix::mount::UnmountFlags::DETACH).unwrap();
     }
 }
 

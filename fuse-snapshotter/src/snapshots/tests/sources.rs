@@ -3,7 +3,12 @@
 use testdata::image::{Compression, Entry, LayerBuilder, Texture};
 use testdata::registry::{Action, Fault};
 
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+
 use super::*;
+use crate::layers::LocalContent;
 use crate::snapshots::store::Labels;
 use crate::snapshots::{OtherSource, Record};
 
@@ -22,7 +27,9 @@ fn sharing(level: u32, own: &str) -> Image {
     ];
     let compressed = |entries: Vec<Entry>| {
         let mut builder = LayerBuilder::new(Compression::Gzip(level));
-        entries.into_iter().for_each(|entry| drop(builder.add(entry)));
+        for entry in entries {
+            builder.add(entry);
+        }
         builder.finish()
     };
     image(shared.into_iter().chain([vec![Entry::file(own, own)]]).map(compressed))
@@ -88,6 +95,54 @@ async fn an_image_all_of_whose_layers_are_there_adds_its_repository() {
     rig.registry.inject(gone());
     let mounts = client.view(&image).await.unwrap();
     rig.mount(&mounts).await.assert_shows(image.layers()).await;
+}
+
+/// The images of a containerd, by their names.
+#[derive(Debug, Default)]
+struct Known(Mutex<Vec<(String, Image)>>);
+
+#[async_trait]
+impl LocalContent for Known {
+    async fn get(&self, digest: &Digest, _limit: u64) -> Option<bytes::Bytes> {
+        let known = self.0.lock().unwrap();
+        let mut all = known.iter().flat_map(|(_, image)| [image.manifest(), image.config()]);
+        all.find(|bytes| Digest::of(bytes) == *digest)
+    }
+
+    async fn images(&self) -> Vec<(String, ::registry::Descriptor)> {
+        let known = self.0.lock().unwrap();
+        let target = |image: &Image| {
+            let size = image.manifest().len() as u64;
+            ::registry::Descriptor::new(image.media_type(), image.digest().parse().unwrap(), size)
+        };
+        known.iter().map(|(name, image)| (name.clone(), target(image))).collect()
+    }
+}
+
+/// containerd asks nothing for such an image, whether its layers are the same or compressed anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_was_never_asked_for_is_found_when_it_is_needed() {
+    for level in [6, 1] {
+        let known = Arc::<Known>::default();
+        let content = Arc::clone(&known);
+        let Some(rig) =
+            Rig::with(move |options| options.content = Arc::new(move |_| vec![Arc::clone(&content) as _]))
+                .await
+        else {
+            return;
+        };
+        let other = TestRegistry::builder().start().await;
+        let (image, copy) = (sharing(6, "own"), sharing(level, "own"));
+        push(&rig.registry, &image).await;
+        push(&other, &copy).await;
+        let mut client = Client::new(&rig, "test");
+        assert_eq!(client.pull(&image).await, ["lazy"; 3]);
+        let entry = (format!("{}/{REPOSITORY}:1", other.host()), copy);
+        known.0.lock().unwrap().extend([("not a reference".to_owned(), image.clone()), entry]);
+        rig.registry.inject(gone());
+        let mounts = client.view(&image).await.unwrap();
+        rig.mount(&mounts).await.assert_shows(image.layers()).await;
+    }
 }
 
 /// Whoever builds an image says what its chain IDs are. Nobody else's container reads his contents for that.
