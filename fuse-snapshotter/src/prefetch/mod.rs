@@ -1,7 +1,7 @@
 //! Recorded prefetch: the second cold start of an image knows what the first one read.
 //!
-//! What the first container of an image reads is recorded until it has read nothing new for some seconds (`session`, `callers`, `draft`), and
-//! kept on disk (`files`) even when the image is removed. When the image is pulled again, or its cache was evicted, the
+//! What the first container of an image reads is recorded until it has read nothing new for some seconds (`session`, with
+//! `callers` and `draft`), and kept on disk (`files`) even when the image is removed. When the image is pulled again, or its cache was evicted, the
 //! recorded ranges are fetched in the order of reading, beginning with the first layer that is open (`replay`), in few
 //! requests (`plan`). On a node that has no recording, the prefetch artifacts that the image's index names take its place:
 //! `soci prefetch record` makes such artifacts of a recording.
