@@ -1,9 +1,10 @@
 //! Telling others which files the kernel asks for, and for which process.
 //!
-//! What a process reads is known as far as the kernel asks for it: what is in its page cache it does not ask for. All trees
-//! that have a layer share the pages of its files, so one that is watched would miss what a neighbour has read before. But each
-//! tree has its own directories. So the first look-up of a file through a tree is always seen, and then the pages can be dropped
-//! that there are: all that is read after it is asked for again, and whoever shares them reads them again from our cache.
+//! What a process reads is known as far as the kernel asks for it: what is in its page cache it does not ask for. All
+//! trees that have a layer share the pages of its files, so one that is watched would miss what a neighbour has read
+//! before. But each tree has its own directories. So the first look-up of a file through a tree is always seen, and
+//! then the pages can be dropped that there are: all that is read after it is asked for again, and whoever shares
+//! them reads them again from our cache.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,15 +27,15 @@ pub struct AskedFile<'a> {
     pub shared: bool,
 }
 
-/// Somebody who wants to know what is asked for. Processes are named by their ids, as seen by this process; 0 stands for one
-/// that it cannot see, and for the kernel itself. All calls come before the kernel is answered, so that a process that waits for
-/// its answer is still there; they must be quick.
+/// Somebody who wants to know what is asked for. Processes are named by their ids, as seen by this process; 0 stands
+/// for one that it cannot see, and for the kernel itself. All calls come before the kernel is answered, so that a
+/// process that waits for its answer is still there; they must be quick.
 pub trait Observer: Send + Sync {
     /// A range of a file's content is asked for; `waits`: it is not in the cache.
     fn read(&self, file: &AskedFile<'_>, range: Range<u64>, waits: bool, process: u32);
 
-    /// Whether it matters what this process does. As long as it does, listing a directory does not take the place of looking up
-    /// the files in it.
+    /// Whether it matters what this process does. As long as it does, listing a directory does not take the place of
+    /// looking up the files in it.
     fn watches(&self, process: u32) -> bool;
 
     /// A file is looked up. Whether its pages are to be dropped, so that all that is read of it will be asked for.
@@ -84,8 +85,8 @@ impl Forest {
         });
     }
 
-    /// Tells that a process looks up a file. Returns which pages of it are to be dropped first: only such as can be read again
-    /// from the cache.
+    /// Tells that a process looks up a file. Returns which pages of it are to be dropped first: only such as can be
+    /// read again from the cache.
     pub(crate) fn tell_lookup(&self, number: u64, process: u32) -> Vec<Range<u64>> {
         let dropped = self.tell(number, |observers, file, _| {
             // Each of them is told.

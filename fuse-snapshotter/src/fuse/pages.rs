@@ -25,8 +25,8 @@ impl Pages {
         let _ = self.notifier.set(notifier);
     }
 
-    /// Drops the pages of these parts of a file; whether that is done after a short while. It is done on a thread of its own,
-    /// because those that answer the kernel must be free to answer the reads that it waits for.
+    /// Drops the pages of these parts of a file; whether that is done after a short while. It is done on a thread of
+    /// its own, because those that answer the kernel must be free to answer the reads that it waits for.
     pub(super) async fn drop_of(&self, number: u64, mut parts: Vec<Range<u64>>, runtime: &Handle) -> bool {
         let Some(notifier) = self.notifier.get().cloned() else { return false };
         let all = parts.len() <= MAX_PARTS;

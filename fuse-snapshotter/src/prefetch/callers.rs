@@ -1,8 +1,9 @@
 //! Whose container a process is in.
 //!
-//! The root of a container is an overlay whose upper directory belongs to its own snapshot, and `/proc/PID/mountinfo` shows
-//! that, whatever started the container. A process that is about to enter a container is looked at again each time. That one is
-//! in a container is remembered, for a moment only, since numbers of processes and namespaces are given out again.
+//! The root of a container is an overlay whose upper directory belongs to its own snapshot, and `/proc/PID/mountinfo`
+//! shows that, whatever started the container. A process that is about to enter a container is looked at again each
+//! time. That one is in a container is remembered, for a moment only, since numbers of processes and namespaces are
+//! given out again.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -76,8 +77,8 @@ fn root_of(table: &[u8]) -> Option<PathBuf> {
     MountLine::all(table).filter(|mount| mount.point() == Path::new("/")).last()?.upper()
 }
 
-/// Whether a process that waits for a read waits for a page of what it has mapped, or for a program that it is about to become;
-/// not because it has called read(2).
+/// Whether a process that waits for a read waits for a page of what it has mapped, or for a program that it is about
+/// to become; not because it has called read(2).
 pub(super) fn executes(process: u32) -> bool {
     let path = Path::new("/proc").join(process.to_string()).join("syscall");
     std::fs::read_to_string(path).is_ok_and(|call| is_execution(&call))

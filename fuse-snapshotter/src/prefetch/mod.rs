@@ -1,7 +1,7 @@
 //! Recorded prefetch: the second cold start of an image knows what the first one read.
 //!
-//! What the first container of an image reads is recorded until it has read nothing new for some seconds (`session`), and
-//! kept on disk (`files`) even when the image is removed. When the image is pulled again, or its cache was evicted, the
+//! What the first container of an image reads is recorded until it has read nothing new for some seconds (`session`, with
+//! `callers` and `draft`), and kept on disk (`files`) even when the image is removed. When the image is pulled again, or its cache was evicted, the
 //! recorded ranges are fetched in the order of reading, beginning with the first layer that is open (`replay`), in few
 //! requests (`plan`). On a node that has no recording, the prefetch artifacts that the image's index names take its place:
 //! `soci prefetch record` makes such artifacts of a recording.
@@ -12,6 +12,7 @@
 //! Nobody waits for any of this, and nothing fails with it.
 
 mod callers;
+mod draft;
 mod files;
 mod plan;
 mod replay;
@@ -37,10 +38,11 @@ use crate::cache::lock;
 use crate::fs::Forest;
 use crate::layers::{LayerKey, OpenLayer, OpenLayers, Origin};
 use crate::metrics::Scrape;
+use draft::{continued, is_better};
 use files::Recordings;
 use plan::Plan;
 use replay::Progress;
-use session::{Session, continued, is_better};
+use session::Session;
 
 /// Settings of [`Prefetch`].
 #[derive(Debug, Clone, Copy)]

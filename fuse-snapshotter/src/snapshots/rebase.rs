@@ -1,16 +1,17 @@
 //! Layers that are prepared without the snapshot below them: containerd's parallel unpack.
 //!
-//! A containerd of version 2.2 or later that is told that a snapshotter has the capability `rebase`, and may unpack more than
-//! one layer at a time, prepares all layers of an image without a parent, unpacks those that it gets mounts for, and names the
-//! parent when it commits them, bottom first. What is ready when it is prepared is never committed, so containerd would know
-//! it without a parent for good: its garbage collection takes the layers below for unused and forgets them, and clients
-//! that look for each layer by its chain ID (nerdctl) then find an image of which parts are missing. Nothing that a snapshotter can
-//! answer changes that. So the capability is not to be set; where it is all the same, images are whole, but not lazy:
+//! A containerd of version 2.2 or later that is told that a snapshotter has the capability `rebase`, and may unpack
+//! more than one layer at a time, prepares all layers of an image without a parent, unpacks those that it gets mounts
+//! for, and names the parent when it commits them, bottom first. What is ready when it is prepared is never
+//! committed, so containerd would know it without a parent for good: its garbage collection takes the layers below
+//! for unused and forgets them, and clients that look for each layer by its chain ID (nerdctl) then find an image of
+//! which parts are missing. Nothing that a snapshotter can answer changes that. So the capability is not to be set;
+//! where it is all the same, images are whole, but not lazy:
 //!
 //! * The lowest layer is prepared as ever. It has no parent.
 //! * All others are left to containerd, which links each to the one below it as it commits them.
-//! * containerd gets an overlay over an empty directory to unpack into: given a plain directory, it would take whiteouts for
-//!   what is to be removed there and then, and forget them.
+//! * containerd gets an overlay over an empty directory to unpack into: given a plain directory, it would take whiteouts
+//!   for what is to be removed there and then, and forget them.
 
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ use super::{Snapshotter, labels};
 use crate::images::{LayerRequest, Position};
 
 /// Why layers that are prepared so are left to containerd.
-pub(super) const REASON: &str = "containerd unpacks in parallel, and prepares layers without those below them: take \"rebase\" out of \
-    the snapshotter's capabilities in containerd's configuration";
+pub(super) const REASON: &str = "containerd unpacks in parallel, and prepares layers without those below them: \
+    take \"rebase\" out of the snapshotter's capabilities in containerd's configuration";
 
 /// Whether a snapshot is a layer that containerd unpacks without having named its parent.
 pub(super) fn gets_parent_later(snapshot: &Snapshot) -> bool {
@@ -30,8 +31,8 @@ pub(super) fn gets_parent_later(snapshot: &Snapshot) -> bool {
         && snapshot.labels.contains_key(labels::PARENT_LATER)
 }
 
-/// What the labels of a Prepare say about the place of the layer that `target` is the chain ID of. `None` if containerd is
-/// too old to give them.
+/// What the labels of a Prepare say about the place of the layer that `target` is the chain ID of. `None` if
+/// containerd is too old to give them.
 fn position_by_labels(target: &str, given: &Labels) -> Option<Position> {
     let diff_id = given.get(labels::DIFF_ID).filter(|diff_id| !diff_id.is_empty())?;
     Some(if diff_id == target { Position::Lowest } else { Position::Higher })
@@ -52,8 +53,8 @@ impl Snapshotter {
         }
     }
 
-    /// Gives an upper directory the owner and mode of the root directory below it now that it is known what that is, unless the
-    /// layer says what its root is like.
+    /// Gives an upper directory the owner and mode of the root directory below it now that it is known what that is,
+    /// unless the layer says what its root is like.
     pub(super) async fn inherit_root_late(
         self: &Arc<Self>,
         snapshot: &Snapshot,

@@ -56,7 +56,7 @@ async fn observers_hear_of_files_as_long_as_they_live() {
     // Nothing is in the cache, so no page can be read again without the network.
     assert_eq!(forest.tell_lookup(file, OWN), []);
     forest.read(file, 0, SIZE as usize).await.unwrap();
-    assert_eq!(forest.tell_lookup(file, OWN), [0..SIZE]);
+    assert_eq!(forest.tell_lookup(file, OWN), vec![Range { start: 0, end: SIZE }]);
     assert_eq!(forest.tell_lookup(file, 7), []);
     // The kernel asks for whole pages.
     forest.tell_read(file, 8192, 4096, true, 7);
