@@ -160,8 +160,8 @@ fn a_full_disk_costs_the_cache_and_not_the_reads() {
         let registry = TestRegistry::builder().start_blocking();
         let (reference, layer) = prepare(&registry);
         let directory = tempfile::tempdir().unwrap();
-        let small = directory.path().join("root");
-        std::fs::create_dir(&small).unwrap();
+        let small = directory.path().join("root/cache");
+        std::fs::create_dir_all(&small).unwrap();
         let flags = rustix::mount::MountFlags::empty();
         rustix::mount::mount("none", &small, "tmpfs", flags, Some(c"size=1m")).unwrap();
         let mut command = std::process::Command::new(program("soci-snapshotter-grpc"));
