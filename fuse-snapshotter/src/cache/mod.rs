@@ -12,7 +12,7 @@
 //! of a public layer to every other image.
 //!
 //! A disk that is full or fails costs the cache, not the read: what it does not take is kept in memory while readers
-//! wait for it ([`memory`]), and room is made below the limit ([`disk`]).
+//! wait for it (`memory`), and room is made below the limit (`disk`).
 //!
 //! Nothing is synced: a block from before the process started is checked against its CRC on first use, so
 //! whatever a power failure loses or tears is simply fetched again.
