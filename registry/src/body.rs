@@ -133,8 +133,8 @@ pub(crate) fn error_text(body: &[u8]) -> String {
     redact::message(&text)
 }
 
-/// Whether an error's body is the registry's own word that it does not know the blob or the repository: nothing but these
-/// two codes of the distribution specification.
+/// Whether an error's body is the registry's own word that it does not know the blob or the repository: nothing but
+/// these two codes of the distribution specification.
 pub(crate) fn says_unknown(body: &[u8]) -> bool {
     let Ok(Envelope { errors, .. }) = serde_json::from_slice(body) else { return false };
     let unknown = |item: &Item| matches!(item.code.as_str(), Some("BLOB_UNKNOWN" | "NAME_UNKNOWN"));

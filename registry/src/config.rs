@@ -9,8 +9,8 @@ use crate::credentials::{Anonymous, CredentialProvider};
 use crate::hosts::HostConfig;
 use crate::retry::RetryPolicy;
 
-/// How long a read of a blob that somebody depends on is tried unless something else is configured. Long enough for a registry to be
-/// restarted, and below the patience of most who wait.
+/// How long a read of a blob that somebody depends on is tried unless something else is configured. Long enough for a
+/// registry to be restarted, and below the patience of most who wait.
 const READ_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Settings of a client. Start from [`Default`] and change what is needed.
@@ -35,8 +35,8 @@ pub struct ClientConfig {
     pub timeouts: Timeouts,
     /// What happens after transient failures.
     pub retry: RetryPolicy,
-    /// The same for reads of blobs that somebody depends on, and that have no other way to the content any more. Such reads
-    /// are tried [one by one](crate::BlobReader::attempt) with this policy.
+    /// The same for reads of blobs that somebody depends on, and that have no other way to the content any more. Such
+    /// reads are tried [one by one](crate::BlobReader::attempt) with this policy.
     pub read_retry: RetryPolicy,
     /// Idle connections kept open per host, beside at most 32 over which blobs are read; at least 8 lets a node read several
     /// layers without new handshakes. Concurrency itself is the caller's to limit.

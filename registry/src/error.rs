@@ -235,9 +235,9 @@ impl Error {
         )
     }
 
-    /// Whether asking again for the blob that is missing would be in vain: the registry itself does not have it, or what
-    /// fails is on this machine. Anything else may pass: an ingress answers with pages of its own while the registry
-    /// behind it is replaced, a login expires and is renewed, a captive portal lets go.
+    /// Whether asking again for the blob that is missing would be in vain: the registry itself does not have it, or
+    /// what fails is on this machine. Anything else may pass: an ingress answers with pages of its own while the
+    /// registry behind it is replaced, a login expires and is renewed, a captive portal lets go.
     pub fn is_final(&self) -> bool {
         matches!(
             self,

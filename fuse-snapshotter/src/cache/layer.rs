@@ -198,7 +198,8 @@ impl LayerCache {
         Arc::downcast(Arc::clone(companion)).unwrap_or_default()
     }
 
-    /// Keeps the regions of these blocks from being evicted as long as the result lives, for somebody who waits for them.
+    /// Keeps the regions of these blocks from being evicted as long as the result lives, for somebody who waits for
+    /// them.
     pub(crate) fn pin(self: &Arc<Self>, blocks: Range<u32>) -> Pin {
         self.pin_for(blocks, true)
     }
@@ -338,8 +339,8 @@ impl LayerCache {
         }
     }
 
-    /// Writes the words of blocks from `first` on. They count in the next process only, and one that is out of date is found
-    /// out by then: the block does not have it.
+    /// Writes the words of blocks from `first` on. They count in the next process only, and one that is out of date is
+    /// found out by then: the block does not have it.
     fn write_words(&self, first: u32, raw: &[u8]) {
         if let Err(error) = self.words.write_all_at(raw, u64::from(first) * 4) {
             self.disk.refused(&self.directory, &error);
@@ -412,8 +413,8 @@ impl LayerCache {
         self.write_words(first, &raw);
     }
 
-    /// Makes a part of a block valid. Once the parts cover the block's first `length` bytes, it is. `data`: its bytes, if the
-    /// disk has not taken them. What cannot be read back is not made valid.
+    /// Makes a part of a block valid. Once the parts cover the block's first `length` bytes, it is. `data`: its bytes,
+    /// if the disk has not taken them. What cannot be read back is not made valid.
     pub(super) fn publish_part(&self, block: u32, part: Range<u16>, length: u16, data: Option<&[u8]>) {
         let mut state = lock(&self.state);
         let State { pins, partial, .. } = &mut *state;

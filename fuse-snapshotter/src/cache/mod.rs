@@ -11,8 +11,8 @@
 //! against the layer's digest, so a cache keyed by the layer alone would serve what one image's lying zTOC makes
 //! of a public layer to every other image.
 //!
-//! A disk that is full or fails costs the cache, not the read: what it does not take is kept in memory while readers wait for
-//! it ([`memory`]), and room is made below the limit ([`disk`]).
+//! A disk that is full or fails costs the cache, not the read: what it does not take is kept in memory while readers
+//! wait for it (`memory`), and room is made below the limit (`disk`).
 //!
 //! Nothing is synced: a block from before the process started is checked against its CRC on first use, so
 //! whatever a power failure loses or tears is simply fetched again.

@@ -12,7 +12,8 @@ const BATCH: usize = 1 << 20;
 
 const BLOCK: usize = BLOCK_SIZE as usize;
 
-/// Blocks of a span that are kept in memory though no reader waits for them, if the disk does not take them: one may come.
+/// Blocks of a span that are kept in memory though no reader waits for them, if the disk does not take them: one may
+/// come.
 const SPARE: usize = 4096;
 
 /// Takes the contents of the files in a span, in order, and writes them to their places in the stream.
@@ -30,7 +31,8 @@ pub struct SpanWriter {
     buffer: Vec<u8>,
     /// Checksums of whole blocks from the first one on; 0 for those that were not written.
     words: Vec<u32>,
-    /// Parts of blocks that were written, with their bytes if the disk has not taken them: at most the ends of the span.
+    /// Parts of blocks that were written, with their bytes if the disk has not taken them: at most the ends of the
+    /// span.
     parts: Vec<(u32, Range<u16>, Option<Vec<u8>>)>,
     /// Whole blocks that the disk has not taken.
     kept: Vec<(u32, Box<Block>)>,

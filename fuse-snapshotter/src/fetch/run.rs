@@ -149,7 +149,8 @@ impl LazyLayer {
         }
     }
 
-    /// Takes the spans of a run from the layer, or if that is gone and there is one, from another one with the same content.
+    /// Takes the spans of a run from the layer, or if that is gone and there is one, from another one with the same
+    /// content.
     async fn stream_or_stand_in(
         &self,
         run: &mut Run,
@@ -182,8 +183,8 @@ impl LazyLayer {
         }
     }
 
-    /// Requests the spans of a run and takes them as they come. Spans whose bytes are wrong are set aside. `patient`: what is
-    /// refused is waited for.
+    /// Requests the spans of a run and takes them as they come. Spans whose bytes are wrong are set aside. `patient`:
+    /// what is refused is waited for.
     async fn stream(
         &self,
         run: &mut Run,
@@ -330,8 +331,8 @@ impl LazyLayer {
         SpanSink::new(self.table(), span, self.ztoc(), self.cache().clone())
     }
 
-    /// Fetches a span alone; `Err` inside is what is wrong with its bytes. `begin`: where in the layer to begin to read, in
-    /// front of the span.
+    /// Fetches a span alone; `Err` inside is what is wrong with its bytes. `begin`: where in the layer to begin to
+    /// read, in front of the span.
     async fn fetch_alone(
         &self,
         span: usize,

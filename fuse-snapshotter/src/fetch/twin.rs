@@ -1,8 +1,8 @@
 //! The same content in another blob, for when the layer's own cannot be had any more.
 //!
-//! Two images that were built from the same files, but compressed anew, have equal chain IDs and so one snapshot, which is
-//! read by the layer of the image that was pulled first. When its repositories have all refused, the other image's layer
-//! serves as well: it is fetched whole, inflated and verified, and spans are taken out of the copy.
+//! Two images that were built from the same files, but compressed anew, have equal chain IDs and so one snapshot, which
+//! is read by the layer of the image that was pulled first. When its repositories have all refused, the other image's
+//! layer serves as well: it is fetched whole, inflated and verified, and spans are taken out of the copy.
 
 use std::fs::File;
 use std::path::Path;
@@ -23,7 +23,8 @@ const MAX_TWINS: usize = 4;
 /// How long twins that could not be had are left alone.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
-/// The layer's own repositories are asked so often before all of another layer is fetched, unless they say that it is gone.
+/// The layer's own repositories are asked so often before all of another layer is fetched, unless they say that it is
+/// gone.
 pub(super) const TRIES: u32 = 4;
 
 /// The wait before the second time; doubled with each.

@@ -13,8 +13,8 @@ use super::FetchError;
 use super::layer::{LazyLayer, count};
 use crate::cache::lock;
 
-/// How long a layer that does not have its digest, or finds no room, is not fetched again: with every read that fails, all of
-/// it would be.
+/// How long a layer that does not have its digest, or finds no room, is not fetched again: with every read that fails,
+/// all of it would be.
 const GIVE_UP: Duration = Duration::from_secs(60);
 
 impl LazyLayer {

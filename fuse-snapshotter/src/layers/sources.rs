@@ -1,10 +1,10 @@
 //! A layer's blob, in all the repositories that images which share the layer come from, read with patience.
 //!
-//! A read asks one repository after the other, the one that worked last first. Whoever refuses, breaks off or stays silent
-//! costs the time of one try. Only when all have failed does waiting begin: they are asked again and again, also for a new
-//! login, until one answers or [`ClientConfig::read_retry`](registry::ClientConfig::read_retry) ends. A container cannot ask
-//! again for a file that it was refused, so it is refused only what every registry itself says that it does not have. What
-//! breaks off in the middle is continued where it broke, by whoever has it.
+//! A read asks one repository after the other, the one that worked last first. Whoever refuses, breaks off or stays
+//! silent costs the time of one try. Only when all have failed does waiting begin: they are asked again and again, also
+//! for a new login, until one answers or [`ClientConfig::read_retry`](registry::ClientConfig::read_retry) ends. A
+//! container cannot ask again for a file that it was refused, so it is refused only what every registry itself says
+//! that it does not have. What breaks off in the middle is continued where it broke, by whoever has it.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -102,8 +102,8 @@ impl Sources {
         self
     }
 
-    /// Adds a repository behind the others, unless it is known. When there are too many, it takes the place of the last one:
-    /// what works stands in front of that.
+    /// Adds a repository behind the others, unless it is known. When there are too many, it takes the place of the last
+    /// one: what works stands in front of that.
     pub(super) fn add(&self, name: &str, reader: impl FnOnce() -> Arc<dyn BlobReader>) {
         let mut list = self.0.list.write().unwrap_or_else(PoisonError::into_inner);
         if list.iter().any(|known| *known.name == *name) {

@@ -1,8 +1,8 @@
 //! A layer of another image with the same content, compressed in another way.
 //!
-//! Nothing of it is believed: the images only claim to have equal layers. Its uncompressed digest, over the chain ID of the
-//! layers below, must give the chain ID of the snapshot that it is to stand in for, so that whoever made the claim cannot
-//! slip other contents under a container of another image.
+//! Nothing of it is believed: the images only claim to have equal layers. Its uncompressed digest, over the chain ID of
+//! the layers below, must give the chain ID of the snapshot that it is to stand in for, so that whoever made the claim
+//! cannot slip other contents under a container of another image.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use registry::Digest;
@@ -60,7 +60,8 @@ pub(super) struct Session {
 /// The ear at the file system.
 struct Tap {
     draft: Arc<Mutex<Draft>>,
-    layers: Vec<Arc<OpenLayer>>,
+    /// A recording may outlive the snapshotter, and must not keep its cache from being opened by the next one.
+    layers: Vec<Weak<OpenLayer>>,
     /// The upper directory of the container.
     upper: PathBuf,
     callers: Callers,
@@ -71,8 +72,10 @@ struct Tap {
 impl Tap {
     /// The place of a file's layer in the recording.
     fn layer_of(&self, file: &AskedFile<'_>) -> Option<u32> {
-        let is_it = |layer: &Arc<OpenLayer>| {
-            Arc::ptr_eq(layer.lazy(), file.layer) || layer.lazy().has_same_content(file.layer)
+        let is_it = |layer: &Weak<OpenLayer>| {
+            layer.upgrade().is_some_and(|layer| {
+                Arc::ptr_eq(layer.lazy(), file.layer) || layer.lazy().has_same_content(file.layer)
+            })
         };
         self.layers.iter().position(is_it).and_then(|layer| u32::try_from(layer).ok())
     }
@@ -137,7 +140,7 @@ impl Session {
         let draft = Arc::new(Mutex::new(Draft::new(layers.collect(), cold)));
         let tap: Arc<dyn Observer> = Arc::new(Tap {
             draft: Arc::clone(&draft),
-            layers: start.layers.clone(),
+            layers: start.layers.iter().map(Arc::downgrade).collect(),
             upper: start.upper.clone(),
             callers: Callers::default(),
             dropped: Mutex::default(),

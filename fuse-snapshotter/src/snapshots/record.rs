@@ -87,7 +87,8 @@ impl Record {
             .ok()
     }
 
-    /// Notes another repository with the content of the layer, in place of the oldest if there are many. Whether it was new.
+    /// Notes another repository with the content of the layer, in place of the oldest if there are many. Whether it was
+    /// new.
     pub(super) fn add_source(&mut self, other: OtherSource) -> bool {
         let own = self.image.parse().map(|image: Reference| name_of(image.repository()));
         let is_own = other.layer == self.layer && own.is_ok_and(|own| own == other.repository);

@@ -1,7 +1,8 @@
 //! Other sources of layers that nobody has named.
 //!
-//! containerd asks nothing of a snapshotter for an image whose layers are all there, so the repository of such an image is
-//! learnt only when it is needed: when a layer cannot be had any more, containerd is asked which of its images have it.
+//! containerd asks nothing of a snapshotter for an image whose layers are all there, so the repository of such an image
+//! is learnt only when it is needed: when a layer cannot be had any more, containerd is asked which of its images have
+//! it.
 
 use std::collections::BTreeSet;
 use std::sync::Weak;

@@ -1,8 +1,8 @@
 //! Which repositories have the layers of a snapshot.
 //!
-//! A snapshot is made once, for the image that was pulled first; images that come later find it there. Their repositories have
-//! its layers, too, and are remembered with it: the first image may be removed, its repository deleted, and its login expire,
-//! while containers of the others go on reading.
+//! A snapshot is made once, for the image that was pulled first; images that come later find it there. Their
+//! repositories have its layers, too, and are remembered with it: the first image may be removed, its repository
+//! deleted, and its login expire, while containers of the others go on reading.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ impl Snapshotter {
         self.note_repository(request, layers, target).await;
     }
 
-    /// An image is being prepared whose topmost layer so far is the committed snapshot `top`: its repository is added to its
-    /// layers that are open, and to the records of that snapshot and of all below. What fails costs no more than this
-    /// knowledge.
+    /// An image is being prepared whose topmost layer so far is the committed snapshot `top`: its repository is added
+    /// to its layers that are open, and to the records of that snapshot and of all below. What fails costs no more than
+    /// this knowledge.
     pub(super) async fn note_repository(
         self: &Arc<Self>,
         request: &LayerRequest,

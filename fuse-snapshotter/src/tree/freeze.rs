@@ -11,7 +11,8 @@ use super::{Below, Dirent, FileId, Inode, InodeId, InodeIndex, InodeKind, OWN, T
 /// Extended attributes that overlayfs takes for its own marks. From an image they would be an attack.
 const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
-/// The mode of every symbolic link. Linux takes it from no header: it is that of unpacked links, whoever made the archive.
+/// The mode of every symbolic link. Linux takes it from no header: it is that of unpacked links, whoever made the
+/// archive.
 const SYMLINK_MODE: u16 = 0o777;
 
 /// Why there is no tree: the layer, the entry's name, and the reason.

@@ -38,9 +38,9 @@ pub trait BlobReader: Send + Sync {
     /// others as the source has them.
     async fn read_range(&self, range: Range<u64>) -> Result<ByteStream>;
 
-    /// One try of what [`BlobReader::read_range`] does, for those who have other places to ask, or patience of their own.
-    /// A connection that breaks ends the stream with an error, too. `failures`: how often the read has failed already; a
-    /// server that is slow gets more time with each.
+    /// One try of what [`BlobReader::read_range`] does, for those who have other places to ask, or patience of their
+    /// own. A connection that breaks ends the stream with an error, too. `failures`: how often the read has failed
+    /// already; a server that is slow gets more time with each.
     ///
     /// # Errors
     /// As [`BlobReader::read_range`].
