@@ -71,10 +71,8 @@ fn the_doctor_names_each_fault_of_a_node_in_its_first_line() {
     with(own.replace(&socket, "/run/elsewhere.sock"), &["wrong socket", &socket]);
     let annotations = "disable_snapshot_annotations = false";
     assert!(own.contains(annotations));
-    // Through the transfer service CRI would not need them.
+    with(own.replace(annotations, ""), &["snapshot annotations are off for CRI"]);
     let current = node.containerd.release().is_current();
-    let off = if current { "use_local_image_pull = true" } else { "" };
-    with(own.replace(annotations, off), &["snapshot annotations are off for CRI"]);
     if current {
         let remote = "enable_remote_snapshot_annotations = \"true\"";
         with(own.replace(remote, ""), &["remote snapshot annotations are off"]);

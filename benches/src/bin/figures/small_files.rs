@@ -21,7 +21,7 @@ use registry::{Digest, FileBlob};
 use testdata::image::ImageBuilder;
 use testdata::image::fixtures::many_small_files_to;
 use testdata::registry::TestRegistry;
-use ztoc::{BuildOptions, Builder, Compression, Ztoc};
+use ztoc::{BuildOptions, Builder, Built, Compression, Ztoc};
 
 const FILES: usize = 100_000;
 /// Files in a directory, and directories in one.
@@ -37,11 +37,19 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
     heading(format_args!("A layer of {FILES} small files"));
     let blob = directory.join("small.tar.gz");
     let layer = many_small_files_to(&blob, FILES);
-    let (ready, by_erofs) = (mount_time(directory, &blob, false)?, mount_time(directory, &blob, true)?);
+    let (mut ready, mut by_erofs, mut listed) = (Duration::MAX, Duration::MAX, Duration::MAX);
+    let built = build(&blob)?;
+    note(format_args!("zTOC                       {:.1} MB", built.bytes.len() as f64 / 1e6));
+    for _ in 0..ROUNDS {
+        listed = listed.min(time(Command::new("tar").arg("-tzf").arg(&blob))?);
+        ready = ready.min(mount_time(directory, &blob, &built, false)?);
+        by_erofs = by_erofs.min(mount_time(directory, &blob, &built, true)?);
+    }
     note(format_args!(
-        "zTOC in memory to mounted  {:.0} ms, by EROFS {:.0} ms",
+        "zTOC in memory to mounted  {:.0} ms, by EROFS {:.0} ms; tar -t of the layer {:.0} ms",
         ready.as_secs_f64() * 1e3,
-        by_erofs.as_secs_f64() * 1e3
+        by_erofs.as_secs_f64() * 1e3,
+        listed.as_secs_f64() * 1e3
     ));
 
     // The same files on the disk's own file system.
@@ -95,16 +103,16 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
     std::fs::remove_dir_all(&native)?;
     Ok(vec![
         Figure {
-            name: "100,000 files: mounted after the zTOC has arrived".into(),
-            value: ready.as_secs_f64() * 1e3,
-            bar: Some(100.0),
-            unit: " ms",
+            name: "100,000 files: mounted after the zTOC has arrived / tar -t".into(),
+            value: ready.as_secs_f64() / listed.as_secs_f64(),
+            bar: Some(0.5),
+            unit: "",
         },
         Figure {
-            name: "100,000 files: mounted by EROFS after the zTOC has arrived".into(),
-            value: by_erofs.as_secs_f64() * 1e3,
+            name: "100,000 files: mounted by EROFS after the zTOC has arrived / tar -t".into(),
+            value: by_erofs.as_secs_f64() / listed.as_secs_f64(),
             bar: None,
-            unit: " ms",
+            unit: "",
         },
         Figure {
             name: "100,000 files: find / bare FUSE".into(),
@@ -150,12 +158,14 @@ fn find_bare(directory: &Path) -> anyhow::Result<Duration> {
     Ok(find)
 }
 
-/// From the zTOC's bytes in memory to a mount that answers.
-fn mount_time(directory: &Path, blob: &Path, by_erofs: bool) -> anyhow::Result<Duration> {
+fn build(blob: &Path) -> anyhow::Result<Built> {
     let mut builder = Builder::new(BuildOptions::new(Compression::Gzip))?;
     builder.push(std::fs::read(blob)?.into())?;
-    let built = builder.finish()?;
-    note(format_args!("zTOC                       {:.1} MB", built.bytes.len() as f64 / 1e6));
+    Ok(builder.finish()?)
+}
+
+/// From the zTOC's bytes in memory to a mount that answers.
+fn mount_time(directory: &Path, blob: &Path, built: &Built, by_erofs: bool) -> anyhow::Result<Duration> {
     let digest = Digest::from_sha256(&built.blob_digest.0);
     let path = directory.join("small.ztoc");
     std::fs::write(&path, &built.bytes)?;
@@ -167,7 +177,7 @@ fn mount_time(directory: &Path, blob: &Path, by_erofs: bool) -> anyhow::Result<D
     let started = Instant::now();
     // As it happens in a mount: the digest is checked first.
     let found = Digest::of(&built.bytes);
-    let ztoc = Ztoc::parse(built.bytes)?;
+    let ztoc = Ztoc::parse(built.bytes.clone())?;
     let table = LayerTable::new(&ztoc)?;
     let blocks = cache.layer(digest.hex(), found.hex(), table.block_count())?;
     let tree = Tree::merge(&[&ztoc], Below::Nothing)?;
