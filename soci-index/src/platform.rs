@@ -94,6 +94,11 @@ impl Platform {
             && versions_agree
     }
 
+    /// Whether both have the same system and architecture, whatever the variants are.
+    pub(crate) fn has_architecture_of(&self, other: &Self) -> bool {
+        self.os == other.os && self.architecture == other.architecture
+    }
+
     /// Whether this is the placeholder that BuildKit gives to attestation manifests (`unknown/unknown`).
     pub fn is_unknown(&self) -> bool {
         self.os == "unknown" || self.architecture == "unknown"

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use registry::{Descriptor, Digest};
 
 use crate::document::{Document, DocumentKind};
-use crate::image::{MAX_DEPTH, MAX_MANIFESTS};
+use crate::image::{MAX_DEPTH, MAX_MANIFESTS, PlatformChoice};
+use crate::oci::ImageManifest;
+use crate::platform::Platform;
 use crate::source::{ImageSource, SourceError};
 
 /// More bytes than the documents of any image have: 1,000 manifests of 40 layers are 6 MiB. All are in memory at once.
@@ -22,7 +24,14 @@ pub(super) struct Documents {
 
 impl Documents {
     /// Reads all that `root` leads to. What the source does not have is noted, not an error.
-    pub(super) async fn read(source: &dyn ImageSource, root: Descriptor) -> Result<Self, SourceError> {
+    ///
+    /// containerd 2 keeps the manifests of platforms that were never pulled. So a platform that `choice` does not ask for and
+    /// whose blobs are not there is noted, too.
+    pub(super) async fn read(
+        source: &dyn ImageSource,
+        root: Descriptor,
+        choice: &PlatformChoice,
+    ) -> Result<Self, SourceError> {
         let mut documents = Self { root: root.clone(), by_digest: HashMap::new(), missing: Vec::new() };
         let mut bytes = 0;
         let mut pending = vec![(root, 0)];
@@ -58,6 +67,14 @@ impl Documents {
             }
             let document = Document::parse(&descriptor, json)
                 .map_err(|error| SourceError::document(&descriptor, error))?;
+            if let DocumentKind::Image(manifest) = &document.kind
+                && depth > 0
+                && is_of_another_platform(&descriptor, choice)
+                && lacks_content(source, manifest).await?
+            {
+                documents.missing.push(descriptor);
+                continue;
+            }
             if let DocumentKind::Index(index) = &document.kind {
                 pending.extend(index.manifests.iter().rev().map(|entry| (entry.clone(), depth + 1)));
             }
@@ -70,4 +87,25 @@ impl Documents {
     pub(super) fn get(&self, digest: &Digest) -> Option<&Document> {
         self.by_digest.get(digest)
     }
+}
+
+/// Whether an image manifest is surely for no platform that is asked for.
+fn is_of_another_platform(descriptor: &Descriptor, choice: &PlatformChoice) -> bool {
+    let Some(platform) = descriptor.platform.as_ref().map(Platform::from) else { return false };
+    // Which variant is taken is found out later.
+    let could_be = |wanted: &Platform| wanted.has_architecture_of(&platform);
+    match choice {
+        PlatformChoice::Host => !could_be(&Platform::host()),
+        PlatformChoice::These(wanted) => !wanted.iter().any(could_be),
+        PlatformChoice::All => false,
+    }
+}
+
+async fn lacks_content(source: &dyn ImageSource, manifest: &ImageManifest) -> Result<bool, SourceError> {
+    for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+        if source.lacks(blob).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -93,7 +93,7 @@ pub async fn convert(
     copy_progress: &Arc<dyn CopyProgress>,
 ) -> Result<Converted, ConvertError> {
     let root = source.root().await?;
-    let documents = Arc::new(Documents::read(&*source, root.clone()).await?);
+    let documents = Arc::new(Documents::read(&*source, root.clone(), choice).await?);
     let source = Arc::new(ReadSource { inner: source, documents: Arc::clone(&documents) });
     let mut images = image::select(&*source, &root, choice).await?;
     if *choice == PlatformChoice::All {

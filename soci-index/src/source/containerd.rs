@@ -85,6 +85,10 @@ impl ImageSource for ContainerdSource {
         bytes.ok_or_else(|| self.not_pulled(descriptor))
     }
 
+    async fn lacks(&self, descriptor: &Descriptor) -> Result<bool, SourceError> {
+        Ok(self.containerd.content_info(&descriptor.digest).await?.is_none())
+    }
+
     async fn open_blob(&self, descriptor: &Descriptor, check: Check) -> Result<ByteStream, SourceError> {
         self.reader(descriptor).await?;
         Ok(match check {

@@ -73,6 +73,14 @@ pub trait ImageSource: Send + Sync {
     /// When it is missing or has the wrong size. Wrong bytes show as an error at the end of the stream.
     async fn open_blob(&self, descriptor: &Descriptor, check: Check) -> Result<ByteStream, SourceError>;
 
+    /// Whether it is known, without asking anybody over a network, that the source has an image without this blob of it.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    async fn lacks(&self, _descriptor: &Descriptor) -> Result<bool, SourceError> {
+        Ok(false)
+    }
+
     /// Whether [`Self::open_blob`] checks even where the caller offers to.
     fn always_checks(&self) -> bool {
         false
