@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use testdata::docker_registry::DockerRegistry;
+use testdata::image::Image;
 
 /// How long anything may take that should be quick.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,6 +22,13 @@ pub(crate) fn program(name: &str) -> PathBuf {
     let path = own.with_file_name(name);
     assert!(path.exists(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
     path
+}
+
+/// Puts an image into a registry; returns its reference there.
+pub(crate) fn publish(registry: &DockerRegistry, image: &Image, name: &str) -> String {
+    let directory = tempfile::tempdir().unwrap();
+    image.write_layout(directory.path(), "v1");
+    registry.copy(&format!("oci:{}:v1", directory.path().display()), name)
 }
 
 /// Builds the index of an image in a registry and pushes it beside the image; returns the index's digest.

@@ -12,7 +12,7 @@ use testdata::image::host::HostFiles;
 use testdata::image::{Compression, Entry, Image, ImageBuilder, LayerBuilder};
 use testdata::need::{Need, available};
 
-use crate::daemon::{eventually, index};
+use crate::daemon::{eventually, index, publish};
 use crate::node::{Node, Pull, said};
 
 /// The one program in the images of these tests.
@@ -97,18 +97,14 @@ fn node(registry: &DockerRegistry) -> Option<Node> {
     if !available(&[Need::Client(Client::Crictl)]) {
         return None;
     }
-    let directory = tempfile::tempdir().unwrap();
-    program_image(1).write_layout(directory.path(), "v1");
-    let pause = registry.copy(&format!("oci:{}:v1", directory.path().display()), "pause:1");
+    let pause = publish(registry, &program_image(1), "pause:1");
     let node = Node::of(Options::new().pause_image(&pause), "")?;
     node.containerd.allow_http(registry.host());
     Some(node)
 }
 
-fn publish(registry: &DockerRegistry, image: &Image, name: &str) -> String {
-    let directory = tempfile::tempdir().unwrap();
-    image.write_layout(directory.path(), "v1");
-    let reference = registry.copy(&format!("oci:{}:v1", directory.path().display()), name);
+fn publish_indexed(registry: &DockerRegistry, image: &Image, name: &str) -> String {
+    let reference = publish(registry, image, name);
     index(&reference, &["--min-layer-size", "0"]);
     reference
 }
@@ -123,8 +119,8 @@ fn a_pod_runs_lazily_and_has_an_image_as_a_volume() {
     let Some(registry) = DockerRegistry::start() else { return };
     let Some(node) = node(&registry) else { return };
     let (image, volume) = (program_image(IMAGE), program_image(VOLUME));
-    let reference = publish(&registry, &image, "app:v1");
-    let volume_reference = publish(&registry, &volume, "volume:v1");
+    let reference = publish_indexed(&registry, &image, "app:v1");
+    let volume_reference = publish_indexed(&registry, &volume, "volume:v1");
     let crictl = Crictl(&node);
     crictl.ok(&["pull", &reference]);
     assert!(node.daemon.modes(&reference).iter().all(|(mode, _)| mode == "lazy"));
@@ -170,7 +166,7 @@ fn a_pod_in_a_user_namespace_sees_its_own_owners() {
     let network = json!({"cniVersion": "1.0.0", "name": "test", "plugins": [{"type": "ptp", "ipam": ipam}]});
     std::fs::write(node.containerd.directory().join("cni/10-test.conflist"), network.to_string()).unwrap();
     let image = program_image(IMAGE);
-    let reference = publish(&registry, &image, "mapped:v1");
+    let reference = publish_indexed(&registry, &image, "mapped:v1");
     let crictl = Crictl(&node);
     crictl.ok(&["pull", &reference]);
     eventually("the network is ready", Duration::from_secs(20), || {

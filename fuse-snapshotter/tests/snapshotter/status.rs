@@ -1,21 +1,15 @@
 //! What `status` says about images.
 
 use testdata::docker_registry::DockerRegistry;
-use testdata::image::{Compression, Entry, Image, ImageBuilder, Layer, LayerBuilder, Texture};
+use testdata::image::{Compression, Entry, ImageBuilder, Layer, LayerBuilder, Texture};
 
-use crate::daemon::index;
+use crate::daemon::{index, publish};
 use crate::node::{Node, Pull};
 
 fn layer(name: &str, size: u64) -> Layer {
     let mut layer = LayerBuilder::new(Compression::GZIP);
     layer.add(Entry::made(name, Texture::Binary, size, size));
     layer.finish()
-}
-
-fn publish(registry: &DockerRegistry, image: &Image, name: &str) -> String {
-    let directory = tempfile::tempdir().unwrap();
-    image.write_layout(directory.path(), "v1");
-    registry.copy(&format!("oci:{}:v1", directory.path().display()), name)
 }
 
 #[test]
