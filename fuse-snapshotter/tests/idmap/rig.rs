@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use fuse_snapshotter::snapshots::store::{Commit, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
 use fuse_snapshotter::snapshots::{
@@ -178,7 +179,18 @@ impl Rig {
             id_mapping: how,
             ..Options::new(self.directory.path().join("root"), client)
         };
-        self.snapshotter = Some(Snapshotter::open(options, self.runtime.handle().clone()).unwrap());
+        // A program that another test starts at this moment has inherited the lock of the one before, until it runs.
+        let end = Instant::now() + Duration::from_secs(10);
+        self.snapshotter = Some(loop {
+            match Snapshotter::open(options.clone(), self.runtime.handle().clone()) {
+                Err(SnapshotError::Unavailable(reason))
+                    if reason.ends_with("in use by another process") && Instant::now() < end =>
+                {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                opened => break opened.unwrap(),
+            }
+        });
     }
 
     /// Ends the snapshotter as a restart does.
