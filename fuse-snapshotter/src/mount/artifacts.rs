@@ -11,8 +11,8 @@ use soci_index::manifest::MAX_ZTOC_SIZE;
 use soci_index::oci::ImageManifest;
 
 use super::MountImageError;
-use crate::cache::CacheRoot;
-use crate::layers::{Ahead, Opened, Origin};
+use crate::content::cache::CacheRoot;
+use crate::image::{Ahead, Opened, Origin};
 
 /// Finds the index of an image, and meanwhile opens its layers. What goes wrong is said, and then there is none: the image is unpacked. Only an index
 /// that was asked for must be there.

@@ -15,8 +15,8 @@ use ztoc::Ztoc;
 use super::report::{LayerReport, Mode};
 use super::workspace::Workspace;
 use super::{MountImageError, Options, artifacts, io_error};
-use crate::fetch::{LayerSource, LazyLayer};
-use crate::layers::{Opened, Origin, eager, lazy};
+use crate::content::{LayerSource, LazyLayer};
+use crate::image::{Opened, Origin, eager, lazy};
 
 /// Layers that are prepared at the same time. Preparing waits for the network most of the time.
 const PARALLEL: usize = 16;

@@ -5,8 +5,8 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fuse_snapshotter::snapshots::store::{Commit, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
-use fuse_snapshotter::snapshots::{
+use fuse_snapshotter::snapshotter::store::{Commit, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
+use fuse_snapshotter::snapshotter::{
     IdMapping, Layout, Mode, Mount, Options, Record, SnapshotError, Snapshotter, labels,
 };
 use registry::{Client, ClientConfig, Digest};

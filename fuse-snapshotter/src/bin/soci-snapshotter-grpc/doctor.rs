@@ -2,12 +2,12 @@
 
 use std::path::absolute;
 
-use fuse_snapshotter::config::Config;
-use fuse_snapshotter::node::doctor::{Options, examine};
+use fuse_snapshotter::daemon::config::Config;
+use fuse_snapshotter::daemon::node::doctor::{Options, examine};
 use soci_index::store::default_root;
 
 use crate::args::{Cli, DoctorArgs};
-use crate::config::containerd_address;
+use crate::daemon::config::containerd_address;
 use crate::daemon::socket;
 
 /// Looks at the node and prints what was found. Whether all is well.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use fuse_snapshotter::layers::Origin;
+use fuse_snapshotter::image::Origin;
 use fuse_snapshotter::mount::{MountedImage, Options};
 use registry::Client;
 use serde_json::json;

@@ -1,0 +1,224 @@
+//! Which trees there are, and which layers they share.
+//!
+//! All of it is one immutable table that is replaced as a whole when a tree is planted or felled: serving the kernel
+//! takes no lock and never waits for that.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::operation_counts::OperationCounts;
+use super::inode_number::{self, Number};
+use super::{Attributes, FsError, IdMaps, LayerSlot, TreeSlot};
+use crate::content::LazyLayer;
+use crate::content::tree::{FileId, InodeId, InodeIndex, Tree};
+
+/// Why a tree cannot be planted.
+#[derive(Debug, thiserror::Error)]
+pub enum PlantError {
+    /// The slot has a tree.
+    #[error("there is a tree in slot {0} already")]
+    TreeSlotTaken(TreeSlot),
+    /// The name has a tree.
+    #[error("there is a tree named {0:?} already")]
+    NameTaken(String),
+    /// No directory can be called that.
+    #[error("{0:?} cannot be the name of a directory")]
+    InvalidName(String),
+    /// Beyond what inode numbers have room for, or the forest's own.
+    #[error("a tree cannot be in slot {0}; slots are 1 to 1,048,575")]
+    NoSuchTreeSlot(TreeSlot),
+    /// Beyond what inode numbers have room for.
+    #[error("a layer cannot be in slot {0}; slots are 0 to 2,097,151")]
+    NoSuchLayerSlot(LayerSlot),
+    /// More than inode numbers have room for.
+    #[error("the layer has {entries} entries; at most 67,108,864 can be served")]
+    TooManyEntries {
+        /// Index of the layer in the tree, bottom first.
+        position: usize,
+        /// How many entries its zTOC has.
+        entries: usize,
+    },
+    /// More than inode numbers have room for.
+    #[error("the tree has {0} directories; at most 67,108,862 can be served")]
+    TooManyDirectories(usize),
+    /// There is no tree to be planted once more.
+    #[error("there is no tree in slot {0}")]
+    NoTree(TreeSlot),
+    /// The layers are not those that the tree was merged from.
+    #[error("the tree was not merged from these layers")]
+    OtherLayers,
+    /// The slot has another layer, or another zTOC of the same one.
+    #[error("layer slot {0} has another layer")]
+    LayerSlotTaken(LayerSlot),
+    /// Inodes of a layer have one owner, whichever tree they are looked up in.
+    #[error("the layer in slot {0} is served with other owners")]
+    OtherOwners(LayerSlot),
+}
+
+/// One tree of the forest.
+#[derive(Debug)]
+pub(super) struct PlantedTree {
+    pub(super) slot: TreeSlot,
+    pub(super) name: Box<str>,
+    /// Shared by trees that differ in their owners only.
+    pub(super) tree: Arc<Tree>,
+    /// Bottom first.
+    pub(super) layers: Vec<(LayerSlot, Arc<LazyLayer>)>,
+    pub(super) ids: Option<IdMaps>,
+    pub(super) counts: OperationCounts,
+}
+
+impl PlantedTree {
+    pub(super) fn has(&self, layer: &LazyLayer) -> bool {
+        self.layers.iter().any(|(_, other)| other.has_same_content(layer))
+    }
+
+    pub(super) fn attributes(&self, index: InodeIndex) -> Attributes {
+        let inode = self.tree.inode(index);
+        let number = match inode.id() {
+            InodeId::Own(own) => Number::Own(self.slot, own),
+            // `Plantation::plant` has seen that there is a slot for each layer of the tree.
+            InodeId::File(file) => Number::File(self.layers[usize::from(file.layer)].0, file.entry),
+        };
+        Attributes::of(inode, number.encode()).owned_by(self.ids.as_ref())
+    }
+}
+
+/// A layer, and where it is.
+#[derive(Debug, Clone)]
+pub(super) struct SharedLayer {
+    pub(super) layer: Arc<LazyLayer>,
+    /// The trees that have it, and its index in them.
+    trees: Vec<(Arc<PlantedTree>, u16)>,
+}
+
+impl SharedLayer {
+    /// A tree in which an entry of the layer is visible, and its inode there. Any of them will do: what is said of an
+    /// entry comes from its zTOC, but for the number of links, which may be that of another tree.
+    fn find(&self, entry: u32) -> Option<(&Arc<PlantedTree>, InodeIndex)> {
+        self.trees.iter().find_map(|(planted, layer)| {
+            let file = FileId { layer: *layer, entry };
+            Some((planted, planted.tree.by_id(InodeId::File(file))?))
+        })
+    }
+}
+
+/// The trees and layers at one time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Plantation {
+    trees: HashMap<u32, Arc<PlantedTree>>,
+    names: BTreeMap<Box<str>, TreeSlot>,
+    layers: HashMap<u32, Arc<SharedLayer>>,
+}
+
+/// Something of an image, found by its inode number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found<'p> {
+    pub(super) planted: &'p Arc<PlantedTree>,
+    pub(super) index: InodeIndex,
+    /// Where its content is, unless it is a directory or whiteout.
+    pub(super) content: Option<(&'p Arc<LazyLayer>, u32)>,
+}
+
+impl Plantation {
+    pub(super) fn tree(&self, slot: TreeSlot) -> Option<&Arc<PlantedTree>> {
+        self.trees.get(&slot.0)
+    }
+
+    pub(super) fn trees(&self) -> impl Iterator<Item = &Arc<PlantedTree>> {
+        self.trees.values()
+    }
+
+    pub(super) fn layer(&self, slot: LayerSlot) -> Option<&Arc<LazyLayer>> {
+        self.layers.get(&slot.0).map(|shared| &shared.layer)
+    }
+
+    /// How many trees have the layer in a slot.
+    pub(super) fn trees_with(&self, slot: LayerSlot) -> usize {
+        self.layers.get(&slot.0).map_or(0, |shared| shared.trees.len())
+    }
+
+    /// The tree with this name.
+    pub(super) fn named(&self, name: &[u8]) -> Option<&Arc<PlantedTree>> {
+        self.tree(*self.names.get(str::from_utf8(name).ok()?)?)
+    }
+
+    /// The trees, sorted by name.
+    pub(super) fn by_name(&self) -> impl Iterator<Item = &Arc<PlantedTree>> {
+        self.names.values().filter_map(|slot| self.tree(*slot))
+    }
+
+    /// What has this inode number, if it comes from an image.
+    pub(super) fn find(&self, number: Number) -> Result<Found<'_>, FsError> {
+        let found = match number {
+            Number::Own(slot, own) => self.tree(slot).and_then(|planted| {
+                Some(Found { planted, index: planted.tree.by_id(InodeId::Own(own))?, content: None })
+            }),
+            Number::File(slot, entry) => self.layers.get(&slot.0).and_then(|shared| {
+                let (planted, index) = shared.find(entry)?;
+                Some(Found { planted, index, content: Some((&shared.layer, entry)) })
+            }),
+            Number::StateDirectory(_) | Number::StateFile(_) => None,
+        };
+        found.ok_or(FsError::Stale)
+    }
+
+    /// The table with one more tree.
+    pub(super) fn plant(&self, mut planted: PlantedTree) -> Result<Self, PlantError> {
+        let PlantedTree { slot, tree, layers, .. } = &planted;
+        inode_number::check(*slot, tree.own_len(), layers.iter().map(|(slot, _)| *slot).zip(tree.entries()))?;
+        let tables = layers.iter().map(|(_, layer)| layer.table().len());
+        if !tables.eq(tree.entries()) {
+            return Err(PlantError::OtherLayers);
+        }
+        if self.trees.contains_key(&slot.0) {
+            return Err(PlantError::TreeSlotTaken(*slot));
+        }
+        if self.names.contains_key(&planted.name) {
+            return Err(PlantError::NameTaken(planted.name.into()));
+        }
+        for (slot, layer) in &mut planted.layers {
+            let Some(shared) = self.layers.get(&slot.0) else { continue };
+            if !layer.has_same_content(&shared.layer) {
+                return Err(PlantError::LayerSlotTaken(*slot));
+            }
+            if shared.trees.iter().any(|(other, _)| other.ids != planted.ids) {
+                return Err(PlantError::OtherOwners(*slot));
+            }
+            // One of them reads; what the two have fetched is in the same cache anyway.
+            *layer = Arc::clone(&shared.layer);
+        }
+        let planted = Arc::new(planted);
+        let mut next = self.clone();
+        // A tree has fewer than 65,535 layers.
+        for (position, (slot, layer)) in (0..).zip(&planted.layers) {
+            let shared = next.layers.entry(slot.0);
+            let shared = shared
+                .or_insert_with(|| Arc::new(SharedLayer { layer: Arc::clone(layer), trees: Vec::new() }));
+            if !Arc::ptr_eq(&shared.layer, layer) && !shared.layer.has_same_content(layer) {
+                // Two layers of this very tree.
+                return Err(PlantError::LayerSlotTaken(*slot));
+            }
+            Arc::make_mut(shared).trees.push((Arc::clone(&planted), position));
+        }
+        next.names.insert(planted.name.clone(), planted.slot);
+        next.trees.insert(planted.slot.0, planted);
+        Ok(next)
+    }
+
+    /// The table without a tree, and that tree.
+    pub(super) fn fell(&self, slot: TreeSlot) -> Option<(Self, Arc<PlantedTree>)> {
+        let mut next = self.clone();
+        let felled = next.trees.remove(&slot.0)?;
+        next.names.remove(&felled.name);
+        for (slot, _) in &felled.layers {
+            if let Some(shared) = next.layers.get_mut(&slot.0) {
+                Arc::make_mut(shared).trees.retain(|(planted, _)| planted.slot != felled.slot);
+                if shared.trees.is_empty() {
+                    next.layers.remove(&slot.0);
+                }
+            }
+        }
+        Some((next, felled))
+    }
+}
