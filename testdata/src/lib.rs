@@ -4,6 +4,7 @@
 //! - [`registry`]: an OCI registry inside the test process, with authentication, redirects, latency, bandwidth and faults.
 //! - [`image`]: layers and images made deterministically, every byte of the tar under control.
 //! - [`containerd`], [`docker_registry`]: the real programs, with everything they keep in temporary directories.
+//! - [`copied`]: copies of programs that are to be started.
 //! - [`clients`]: where the current containerd and its clients are, which Debian does not have.
 //! - [`workloads`]: images of real programs, made of Debian packages and cached between test runs.
 //! - [`manual`]: completions and man pages of a program, compared with its help.
@@ -16,6 +17,7 @@
 
 pub mod clients;
 pub mod containerd;
+pub mod copied;
 pub mod digest;
 pub mod docker_registry;
 pub mod expected;

@@ -58,7 +58,7 @@ impl Mount {
         std::os::unix::fs::chown(directory.path(), Some(user), Some(user)).unwrap();
         // The build directory may be closed to other users, so they get a copy.
         let copy = directory.path().join("soci-snapshotter-grpc");
-        std::fs::copy(program("soci-snapshotter-grpc"), &copy).unwrap();
+        testdata::copied::copy_program(program("soci-snapshotter-grpc").as_ref(), &copy);
         let mut command = Command::new("setpriv");
         command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]).arg(copy);
         Self::in_directory(reference, arguments, directory, &mut command)

@@ -123,7 +123,7 @@ pub(super) fn ran_as_nobody() -> bool {
     // The test binary may be where nobody cannot go.
     let place = tempfile::tempdir().unwrap();
     let binary = place.path().join("tests");
-    std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+    testdata::copied::copy_program(&std::env::current_exe().unwrap(), &binary);
     let temporary = place.path().join("tmp");
     std::fs::create_dir(&temporary).unwrap();
     std::os::unix::fs::chown(&temporary, Some(NOBODY), Some(NOBODY)).unwrap();
