@@ -10,20 +10,21 @@ use std::time::Instant;
 
 use registry::{BlobReader, Digest};
 
+use crate::base::lock::lock;
+use crate::base::metrics::{LayerMetrics, Metrics};
+use crate::content::FetchError;
+use crate::content::cache::{BLOCK_SIZE, CacheRoot, LayerCache, Pin};
+use crate::content::link::request_slots::Urgency;
+use crate::content::link::schedule::{Pulling, Schedule, Schedules};
+use crate::content::policy::readahead::ReadAhead;
+use crate::content::policy::speculative::Likely;
 use crate::content::spans::flight::{Duty, Flight, Flights};
 use crate::content::spans::headers::HeaderChecks;
-use crate::content::link::request_slots::Urgency;
-use crate::content::policy::speculative::Likely;
 use crate::content::spans::partial_spans::Parked;
-use crate::content::policy::readahead::ReadAhead;
 use crate::content::spans::request::Run;
-use crate::content::link::schedule::{Pulling, Schedule, Schedules};
 use crate::content::spans::sink::Verified;
 use crate::content::spans::table::LayerTable;
 use crate::content::spans::twin::Twins;
-use crate::content::{FetchError, background};
-use crate::content::cache::{BLOCK_SIZE, CacheRoot, LayerCache, Pin, lock};
-use crate::base::metrics::{LayerMetrics, Metrics};
 
 /// How often a read looks again for blocks that were evicted, or cancelled, after they had been fetched.
 const ATTEMPTS: usize = 8;
@@ -34,14 +35,14 @@ const PINNED: u64 = 32 << 20;
 
 /// What all layers of a daemon share: the cache, and who may use the link to a registry.
 #[derive(Debug, Clone)]
-pub struct LayerSource {
+pub struct FetchContext {
     schedules: Arc<Schedules>,
     pub(super) schedule: Arc<Schedule>,
     pub(super) cache: Arc<CacheRoot>,
     metrics: Arc<Metrics>,
 }
 
-impl LayerSource {
+impl FetchContext {
     /// At most `connections` requests to a registry at a time.
     #[must_use]
     pub fn new(cache: Arc<CacheRoot>, connections: usize) -> Self {
@@ -128,7 +129,7 @@ pub struct LazyLayer {
     cache: Arc<LayerCache>,
     /// The zTOC as stored, for the checkpoints' windows.
     ztoc: File,
-    shared: LayerSource,
+    shared: FetchContext,
     metrics: Arc<LayerMetrics>,
     reader: RwLock<Arc<dyn BlobReader>>,
     pub(super) whole: tokio::sync::OnceCell<()>,
@@ -161,7 +162,7 @@ impl LazyLayer {
         table: LayerTable,
         cache: Arc<LayerCache>,
         ztoc: File,
-        shared: LayerSource,
+        shared: FetchContext,
     ) -> Arc<Self> {
         let common = cache.companion::<Common>();
         {
@@ -603,7 +604,7 @@ impl LazyLayer {
     /// Fetches all of the layer while no reader waits, nor will soon.
     pub async fn fetch_in_background(self: Arc<Self>) {
         self.shared.schedule.open();
-        background::fetch_all(self).await;
+        crate::content::policy::background::fetch_all(self).await;
     }
 }
 

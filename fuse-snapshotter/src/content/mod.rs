@@ -23,7 +23,7 @@ pub(crate) mod tests;
 
 use std::sync::Arc;
 
-pub use layer::{LayerSource, LayerStats, LazyLayer};
+pub use layer::{FetchContext, LayerStats, LazyLayer};
 pub use link::schedule::Pulling;
 pub use spans::table::{LayerTable, TableError};
 pub(crate) use spans::twin::Twin;
@@ -58,6 +58,20 @@ pub enum FetchError {
     /// The fetch was given up because something more urgent came; ask again.
     #[error("the fetch was cancelled")]
     Cancelled,
+}
+
+impl FetchError {
+    /// What is to blame, as the metrics name it; none if the fetch was given up.
+    #[must_use]
+    pub fn kind(&self) -> Option<&'static str> {
+        match self {
+            Self::Registry(_) => Some("registry"),
+            Self::Corrupt { .. } => Some("corrupt"),
+            Self::False { .. } => Some("false_ztoc"),
+            Self::Cache(_) => Some("cache"),
+            Self::Cancelled => None,
+        }
+    }
 }
 
 impl From<std::io::Error> for FetchError {

@@ -3,6 +3,9 @@
 //! A handful of scrapers is all that is expected. Connections are few, short, and serve one request each, so that
 //! nobody can occupy the daemon through this door.
 
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +27,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::Metrics;
+use crate::base::metrics::Metrics;
 use crate::daemon::config::MetricsEndpoint;
 use crate::daemon::config::sockets::try_connect;
 

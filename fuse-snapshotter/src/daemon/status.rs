@@ -7,10 +7,10 @@ use std::sync::Arc;
 use registry::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::base::text::{Size, percent};
 use crate::foresight::recorded::{RecordingStatus, ReplayStatus, Source};
 use crate::snapshotter::store::Kind;
 use crate::snapshotter::{Mode, Record, SnapshotError, Snapshotter};
-use crate::base::text::{Size, percent};
 
 /// State of a daemon. As JSON it is what `soci-snapshotter-grpc status --json` prints.
 #[derive(Debug, Clone, Serialize, Deserialize)]

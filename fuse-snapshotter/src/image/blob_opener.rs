@@ -16,7 +16,8 @@ use registry::{BlobReader, Client, Descriptor, Digest};
 use soci_index::discover::Nearby;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Origin, lazy};
+use super::lazy;
+use super::origin::ImageOrigin;
 
 /// Layers of an image that are opened before it is known which of them have a zTOC: as many as the connections that a
 /// client keeps. The largest are the most likely to have one.
@@ -38,7 +39,7 @@ impl Opened {
     /// Opens a layer of the origin, which may have been opened ahead.
     pub(super) async fn open(
         &self,
-        origin: &Origin,
+        origin: &ImageOrigin,
         client: Option<&Client>,
         layer: &Descriptor,
     ) -> Result<Arc<dyn BlobReader>, String> {
@@ -50,15 +51,15 @@ impl Opened {
 }
 
 /// What is at hand while an index is looked for. The first question about an index sets off the opening of layers.
-pub(crate) struct Ahead<'a> {
-    origin: &'a Origin,
+pub(crate) struct BlobOpener<'a> {
+    origin: &'a ImageOrigin,
     layers: Vec<&'a Descriptor>,
     opened: OnceLock<Opened>,
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> BlobOpener<'a> {
     /// Will open layers of the origin; those smaller than `min_size` bytes are not read lazily.
-    pub(crate) fn new(origin: &'a Origin, layers: &'a [Descriptor], min_size: u64) -> Self {
+    pub(crate) fn new(origin: &'a ImageOrigin, layers: &'a [Descriptor], min_size: u64) -> Self {
         let mut layers: Vec<_> = layers.iter().filter(|layer| layer.size >= min_size).collect();
         layers.sort_by_key(|layer| std::cmp::Reverse(layer.size));
         layers.truncate(LIMIT);
@@ -84,7 +85,7 @@ impl<'a> Ahead<'a> {
 }
 
 #[async_trait]
-impl Nearby for Ahead<'_> {
+impl Nearby for BlobOpener<'_> {
     async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes> {
         self.searching();
         self.origin.local_content(digest, limit).await

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use registry::{Descriptor, Digest};
 use soci_index::containerd::{Containerd, Endpoint};
 
-use super::LocalContent;
+use super::origin::LocalContent;
 use crate::base::lock::lock;
 
 /// containerd's content store, in one namespace.

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 use ztoc::{BuildOptions, Builder, Built, Compression, Ztoc};
 
 use super::lazy::{self, Prepared};
-use super::{Origin, pipeline};
-use crate::content::{LayerSource, LayerTable, LazyLayer};
+use super::origin::ImageOrigin;
+use super::pipeline;
+use crate::content::{FetchContext, LayerTable, LazyLayer};
 use crate::image::unpack::{self, LayerFormat, UnpackError};
 
 /// Why a layer was not unpacked.
@@ -55,7 +56,7 @@ enum Way {
 /// zTOC, which need not be right, it is inflated on all processors. Returns the directories that the layer does not mention
 /// itself. If the caller goes away, unpacking ends soon.
 pub(crate) async fn unpack(
-    origin: &Origin,
+    origin: &ImageOrigin,
     layer: &Descriptor,
     ztoc: Option<Arc<Ztoc>>,
     diff_id: Option<&str>,
@@ -82,7 +83,7 @@ pub(crate) async fn unpack(
 
 async fn unpack_by(
     way: Way,
-    origin: &Origin,
+    origin: &ImageOrigin,
     layer: &Descriptor,
     diff_id: Option<&str>,
     target: impl AsRef<Path> + Send + 'static,
@@ -144,7 +145,7 @@ pub(crate) async fn index(
     layer: &Descriptor,
     directory: &Path,
     position: usize,
-    shared: &LayerSource,
+    shared: &FetchContext,
 ) -> Result<Prepared, String> {
     let compression = match LayerFormat::from_media_type(&layer.media_type) {
         Some(LayerFormat::Gzip) => Compression::Gzip,

@@ -8,9 +8,10 @@ use registry::{BlobReader, Client, Descriptor, Digest, RegistryBlob, Repository}
 use soci_index::source::SourceError;
 use ztoc::Ztoc;
 
+use super::blob_opener::Opened;
+use super::origin::ImageOrigin;
 use super::sources::{Sources, name_of};
-use super::{Opened, Origin};
-use crate::content::{LayerSource, LayerTable, LazyLayer};
+use crate::content::{FetchContext, LayerTable, LazyLayer};
 use crate::mount::artifacts;
 
 /// Bytes of the blob that are read to see that it can be: the redirect is resolved and a connection opened by that,
@@ -28,8 +29,8 @@ pub(crate) struct Prepared {
 
 /// Prepares a layer that has a zTOC in the index; an error says why it cannot be read lazily.
 pub(crate) async fn prepare(
-    origin: &Origin,
-    shared: &LayerSource,
+    origin: &ImageOrigin,
+    shared: &FetchContext,
     layer: &Descriptor,
     ztoc: &Descriptor,
     opened: &Opened,
@@ -56,7 +57,7 @@ pub(crate) async fn prepare(
 
 /// Opens the layer's blob and reads a little of it. `client`: who reads it, if it is in a registry.
 pub(super) async fn open(
-    origin: &Origin,
+    origin: &ImageOrigin,
     client: Option<&Client>,
     layer: &Descriptor,
 ) -> Result<Arc<dyn BlobReader>, String> {
@@ -73,7 +74,10 @@ pub(super) async fn open(
 }
 
 /// The layer's blob for ranged reads, of which nothing has been read yet.
-pub(super) async fn reader(origin: &Origin, layer: &Descriptor) -> Result<Arc<dyn BlobReader>, SourceError> {
+pub(super) async fn reader(
+    origin: &ImageOrigin,
+    layer: &Descriptor,
+) -> Result<Arc<dyn BlobReader>, SourceError> {
     match &origin.registry {
         Some((client, repository)) => {
             Ok(Arc::new(registry_blob(client, repository, layer.digest.clone(), layer.size)))
@@ -99,7 +103,7 @@ fn assemble(
     ztoc_digest: &Digest,
     reader: Arc<dyn BlobReader>,
     size: u64,
-    shared: LayerSource,
+    shared: FetchContext,
 ) -> Result<Prepared, String> {
     let ztoc = Ztoc::parse(bytes).map_err(|error| error.to_string())?;
     if ztoc.compressed_size() != size {

@@ -21,10 +21,10 @@ mod ztocs;
 use registry::Digest;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use blob_opener::{Ahead, Opened};
+pub(crate) use blob_opener::{BlobOpener, Opened};
 pub use containerd::ContainerdContent;
 pub use open::{Collected, OpenLayer, OpenLayers, OpenOptions, ReopenError};
-pub use origin::{LocalContent, Origin};
+pub use origin::{ImageOrigin, LocalContent};
 pub(crate) use sources::{MAX_SOURCES, Seek, name_of};
 pub(crate) use twin::Chain;
 

@@ -11,16 +11,18 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use ztoc::Ztoc;
 
+use super::blob_opener::Opened;
+use super::origin::ImageOrigin;
 use super::sources::{MAX_SOURCES, Seek, Sources, name_of};
 use super::twin::{Chain, OtherLayer};
 use super::ztocs::ZtocFiles;
-use super::{LayerKey, Opened, Origin, lazy};
+use super::{LayerKey, lazy};
 use crate::base::lock::lock;
-use crate::content::{LayerSource, LayerTable, LazyLayer};
 use crate::base::metrics::{Operation, Scrape};
+use crate::content::{FetchContext, LayerTable, LazyLayer};
+use crate::daemon::status::Background;
 use crate::snapshotter::store::SnapshotStore;
 use crate::snapshotter::{OtherSource, PLACEHOLDER, Record};
-use crate::daemon::status::Background;
 
 /// The numbers of layers in the snapshot store: they are part of inode numbers, which mean the same after a restart.
 const NUMBERS: &str = "layers";
@@ -29,7 +31,7 @@ const NUMBERS: &str = "layers";
 #[derive(Debug)]
 pub struct OpenLayers {
     ztocs: ZtocFiles,
-    shared: LayerSource,
+    shared: FetchContext,
     store: Arc<SnapshotStore>,
     client: Client,
     background: bool,
@@ -142,7 +144,7 @@ impl OpenLayers {
     /// If the directory cannot be used.
     pub fn new(
         directory: &Path,
-        shared: LayerSource,
+        shared: FetchContext,
         store: Arc<SnapshotStore>,
         client: Client,
         options: OpenOptions,
@@ -174,7 +176,7 @@ impl OpenLayers {
     /// Why not, for people.
     pub(crate) async fn prepare(
         self: &Arc<Self>,
-        origin: &Origin,
+        origin: &ImageOrigin,
         layer: &Descriptor,
         ztoc: &Descriptor,
         opened: &Opened,
@@ -336,7 +338,7 @@ impl OpenLayers {
 
     /// What its layers share.
     #[must_use]
-    pub fn source(&self) -> &LayerSource {
+    pub fn source(&self) -> &FetchContext {
         &self.shared
     }
 

@@ -31,7 +31,7 @@ impl LocalContent for Store {
 
 /// Where an image comes from, and where its index may be, too.
 #[derive(Clone)]
-pub struct Origin {
+pub struct ImageOrigin {
     /// The image.
     pub source: Arc<dyn ImageSource>,
     /// The registry and the repository in it, for an image that is in one.
@@ -43,13 +43,13 @@ pub struct Origin {
 }
 
 #[async_trait]
-impl Nearby for Origin {
+impl Nearby for ImageOrigin {
     async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes> {
         self.local_content(digest, limit).await
     }
 }
 
-impl Origin {
+impl ImageOrigin {
     /// A small blob or a manifest from this machine, if it has it.
     pub(crate) async fn local_content(&self, digest: &Digest, limit: u64) -> Option<Bytes> {
         if let Some(store) = &self.store

@@ -9,8 +9,8 @@
 
 pub(crate) mod artifacts;
 mod image;
-mod report;
 mod overlay_stack;
+mod report;
 mod workspace;
 
 #[cfg(test)]
@@ -25,9 +25,9 @@ use tokio::runtime::Handle;
 
 pub use report::{LayerReport, Report};
 
+use crate::content::FetchContext;
 use crate::content::cache::{CacheError, CacheRoot};
-use crate::content::LayerSource;
-use crate::image::Origin;
+use crate::image::ImageOrigin;
 use overlay_stack::Stack;
 use workspace::Workspace;
 
@@ -128,12 +128,16 @@ impl MountedImage {
     ///
     /// # Errors
     /// See [`MountImageError`].
-    pub async fn mount(origin: &Origin, target: &Path, options: &Options) -> Result<Self, MountImageError> {
+    pub async fn mount(
+        origin: &ImageOrigin,
+        target: &Path,
+        options: &Options,
+    ) -> Result<Self, MountImageError> {
         let started = std::time::Instant::now();
         let target = target.canonicalize().map_err(io_error("find", target))?;
         let workspace = Workspace::create(&options.root)?;
         let cache = open_cache(options, &workspace)?;
-        let shared = LayerSource::new(cache, CONNECTIONS);
+        let shared = FetchContext::new(cache, CONNECTIONS);
         let image = image::Image::find(origin, options).await?;
         let mut layers = image.prepare(origin, &shared, &workspace).await?;
         let mut front = options.front;
@@ -148,7 +152,9 @@ impl MountedImage {
                 Err(overlay_stack::StackError::Tree { layer, reason }) => {
                     image.make_eager(origin, &shared, &workspace, &mut layers, layer, reason).await?;
                 }
-                Err(overlay_stack::StackError::Erofs(error) | overlay_stack::StackError::Mount(error)) => return Err(*error),
+                Err(overlay_stack::StackError::Erofs(error) | overlay_stack::StackError::Mount(error)) => {
+                    return Err(*error);
+                }
             }
         };
         // The tree has what it needs of the zTOCs.

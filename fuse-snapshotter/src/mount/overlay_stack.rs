@@ -10,12 +10,12 @@ use tokio::runtime::Handle;
 use super::image::Layer;
 use super::workspace::Workspace;
 use super::{Front, MountImageError, Options, io_error};
-use crate::fronts::erofs::ErofsMount;
 use crate::content::LazyLayer;
-use crate::fronts::forest::{Forest, PlantError};
+use crate::content::tree::{Below, OverlayNamespace, Tree};
+use crate::fronts::erofs::ErofsMount;
+use crate::fronts::forest::{AddTreeError, Forest};
 use crate::fronts::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
 use crate::image::inherit::{inherit, inherit_tree, is_opaque};
-use crate::content::tree::{Below, OverlayNamespace, Tree};
 
 /// Threads per mount that take requests from the kernel. Reads that miss the cache do not hold one.
 const THREADS: usize = 4;
@@ -245,7 +245,7 @@ fn fuse(
 ) -> Result<FuseMount, StackError> {
     let fs = Forest::single(tree, lazy).map_err(|error| match error {
         // Unpacked, it has no such limit.
-        PlantError::TooManyEntries { position, .. } => {
+        AddTreeError::TooManyEntries { position, .. } => {
             StackError::Tree { layer: first + position, reason: error.to_string() }
         }
         _ => io_error("serve", path)(std::io::Error::other(error)).into(),

@@ -9,17 +9,17 @@ use crate::base::lock::lock;
 
 /// Names whose turn it is, and who waits for it.
 #[derive(Debug, Default)]
-pub(super) struct Turns(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
+pub(super) struct KeyedLock(Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>);
 
 /// Dropping it gives the turn to the next.
 #[derive(Debug)]
 pub(super) struct Turn<'t> {
-    turns: &'t Turns,
+    turns: &'t KeyedLock,
     name: String,
     guard: Option<OwnedMutexGuard<()>>,
 }
 
-impl Turns {
+impl KeyedLock {
     /// Waits until nobody else has the turn for `name`.
     pub(super) async fn take(&self, name: &str) -> Turn<'_> {
         let turn = Arc::clone(lock(&self.0).entry(name.to_owned()).or_default());
@@ -44,7 +44,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_at_a_time_and_nothing_is_left() {
-        let turns = Turns::default();
+        let turns = KeyedLock::default();
         let first = turns.take("a").await;
         let other = turns.take("b").await;
         let mut second = Box::pin(turns.take("a"));

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use registry::{Client, Digest};
 
+use super::Snapshotter;
 use super::error::SnapshotError;
+use super::layout::Layout;
 use super::record::{Mode, Record};
+use super::store::Kind;
 use super::store::SnapshotStore;
-use super::{Kind, Layout, Snapshotter, Trees};
+use super::trees::Trees;
 use crate::base::lock::lock;
-use crate::fronts::forest::Operation;
 use crate::base::metrics::{Metrics, Scrape};
+use crate::fronts::forest::Operation;
 
 /// What trees need to be counted.
 #[derive(Debug)]
@@ -38,10 +41,10 @@ impl Trees {
     fn operations(&self) -> ImageOperations {
         let mut sums = ImageOperations::new();
         let Some(forest) = self.mounted() else { return sums };
-        for (_, planted) in self.all() {
-            let Some(counts) = forest.operations(planted.slot) else { continue };
-            match sums.get_mut(&planted.image) {
-                None => drop(sums.insert(planted.image.clone(), counts)),
+        for (_, mounted) in self.all() {
+            let Some(counts) = forest.operations(mounted.slot) else { continue };
+            match sums.get_mut(&mounted.image) {
+                None => drop(sums.insert(mounted.image.clone(), counts)),
                 Some(sum) => sum.iter_mut().zip(counts).for_each(|(sum, (_, count))| sum.1 += count),
             }
         }
@@ -66,9 +69,9 @@ impl Trees {
     }
 
     fn collect_metrics(&self, layout: &Layout, scrape: &mut Scrape) {
-        for (id, planted) in self.all() {
+        for (id, mounted) in self.all() {
             let mountpoint = layout.fs(id);
-            for layer in &planted.layers {
+            for layer in &mounted.layers {
                 // What is fetched again counts again.
                 let (size, fetched) = (layer.size(), layer.fetched_size());
                 scrape.layer_bytes(layer.digest(), &mountpoint.to_string_lossy(), size, fetched.min(size));

@@ -13,10 +13,12 @@ pub mod pull;
 pub mod store;
 
 mod cleanup;
-mod metrics;
 mod error;
 mod idmap;
+mod keyed_lock;
+mod layer_runs;
 mod layout;
+mod metrics;
 mod mounts;
 mod options;
 mod prepare;
@@ -26,11 +28,9 @@ mod restart;
 mod root;
 mod seek;
 mod sources;
-mod layer_runs;
 #[cfg(test)]
 mod tests;
 mod trees;
-mod keyed_lock;
 
 use std::sync::Arc;
 
@@ -47,13 +47,13 @@ pub(crate) use restart::PLACEHOLDER;
 pub(crate) use root::try_root;
 pub use trees::Trees;
 
+use crate::content::FetchContext;
 use crate::content::cache::CacheRoot;
-use crate::content::LayerSource;
-use crate::fronts::fuse::FuseOptions;
-use crate::snapshotter::pull::{ImageOptions, Images, ScratchRoot};
-use crate::image::{LayerKey, OpenLayers};
-use crate::foresight::recorded::{Prefetch, Start};
 use crate::content::tree::OverlayNamespace;
+use crate::foresight::recorded::{Prefetch, Start};
+use crate::fronts::fuse::FuseOptions;
+use crate::image::{LayerKey, OpenLayers};
+use crate::snapshotter::pull::{ImageOptions, Images, ScratchRoot};
 use filter::Filter;
 use store::{Commit, Info, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
 
@@ -73,7 +73,7 @@ pub struct Snapshotter {
     /// The last clean-up had to leave something.
     left: std::sync::atomic::AtomicBool,
     /// Each layer is made by one request at a time; those for the same layer then find it there.
-    turns: keyed_lock::Turns,
+    turns: keyed_lock::KeyedLock,
     /// Where else layers are is noted by one at a time.
     noting: tokio::sync::Mutex<()>,
     /// One clean-up at a time.
@@ -107,7 +107,7 @@ impl Snapshotter {
         let cache = Arc::new(cache);
         let metrics = options.metrics;
         let source =
-            LayerSource::new(Arc::clone(&cache), options.connections).with_metrics(Arc::clone(&metrics));
+            FetchContext::new(Arc::clone(&cache), options.connections).with_metrics(Arc::clone(&metrics));
         let clients = vec![options.client.clone()];
         let client = options.client.clone();
         let ztocs = layout.ztocs();
@@ -181,7 +181,7 @@ impl Snapshotter {
             id_mapper: idmap::IdMapper::new(options.id_mapping, options.user_namespace_program),
             removed: Notify::new(),
             left: std::sync::atomic::AtomicBool::new(false),
-            turns: keyed_lock::Turns::default(),
+            turns: keyed_lock::KeyedLock::default(),
             noting: tokio::sync::Mutex::default(),
             cleaning: tokio::sync::Mutex::default(),
         });

@@ -82,13 +82,13 @@ impl Snapshotter {
                 }
                 Part::Run(run) => {
                     tracing::debug!(snapshot = run.top, "checking mount point");
-                    let planted = self.trees.ensure(&run, &lower.paths()).await?;
-                    if planted.hides_all_below || lower.directories.is_empty() {
+                    let mounted = self.trees.ensure(&run, &lower.paths()).await?;
+                    if mounted.hides_all_below || lower.directories.is_empty() {
                         lower.directories.clear();
-                        lower.whiteouts = planted.shows_whiteouts;
+                        lower.whiteouts = mounted.shows_whiteouts;
                     }
                     lower.directories.push((run.top, self.layout.fs(run.top)));
-                    lower.root = Some(planted.root);
+                    lower.root = Some(mounted.root);
                 }
             }
         }

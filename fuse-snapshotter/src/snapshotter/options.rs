@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use registry::Client;
 
-use super::IdMapping;
-use crate::snapshotter::pull::{ChosenIndexes, ContentOfNamespace};
-use crate::image::OpenOptions;
+use super::idmap::IdMapping;
 use crate::base::metrics::Metrics;
 use crate::foresight::recorded::PrefetchOptions;
+use crate::image::OpenOptions;
+use crate::snapshotter::pull::{ChosenIndexes, ContentOfNamespace};
 
 /// What a snapshotter is made with.
 #[derive(Clone)]

@@ -14,16 +14,17 @@ use std::sync::Arc;
 use ztoc::Ztoc;
 
 use super::error::{SnapshotError, io_error};
-use super::mounts::Lower;
-use super::record::{Mode, Record};
 use super::layer_runs::{Part, parts};
+use super::mounts::Lower;
+use super::mounts::Mount;
+use super::record::{Mode, Record};
 use super::store::{Commit, Kind, Labels, NewSnapshot, StoreError, Usage};
-use super::{Mount, Snapshotter, labels, layout, rebase};
-use crate::snapshotter::pull::{LayerRequest, Outcome, Position, Pulled, Scratch};
-use crate::image::inherit::inherit;
+use super::{Snapshotter, labels, layout, rebase};
 use crate::base::metrics::Operation;
-use crate::foresight::forecast;
 use crate::content::tree::{Below, OverlayNamespace, Tree};
+use crate::foresight::forecast;
+use crate::image::inherit::inherit;
+use crate::snapshotter::pull::{LayerRequest, Outcome, Position, Pulled, Scratch};
 
 impl Snapshotter {
     /// Makes an active snapshot: of a container, or to unpack a layer into.
@@ -107,7 +108,7 @@ impl Snapshotter {
                     layer = %request.layer, key, milliseconds, "remote-snapshot-prepared" = "true",
                     "remote snapshot successfully prepared."
                 );
-                self.plant_ahead(pulled, &target, Some(ztoc));
+                self.mount_ahead(pulled, &target, Some(ztoc));
                 Err(SnapshotError::Ready(target))
             }
             Outcome::Unpacked { scratch, implied, size, reason } => {
@@ -126,7 +127,7 @@ impl Snapshotter {
                     layer = %request.layer, key, milliseconds, "local-snapshot-prepared" = "true",
                     "local snapshot successfully prepared"
                 );
-                self.plant_ahead(pulled, &target, None);
+                self.mount_ahead(pulled, &target, None);
                 Err(SnapshotError::Ready(target))
             }
             Outcome::Defer { reason, indexed } => {
@@ -289,7 +290,7 @@ impl Snapshotter {
 
     /// Mounts the trees of an image as soon as its topmost layer is there, and fetches what its program will read first: a
     /// container will want that next.
-    fn plant_ahead(self: &Arc<Self>, pulled: Option<Pulled>, target: &str, ztoc: Option<Arc<Ztoc>>) {
+    fn mount_ahead(self: &Arc<Self>, pulled: Option<Pulled>, target: &str, ztoc: Option<Arc<Ztoc>>) {
         let Some(pulled) = pulled else { return };
         let (snapshotter, target) = (Arc::clone(self), target.to_owned());
         tokio::spawn(async move {
@@ -299,10 +300,10 @@ impl Snapshotter {
             };
             // Removed already, if it is not there.
             let Ok(snapshot) = found else { return };
-            let planted = snapshotter.lower(&snapshot.as_chain()).await;
+            let mounted = snapshotter.lower(&snapshot.as_chain()).await;
             // Until now, so that the tree did not need to parse it again.
             drop(ztoc);
-            match planted {
+            match mounted {
                 Ok(lower) => snapshotter.expect_start(pulled, &lower).await,
                 Err(error) => {
                     tracing::warn!(chain = target, %error, "cannot mount the image ahead of its container");
@@ -328,13 +329,13 @@ impl Snapshotter {
             match forest.lookup(crate::fronts::forest::ROOT, id.to_string().as_bytes()) {
                 Ok(root) => {
                     trees.push(*id);
-                    startup::Part::Tree(root.number)
+                    forecast::Part::Tree(root.number)
                 }
-                Err(_) => startup::Part::Directory(path.clone()),
+                Err(_) => forecast::Part::Directory(path.clone()),
             }
         });
-        let root = startup::Root::new(Arc::clone(&forest), parts.collect());
-        let forecast = startup::Forecast::new(root, command);
+        let root = forecast::Root::new(Arc::clone(&forest), parts.collect());
+        let forecast = forecast::Forecast::new(root, command);
         self.trees.expect(&trees, &forecast);
     }
 }

@@ -3,8 +3,9 @@
 use registry::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 
+use super::error::SnapshotError;
+use super::labels;
 use super::store::Node;
-use super::{SnapshotError, labels};
 use crate::image::{LayerKey, MAX_SOURCES, name_of};
 
 /// How a layer's snapshot is served, and whose it is. Stored as JSON beside the snapshot.

@@ -9,8 +9,8 @@ use super::Snapshotter;
 use super::idmap;
 use super::layout::Layout;
 use super::store::{Kind, SnapshotStore, StoreError};
-use crate::fronts::fuse::detach;
 use crate::base::sys::MountLine;
+use crate::fronts::fuse::detach;
 
 /// Trees that are mounted again at the same time.
 const PARALLEL: usize = 4;

@@ -12,12 +12,13 @@ use async_trait::async_trait;
 use registry::{Descriptor, Digest, Reference};
 use soci_index::oci::{ImageConfig, ImageIndex, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, is_index};
 
-use super::record::{OtherSource, Record};
+use super::error::SnapshotError;
 use super::layer_runs::chain_id;
+use super::record::{OtherSource, Record};
 use super::store::Kind;
-use super::{SnapshotError, Snapshotter, labels};
-use crate::snapshotter::pull::ContentOfNamespace;
+use super::{Snapshotter, labels};
 use crate::image::{Chain, LayerKey, LocalContent, Seek, name_of};
+use crate::snapshotter::pull::ContentOfNamespace;
 
 /// Bounds of what is looked at: namespaces, images in each, and platforms of an image.
 const NAMESPACES: usize = 16;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use registry::Descriptor;
 
-use super::record::{OtherSource, Record};
+use super::Snapshotter;
+use super::error::SnapshotError;
 use super::layer_runs::chain_id;
-use super::{SnapshotError, Snapshotter};
-use crate::snapshotter::pull::LayerRequest;
+use super::record::{OtherSource, Record};
 use crate::image::{Chain, name_of};
+use crate::snapshotter::pull::LayerRequest;
 
 impl Snapshotter {
     /// A layer of an image is there already, as `target`.

@@ -11,20 +11,20 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::metrics::Counting;
 use super::error::{SnapshotError, io_error};
 use super::idmap;
-use super::layout::Layout;
 use super::layer_runs::Run;
+use super::layout::Layout;
+use super::metrics::Counting;
 use super::store::{SnapshotStore, StoreError};
 use crate::base::lock::lock;
+use crate::base::metrics::Operation;
 use crate::content::LazyLayer;
+use crate::content::tree::{Below, OverlayNamespace, Tree};
+use crate::foresight::forecast::Forecast;
 use crate::fronts::forest::{Forest, LayerSlot, TreeSlot};
 use crate::fronts::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
 use crate::image::{OpenLayers, inherit};
-use crate::base::metrics::Operation;
-use crate::foresight::forecast::Forecast;
-use crate::content::tree::{Below, OverlayNamespace, Tree};
 
 /// The numbers of trees in the snapshot store: they are part of inode numbers.
 pub(super) const NUMBERS: &str = "trees";
@@ -40,14 +40,14 @@ pub struct Trees {
     pub(super) runtime: Handle,
     /// Made when the first tree needs it: without lazy layers there is no need of FUSE.
     mount: Mutex<Option<Mounted>>,
-    /// Set when everything was taken down or left: what is still being planted then must not mount anything anew.
+    /// Set when everything was taken down or left: what is still being mounted then must not mount anything anew.
     closed: AtomicBool,
     /// Why it could not be mounted, when that was last tried.
     failure: Mutex<Option<String>>,
     /// Held while a tree is bound to its snapshot.
     binding: Mutex<()>,
     /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
-    planted: Mutex<HashMap<u64, Arc<OnceCell<Arc<Planted>>>>>,
+    mounted: Mutex<HashMap<u64, Arc<OnceCell<Arc<MountedTree>>>>>,
     /// What is expected of the images, by the snapshots that are topmost in their trees.
     forecasts: Mutex<HashMap<u64, Kept>>,
     pub(super) counting: Counting,
@@ -68,7 +68,7 @@ struct Mounted {
 
 /// A tree that is mounted.
 #[derive(Debug)]
-pub(super) struct Planted {
+pub(super) struct MountedTree {
     /// Nothing of the layers below the tree shows through.
     pub(super) hides_all_below: bool,
     /// Whether the tree was made to lie over other layers, and so shows whiteouts.
@@ -102,7 +102,7 @@ impl Trees {
             closed: AtomicBool::new(false),
             failure: Mutex::default(),
             binding: Mutex::default(),
-            planted: Mutex::default(),
+            mounted: Mutex::default(),
             forecasts: Mutex::default(),
             counting,
         }
@@ -139,7 +139,7 @@ impl Trees {
         let mut mount = lock(&self.mount);
         if mount.as_ref().is_some_and(|mounted| mounted.fuse.is_finished()) {
             tracing::error!("the file system of the trees was ended by somebody else; mounting it again");
-            lock(&self.planted).clear();
+            lock(&self.mounted).clear();
             lock(&self.forecasts).clear();
             *mount = None;
         }
@@ -178,9 +178,9 @@ impl Trees {
     }
 
     /// The trees that are mounted, with the snapshots they are for.
-    pub(super) fn all(&self) -> Vec<(u64, Arc<Planted>)> {
-        let planted = lock(&self.planted);
-        planted.iter().filter_map(|(id, cell)| Some((*id, Arc::clone(cell.get()?)))).collect()
+    pub(super) fn all(&self) -> Vec<(u64, Arc<MountedTree>)> {
+        let mounted = lock(&self.mounted);
+        mounted.iter().filter_map(|(id, cell)| Some((*id, Arc::clone(cell.get()?)))).collect()
     }
 
     /// Whether the kernel can map the ids of trees, which are mounted.
@@ -193,7 +193,7 @@ impl Trees {
     /// Number of trees that are mounted.
     #[must_use]
     pub fn len(&self) -> usize {
-        lock(&self.planted).values().filter(|cell| cell.initialized()).count()
+        lock(&self.mounted).values().filter(|cell| cell.initialized()).count()
     }
 
     /// Whether no tree is mounted.
@@ -207,28 +207,28 @@ impl Trees {
         self: &Arc<Self>,
         run: &Run,
         lower: &[PathBuf],
-    ) -> Result<Arc<Planted>, SnapshotError> {
+    ) -> Result<Arc<MountedTree>, SnapshotError> {
         self.revive();
-        let cell = Arc::clone(lock(&self.planted).entry(run.top).or_default());
+        let cell = Arc::clone(lock(&self.mounted).entry(run.top).or_default());
         let planting = async {
             let (trees, run, lower) = (Arc::clone(self), run.clone(), lower.to_vec());
-            let planted = tokio::task::spawn_blocking(move || trees.plant(&run, &lower)).await?;
+            let mounted = tokio::task::spawn_blocking(move || trees.add_tree(&run, &lower)).await?;
             // The zTOCs, as far as nobody else holds them, and what the merge needed. Whoever waits for the mount need not wait
             // for that.
             drop(tokio::task::spawn_blocking(crate::base::sys::give_back));
-            planted
+            mounted
         };
-        let planted = cell.get_or_try_init(|| planting).await.map(Arc::clone);
+        let mounted = cell.get_or_try_init(|| planting).await.map(Arc::clone);
         {
-            // Nobody is to remember a failure. But others may be at it now: a tree that they plant must be known.
-            let mut all = lock(&self.planted);
+            // Nobody is to remember a failure. But others may be at it now: a tree that they mount must be known.
+            let mut all = lock(&self.mounted);
             drop(cell);
             let unused = |known: &Arc<OnceCell<_>>| !known.initialized() && Arc::strong_count(known) == 1;
             if all.get(&run.top).is_some_and(unused) {
                 all.remove(&run.top);
             }
         }
-        let planted = planted?;
+        let mounted = mounted?;
         if !is_mounted(&self.layout.fs(run.top)) {
             // By somebody else's hand. An empty directory in its place would be a container without its files.
             tracing::warn!(snapshot = run.top, "a tree was unmounted; mounting it again");
@@ -245,7 +245,7 @@ impl Trees {
             })
             .await??;
         }
-        Ok(planted)
+        Ok(mounted)
     }
 
     /// Somebody begins to read a program or library: what will be read with it is fetched.
@@ -253,8 +253,9 @@ impl Trees {
         let Some((layer, _)) = self.mounted().and_then(|forest| forest.content(number)) else { return };
         let forecast = {
             let forecasts = lock(&self.forecasts);
-            let has = |planted: &Arc<Planted>| planted.layers.iter().any(|other| Arc::ptr_eq(other, &layer));
-            let mut images = self.all().into_iter().filter(|(_, planted)| has(planted));
+            let has =
+                |mounted: &Arc<MountedTree>| mounted.layers.iter().any(|other| Arc::ptr_eq(other, &layer));
+            let mut images = self.all().into_iter().filter(|(_, mounted)| has(mounted));
             images.find_map(|(id, _)| forecasts.get(&id).map(|kept| Arc::clone(&kept.forecast)))
         };
         if let Some(forecast) = forecast {
@@ -282,8 +283,8 @@ impl Trees {
         let kept = Kept { forecast: Arc::clone(forecast), _fetching: fetching };
         let mut forecasts = lock(&self.forecasts);
         // A tree that was taken down meanwhile takes its forecast along.
-        let planted = lock(&self.planted);
-        forecasts.extend(trees.iter().filter(|id| planted.contains_key(id)).map(|id| (*id, kept.clone())));
+        let mounted = lock(&self.mounted);
+        forecasts.extend(trees.iter().filter(|id| mounted.contains_key(id)).map(|id| (*id, kept.clone())));
     }
 
     /// Fails if the snapshot of a tree was removed before the tree was mounted, and takes the tree down: the clean-up
@@ -305,7 +306,7 @@ impl Trees {
         Err(StoreError::NotFound(format!("snapshot {} does not exist", run.name)).into())
     }
 
-    fn plant(self: &Arc<Self>, run: &Run, lower: &[PathBuf]) -> Result<Arc<Planted>, SnapshotError> {
+    fn add_tree(self: &Arc<Self>, run: &Run, lower: &[PathBuf]) -> Result<Arc<MountedTree>, SnapshotError> {
         let started = std::time::Instant::now();
         let unavailable = |error: &dyn std::fmt::Display| {
             SnapshotError::Unavailable(format!("cannot serve snapshot {}: {error}", run.top))
@@ -330,7 +331,7 @@ impl Trees {
         let slot = TreeSlot(self.store.number(NUMBERS, &run.top.to_string())?);
         let layers: Vec<_> = opened.iter().map(|(layer, _)| Arc::clone(layer.lazy())).collect();
         let image = run.layers.last().map(|record| record.manifest.clone());
-        let planted = Planted {
+        let mounted = MountedTree {
             slot,
             image: image.ok_or_else(|| unavailable(&"it has no layers"))?,
             layers,
@@ -346,13 +347,13 @@ impl Trees {
         let name = run.top.to_string();
         let inodes = tree.len();
         let mounting = std::time::Instant::now();
-        forest.plant(slot, &name, tree, layers, None).map_err(|error| unavailable(&error))?;
+        forest.add_tree(slot, &name, tree, layers, None).map_err(|error| unavailable(&error))?;
         let bound = {
             let _binding = lock(&self.binding);
             self.bind(&name, run.top)
         };
         if let Err(error) = bound {
-            forest.fell(slot);
+            forest.remove_tree(slot);
             return Err(error);
         }
         self.check_wanted(run)?;
@@ -367,8 +368,8 @@ impl Trees {
             milliseconds = started.elapsed().as_millis() as u64,
             "mounted a tree"
         );
-        self.log_operations_later(&planted.image);
-        Ok(Arc::new(planted))
+        self.log_operations_later(&mounted.image);
+        Ok(Arc::new(mounted))
     }
 
     /// With `binding` held.
@@ -388,16 +389,16 @@ impl Trees {
         if is_mounted(&target) {
             detach(&target);
         }
-        lock(&self.planted).remove(&id);
+        lock(&self.mounted).remove(&id);
         lock(&self.forecasts).remove(&id);
-        // Whether or not it was planted: it has a number if an earlier process did it, and if somebody is about to.
+        // Whether or not it was mounted: it has a number if an earlier process did it, and if somebody is about to.
         let name = id.to_string();
         let forgotten = self.store.numbers(NUMBERS).and_then(|numbers| {
             let Some((_, slot)) = numbers.into_iter().find(|(known, _)| *known == name) else {
                 return Ok(());
             };
             if let Some(forest) = self.mounted() {
-                forest.fell(TreeSlot(slot));
+                forest.remove_tree(TreeSlot(slot));
             }
             self.store.forget_number(NUMBERS, &name)
         });
@@ -420,7 +421,7 @@ impl Trees {
         // What is being mounted now must not bring the file system back.
         self.closed.store(true, Ordering::Release);
         lock(&self.forecasts).clear();
-        let ids: Vec<_> = lock(&self.planted).drain().map(|(id, _)| id).collect();
+        let ids: Vec<_> = lock(&self.mounted).drain().map(|(id, _)| id).collect();
         for id in ids {
             detach_if_mounted(&self.layout.fs(id));
         }

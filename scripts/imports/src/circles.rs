@@ -8,7 +8,8 @@ pub(crate) fn find(arrows: &BTreeSet<(String, String)>) -> Vec<Vec<String>> {
     for (from, to) in arrows {
         next.entry(from).or_default().push(to);
     }
-    let reached: BTreeMap<&str, BTreeSet<&str>> = next.keys().map(|node| (*node, reach(&next, node))).collect();
+    let reached: BTreeMap<&str, BTreeSet<&str>> =
+        next.keys().map(|node| (*node, reach(&next, node))).collect();
     let mut circles = Vec::new();
     let mut seen = BTreeSet::new();
     for (node, others) in &reached {

@@ -34,7 +34,8 @@ fn walk(files: &CrateFiles, code: &[TokenTree], module: &[String], found: &mut V
                     at = nested_module(files, code, at, module, found);
                     continue;
                 }
-                let begins = at == 0 || !is_colons(code, at.wrapping_sub(2)) && !is_mark(code.get(at - 1), '.');
+                let begins =
+                    at == 0 || !is_colons(code, at.wrapping_sub(2)) && !is_mark(code.get(at - 1), '.');
                 if begins && is_colons(code, at + 1) {
                     let Some(start) = first(files, &word.to_string(), module) else {
                         at += 1;
@@ -68,7 +69,8 @@ fn nested_module(
     module: &[String],
     found: &mut Vec<Vec<String>>,
 ) -> usize {
-    if let (Some(TokenTree::Ident(name)), Some(TokenTree::Group(body))) = (code.get(at + 1), code.get(at + 2)) {
+    if let (Some(TokenTree::Ident(name)), Some(TokenTree::Group(body))) = (code.get(at + 1), code.get(at + 2))
+    {
         let inner: Vec<TokenTree> = body.stream().into_iter().collect();
         let module: Vec<String> = module.iter().cloned().chain([name.to_string()]).collect();
         walk(files, &inner, &module, found);

@@ -29,7 +29,6 @@ pub use scrape::Scrape;
 pub use series::{Count, DaemonCount, ImageOperation, Operation};
 
 use crate::base::lock::lock;
-use crate::content::FetchError;
 
 /// `fuse_failure_state` rises at most this often, so that one broken file read in a loop is not an avalanche.
 const FAILURE_STATE_EVERY: Duration = Duration::from_secs(5 * 60);
@@ -139,15 +138,8 @@ impl Metrics {
         *lock(&self.eager).entry(reason).or_default() += 1;
     }
 
-    /// Counts bytes that could not be had, by what is to blame. Fetches that were given up do not count.
-    pub fn count_fetch_error(&self, error: &FetchError) {
-        let kind = match error {
-            FetchError::Registry(_) => "registry",
-            FetchError::Corrupt { .. } => "corrupt",
-            FetchError::False { .. } => "false_ztoc",
-            FetchError::Cache(_) => "cache",
-            FetchError::Cancelled => return,
-        };
+    /// Counts bytes that could not be had, by what is to blame.
+    pub fn count_fetch_error(&self, kind: &'static str) {
         *lock(&self.fetch_errors).entry(kind).or_default() += 1;
     }
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use fuse_snapshotter::base::metrics::Metrics;
 use fuse_snapshotter::daemon::config::{Config, ContentStore, MetricsEndpoint, ParallelPull, Severity};
 use fuse_snapshotter::daemon::grpc::{Calls, ControlServer, Listener, SnapshotService, bind};
 use fuse_snapshotter::daemon::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
+use fuse_snapshotter::daemon::metrics_server::Server;
 use fuse_snapshotter::image::{ContainerdContent, LocalContent, OpenOptions};
-use fuse_snapshotter::base::metrics::{Metrics, Server};
 use fuse_snapshotter::snapshotter::{IdMapping, Options, Snapshotter};
 use registry::Client;
 use soci_index::store::default_root;

@@ -7,7 +7,7 @@ use fuse_snapshotter::daemon::node::doctor::{Options, examine};
 use soci_index::store::default_root;
 
 use crate::args::{Cli, DoctorArgs};
-use crate::daemon::config::containerd_address;
+use crate::config::containerd_address;
 use crate::daemon::socket;
 
 /// Looks at the node and prints what was found. Whether all is well.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::lock;
+use crate::base::lock::lock;
 
 /// After so much time without a failure an outage is over. A disk that fills up takes some writes and refuses others.
 const CALM: Duration = Duration::from_secs(60);

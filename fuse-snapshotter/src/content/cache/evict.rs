@@ -3,7 +3,8 @@
 use std::sync::Weak;
 use std::time::SystemTime;
 
-use super::{BLOCK_SIZE, CacheRoot, lock};
+use super::{BLOCK_SIZE, CacheRoot};
+use crate::base::lock::lock;
 
 /// Evicts until there are `target` bytes.
 pub(super) fn trim(root: &CacheRoot, target: u64) {

@@ -18,7 +18,8 @@ use super::disk::Disk;
 use super::memory::{Block, Memory};
 use super::parts::Parts;
 use super::usage::Usage;
-use super::{BLOCK_SIZE, CacheError, io_error, lock};
+use super::{BLOCK_SIZE, CacheError, io_error};
+use crate::base::lock::lock;
 
 const BLOCK: usize = BLOCK_SIZE as usize;
 

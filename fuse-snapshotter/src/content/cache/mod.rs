@@ -29,12 +29,13 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use crate::base::lock::lock;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -44,7 +45,7 @@ use usage::Usage;
 pub use layer::LayerCache;
 pub(crate) use layer::Pin;
 pub(crate) use parts::Parts;
-pub use writer::{Published, SpanWriter};
+pub use writer::{ContentWriter, Published};
 
 /// Size of a cache block in bytes: a page, the unit in which the kernel asks.
 pub const BLOCK_SIZE: u64 = 4096;

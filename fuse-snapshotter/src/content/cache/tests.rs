@@ -10,7 +10,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{BLOCK_SIZE, CacheRoot, LayerCache, SpanWriter};
+use super::layer::LayerCache;
+use super::writer::ContentWriter;
+use super::{BLOCK_SIZE, CacheRoot};
 
 const BLOCK: usize = BLOCK_SIZE as usize;
 
@@ -62,7 +64,7 @@ impl Layout {
 
     /// Writes a span as `fetch` does, with these contents; published unless it turns out to be wrong.
     fn write(&self, cache: &Arc<LayerCache>, span: usize, byte: impl Fn(usize, usize) -> u8, publish: bool) {
-        let mut writer = SpanWriter::new(Arc::clone(cache));
+        let mut writer = ContentWriter::new(Arc::clone(cache));
         let pieces = self.pieces(span);
         for (file, range) in &pieces {
             let data: Vec<u8> = range.clone().map(|at| byte(*file, at)).collect();

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{BLOCK_SIZE, lock};
+use super::BLOCK_SIZE;
+use crate::base::lock::lock;
 
 /// Bytes of all layers' blocks.
 #[derive(Debug, Default)]

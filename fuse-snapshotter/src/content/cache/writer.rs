@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::BLOCK_SIZE;
 use super::blocks::checksum;
+use super::layer::{LayerCache, Pin};
 use super::memory::Block;
-use super::{BLOCK_SIZE, LayerCache, Pin};
 
 /// Data that are written at once, in bytes; bounds the memory a span needs.
 const BATCH: usize = 1 << 20;
@@ -18,11 +19,11 @@ const SPARE: usize = 4096;
 
 /// Takes the contents of the files in a span, in order, and writes them to their places in the stream.
 ///
-/// Nothing becomes visible before [`SpanWriter::publish`], which is called once the span's digest has been
+/// Nothing becomes visible before [`ContentWriter::publish`], which is called once the span's digest has been
 /// verified. Blocks that are visible already are never written again: before that, the bytes are not to be
 /// trusted.
 #[derive(Debug)]
-pub struct SpanWriter {
+pub struct ContentWriter {
     cache: Arc<LayerCache>,
     /// Stream offset of the span's first byte, once it is known.
     start: Option<u64>,
@@ -40,7 +41,7 @@ pub struct SpanWriter {
     pins: Vec<Pin>,
 }
 
-/// What [`SpanWriter::publish`] made visible.
+/// What [`ContentWriter::publish`] made visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
     /// The range of the stream, in bytes.
@@ -49,7 +50,7 @@ pub struct Published {
     pub end: u64,
 }
 
-impl SpanWriter {
+impl ContentWriter {
     /// A writer for a span of this layer.
     #[must_use]
     pub fn new(cache: Arc<LayerCache>) -> Self {

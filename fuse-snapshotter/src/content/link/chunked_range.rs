@@ -15,9 +15,9 @@ use registry::{ByteStream, Result};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::content::spans::flight::Demand;
-use crate::content::link::request_slots::Urgency;
 use crate::content::link::hedged_chunk::{self, Source};
+use crate::content::link::request_slots::Urgency;
+use crate::content::spans::flight::Demand;
 
 /// What waits for the bytes of a range.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(crate) fn read(source: Source, range: Range<u64>, wanted: Wanted, size: u64)
         let urgency = move || wanted.urgency(start);
         // In the order of the pieces, and before anybody who comes later.
         let lane = source.schedule.lane(urgency.clone());
-        let task = tokio::spawn(piece::fetch(source.clone(), piece, lane, urgency, sender));
+        let task = tokio::spawn(hedged_chunk::fetch(source.clone(), piece, lane, urgency, sender));
         Piece { chunks, _task: AbortOnDropHandle::new(task) }
     };
     let pieces: VecDeque<_> = starts.by_ref().take(ahead).map(&begin).collect();

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::{oneshot, watch};
 
-use crate::content::link::schedule::LONGEST_QUEUE;
 use crate::base::lock::lock;
+use crate::content::link::schedule::LONGEST_QUEUE;
 
 /// How much depends on a request, the most first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

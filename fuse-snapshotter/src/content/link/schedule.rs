@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use crate::content::link::request_slots::{Lane, Lanes, Urgency};
+use crate::base::lock::lock;
 use crate::content::link::estimate::Pace;
 use crate::content::link::idle_cpu;
-use crate::base::lock::lock;
+use crate::content::link::request_slots::{Lane, Lanes, Urgency};
 
 /// Requests at a time to a registry over a long link. As many as it takes that some bytes come while others are asked for; of more
 /// than that each connection stays slow, because congestion control sees the others' bytes as congestion.
@@ -261,7 +261,7 @@ impl Schedule {
         let permit = self.spare.acquire().await.ok();
         self.calm().await;
         if self.readers.borrow().since.elapsed() < STARTING {
-            processors::free().await;
+            idle_cpu::free().await;
             self.calm().await;
         }
         permit

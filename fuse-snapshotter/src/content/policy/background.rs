@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::content::FetchError;
-use crate::content::link::request_slots::Urgency;
-use crate::content::layer::LazyLayer;
-use crate::content::spans::request::Run;
 use crate::base::metrics::{Count, Operation};
+use crate::content::FetchError;
+use crate::content::layer::LazyLayer;
+use crate::content::link::request_slots::Urgency;
+use crate::content::spans::request::Run;
 
 /// Spans in one background request. A long run keeps the link busy; it is given up for a demand all the same.
 const RUN: usize = 8;

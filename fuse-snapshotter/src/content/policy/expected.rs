@@ -9,8 +9,8 @@ use std::sync::Arc;
 use futures::future::join_all;
 
 use crate::content::FetchError;
-use crate::content::link::request_slots::Urgency;
 use crate::content::layer::{LazyLayer, runs};
+use crate::content::link::request_slots::Urgency;
 use crate::content::spans::request::Run;
 
 /// Compressed bytes that are fetched at once of what a reader is expected to ask for.

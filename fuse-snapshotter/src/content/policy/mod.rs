@@ -1,6 +1,6 @@
 //! What is fetched although no reader is blocked on it.
 
-mod background;
-mod expected;
+pub(crate) mod background;
+pub(crate) mod expected;
 pub(crate) mod readahead;
-mod speculative;
+pub(crate) mod speculative;

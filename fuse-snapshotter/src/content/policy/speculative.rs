@@ -10,10 +10,10 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::content::spans::flight::Duty;
-use crate::content::layer::LazyLayer;
-use crate::content::spans::request::Run;
 use crate::base::lock::lock;
+use crate::content::layer::LazyLayer;
+use crate::content::spans::flight::Duty;
+use crate::content::spans::request::Run;
 
 /// A file in so many spans is likely to be wanted as a whole.
 pub(crate) const WHOLE: usize = 5;

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
 
+use crate::base::lock::lock;
 use crate::content::FetchError;
 use crate::content::link::request_slots::Urgency;
-use crate::base::lock::lock;
 
 /// How a flight ended.
 pub(crate) type Outcome = Result<(), FetchError>;

@@ -9,8 +9,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use crate::content::spans::table::LayerTable;
 use crate::content::cache::Parts;
+use crate::content::spans::table::LayerTable;
 
 /// Longest cut header that is kept, in bytes. Longer ones (with many PAX records) go unchecked.
 const MAX_KEPT: u64 = 32 * 1024;

@@ -4,9 +4,9 @@
 
 use std::sync::Mutex;
 
+use crate::base::lock::lock;
 use crate::content::link::schedule::Counted;
 use crate::content::spans::sink::SpanSink;
-use crate::base::lock::lock;
 
 /// An unfinished span.
 struct Unfinished {

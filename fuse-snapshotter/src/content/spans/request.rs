@@ -10,15 +10,15 @@ use futures::StreamExt;
 use registry::BlobReader;
 use tokio::sync::oneshot;
 
+use crate::base::metrics::Operation;
 use crate::content::FetchError;
-use crate::content::spans::flight::Duty;
-use crate::content::link::request_slots::Urgency;
 use crate::content::layer::{LazyLayer, count};
-use crate::content::link::hedged_chunk::Source;
 use crate::content::link::chunked_range::{self, Wanted};
+use crate::content::link::hedged_chunk::Source;
+use crate::content::link::request_slots::Urgency;
+use crate::content::spans::flight::Duty;
 use crate::content::spans::sink::SpanSink;
 use crate::content::spans::twin;
-use crate::base::metrics::Operation;
 
 /// How often a span with a wrong digest is fetched again before the whole layer is.
 const RETRIES: usize = 2;
@@ -317,7 +317,7 @@ impl LazyLayer {
                 schedule: Arc::clone(schedule),
                 requests: Arc::clone(&self.counters.requests),
             };
-            return Ok((pieces::read(source, range, wanted, size), true));
+            return Ok((chunked_range::read(source, range, wanted, size), true));
         }
         let asked = Instant::now();
         count(&self.counters.requests, 1);

@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 use ztoc::{Sha256Digest, SpanDecoder};
 
 use crate::content::FetchError;
+use crate::content::cache::{ContentWriter, LayerCache};
 use crate::content::spans::headers::SpanHeaders;
 use crate::content::spans::table::{LayerTable, Piece};
-use crate::content::cache::{LayerCache, SpanWriter};
 
 /// Room for inflated bytes, in bytes.
 const OUTPUT: usize = 64 * 1024;
@@ -24,7 +24,7 @@ const TURN: usize = 4 << 20;
 pub(crate) struct Verified {
     /// What was seen of tar headers.
     pub(crate) headers: SpanHeaders,
-    writer: SpanWriter,
+    writer: ContentWriter,
     continues: bool,
     first_block: u16,
     last_block: u16,
@@ -40,7 +40,7 @@ impl Verified {
 /// The uncompressed bytes of a span, on their way to the files that they belong to.
 pub(crate) struct Contents {
     table: Arc<LayerTable>,
-    writer: SpanWriter,
+    writer: ContentWriter,
     headers: SpanHeaders,
     /// Place in the archive of the next byte, and an entry not behind it.
     position: u64,
@@ -55,7 +55,7 @@ impl Contents {
         let start = table.spans().uncompressed(span).start;
         Self {
             table: Arc::clone(table),
-            writer: SpanWriter::new(cache),
+            writer: ContentWriter::new(cache),
             headers: SpanHeaders::default(),
             position: start,
             entry: table.entry_at(start),

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
+use crate::base::lock::lock;
 use crate::content::FetchError;
 use crate::content::layer::LazyLayer;
 use crate::content::spans::request::Run;
 use crate::content::spans::sink::Contents;
-use crate::base::lock::lock;
 
 /// Most twins of a layer.
 const MAX_TWINS: usize = 4;

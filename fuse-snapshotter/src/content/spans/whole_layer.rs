@@ -9,9 +9,9 @@ use registry::{BlobReader, FileBlob};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
+use crate::base::lock::lock;
 use crate::content::FetchError;
 use crate::content::layer::{LazyLayer, count};
-use crate::base::lock::lock;
 
 /// How long a layer that does not have its digest, or finds no room, is not fetched again: with every read that fails,
 /// all of it would be.

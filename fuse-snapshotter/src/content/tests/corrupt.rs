@@ -136,3 +136,10 @@ async fn a_false_span_digest_is_called_false() {
     assert!(matches!(rig.read_all(big).await.unwrap_err(), FetchError::False { .. }));
     assert_eq!((rig.fake.requests().len(), rig.layer.flights()), (0, 0));
 }
+
+#[test]
+fn metrics_tell_what_is_to_blame_and_fetches_that_were_given_up_do_not_count() {
+    let corrupt = FetchError::Corrupt { layer: String::new(), span: 0, reason: String::new() };
+    assert_eq!(corrupt.kind(), Some("corrupt"));
+    assert_eq!(FetchError::Cancelled.kind(), None);
+}

@@ -8,7 +8,7 @@ use testdata::registry::TestRegistry;
 
 use super::rig::{Image, check, lazy, within};
 use crate::content::cache::CacheRoot;
-use crate::content::LayerSource;
+use crate::content::layer::FetchContext;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_file_of_every_layer_reads_back() {
@@ -18,7 +18,7 @@ async fn every_file_of_every_layer_reads_back() {
     let directory = tempfile::tempdir().unwrap();
     for (round, span_size) in [1000, 65536, 4 << 20].into_iter().enumerate() {
         let root = directory.path().join(round.to_string());
-        let source = LayerSource::new(Arc::new(CacheRoot::open(&root, u64::MAX).unwrap()), 8);
+        let source = FetchContext::new(Arc::new(CacheRoot::open(&root, u64::MAX).unwrap()), 8);
         for name in golden::load().layers.keys() {
             let image = Image::of_blob(golden::layer(name).into(), span_size);
             let digest = server.put_blob(image.blob.clone()).parse().unwrap();

@@ -3,7 +3,7 @@
 use testdata::image::{Compression, End, Entry, LayerBuilder, Texture, ZstdForm};
 
 use super::rig::{Image, Rig, Trouble, entry, usual, within};
-use crate::content::LayerTable;
+use crate::content::spans::table::LayerTable;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_cache_smaller_than_the_layer_works() {

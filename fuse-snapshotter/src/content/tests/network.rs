@@ -7,8 +7,9 @@ use registry::{Client, ClientConfig, Repository};
 use testdata::registry::{Action, Fault, Redirect, TestRegistry};
 
 use super::rig::{Image, check, entry, lazy, usual};
+use crate::content::FetchError;
 use crate::content::cache::CacheRoot;
-use crate::content::{FetchError, LayerSource, LazyLayer};
+use crate::content::layer::{FetchContext, LazyLayer};
 
 /// Quick to give up.
 fn config() -> ClientConfig {
@@ -35,7 +36,7 @@ async fn setup() -> Setup {
     let repository = Repository::new(&server.host(), "a/b").unwrap();
     let blob = Client::new(config()).unwrap().blob_reader(&repository, digest, image.blob.len() as u64);
     let directory = tempfile::tempdir().unwrap();
-    let source = LayerSource::new(Arc::new(CacheRoot::open(directory.path(), u64::MAX).unwrap()), 4);
+    let source = FetchContext::new(Arc::new(CacheRoot::open(directory.path(), u64::MAX).unwrap()), 4);
     // As the mount has it: no server is to send everything for each span.
     let layer = lazy(&image, Arc::new(blob.with_max_skip(1000)), &source);
     Setup { server, image, layer, _directory: directory }

@@ -15,8 +15,10 @@ use testdata::image::{Compression, Entry, LayerBuilder};
 use tokio::sync::Semaphore;
 use ztoc::{BuildOptions, Builder, Ztoc};
 
+use crate::content::FetchError;
 use crate::content::cache::CacheRoot;
-use crate::content::{FetchError, LayerSource, LayerTable, LazyLayer};
+use crate::content::layer::{FetchContext, LazyLayer};
+use crate::content::spans::table::LayerTable;
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,13 +246,13 @@ impl Image {
 /// A layer ready to be read.
 pub(crate) struct Rig {
     pub(crate) directory: tempfile::TempDir,
-    pub(crate) source: LayerSource,
+    pub(crate) source: FetchContext,
     pub(crate) image: Image,
     pub(crate) fake: Arc<Fake>,
     pub(crate) layer: Arc<LazyLayer>,
 }
 
-pub(crate) fn lazy(image: &Image, reader: Arc<dyn BlobReader>, source: &LayerSource) -> Arc<LazyLayer> {
+pub(crate) fn lazy(image: &Image, reader: Arc<dyn BlobReader>, source: &FetchContext) -> Arc<LazyLayer> {
     let table = LayerTable::new(&image.ztoc).unwrap();
     let cache = source.cache().layer(reader.digest().hex(), "ztoc", table.block_count()).unwrap();
     let mut ztoc = tempfile::tempfile().unwrap();
@@ -267,7 +269,7 @@ impl Rig {
         let fake = Fake::new(image.blob.clone(), chunk);
         let directory = tempfile::tempdir().unwrap();
         let root = Arc::new(CacheRoot::open(directory.path(), limit).unwrap());
-        let source = LayerSource::new(root, 8);
+        let source = FetchContext::new(root, 8);
         let layer = lazy(&image, Arc::clone(&fake) as _, &source);
         Self { directory, source, image, fake, layer }
     }
@@ -287,7 +289,7 @@ impl Rig {
         let Self { directory, image, fake, layer, source } = self;
         drop((layer, source));
         let root = Arc::new(CacheRoot::open(directory.path(), u64::MAX).unwrap());
-        let source = LayerSource::new(root, 8);
+        let source = FetchContext::new(root, 8);
         let layer = lazy(&image, Arc::clone(&fake) as _, &source);
         Self { directory, source, image, fake, layer }
     }

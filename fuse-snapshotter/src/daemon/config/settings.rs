@@ -6,8 +6,8 @@ use std::time::Duration;
 use registry::Reference;
 
 use super::Config;
-use crate::snapshotter::pull::ChosenIndexes;
 use crate::foresight::recorded::PrefetchOptions;
+use crate::snapshotter::pull::ChosenIndexes;
 
 /// Most threads for the kernel's requests unless more are asked for: they never wait, so more would not help.
 const MAX_FUSE_THREADS: usize = 8;

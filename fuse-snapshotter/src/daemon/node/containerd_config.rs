@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::ContainerdVersion;
+use super::version::ContainerdVersion;
 
 /// The texts, each with the first version that it is for, newest first.
 const TEXTS: [(ContainerdVersion, &str); 4] = [

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::ContainerdVersion;
+use super::version::ContainerdVersion;
 
 /// Where containerd's configuration is unless it is told otherwise.
 pub(crate) const DEFAULT_PATH: &str = "/etc/containerd/config.toml";

@@ -11,8 +11,8 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::command::{Command, MAX_DIRECTORIES};
 use crate::content::LazyLayer;
-use crate::fronts::forest::{Attributes, Forest, STATE_DIRECTORY};
 use crate::content::tree::InodeKind;
+use crate::fronts::forest::{Attributes, Forest, STATE_DIRECTORY};
 
 /// Symbolic links in one path, at most, as in the kernel.
 const MAX_LINKS: usize = 40;

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use soci_index::oci::ImageConfig;
 use testdata::image::{Compression, Entry, Texture};
 
+use super::Forecast;
+use super::command::Command;
 use super::root::Place;
-use super::{Command, Forecast, Part, Root};
+use super::root::{Part, Root};
+use crate::content::FetchContext;
 use crate::content::cache::CacheRoot;
-use crate::content::LayerSource;
 use crate::content::tests::rig::{Fake, Image, lazy};
-use crate::fronts::forest::{Forest, ROOT};
 use crate::content::tree::{Below, Tree};
+use crate::fronts::forest::{Forest, ROOT};
 
 /// A program of this machine, which has dynamic libraries as nearly all have.
 const PROGRAM: &str = "/bin/sh";
@@ -34,7 +36,7 @@ fn setup(entries: Vec<Entry>, span_size: u64, config: &str) -> Setup {
     let directory = tempfile::tempdir().unwrap();
     let cache = Arc::new(CacheRoot::open(&directory.path().join("cache"), u64::MAX).unwrap());
     let fake = Fake::new(image.blob.clone(), 10_000);
-    let layer = lazy(&image, Arc::clone(&fake) as _, &LayerSource::new(cache, 4));
+    let layer = lazy(&image, Arc::clone(&fake) as _, &FetchContext::new(cache, 4));
     let tree = Tree::merge(&[&image.ztoc], Below::Nothing).unwrap();
     let forest = Arc::new(Forest::single(tree, vec![layer]).unwrap());
     let unpacked = directory.path().join("unpacked");

@@ -35,9 +35,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub use replay::Source;
 
 use crate::base::lock::lock;
-use crate::fronts::forest::Forest;
-use crate::image::{LayerKey, OpenLayer, OpenLayers, Origin};
 use crate::base::metrics::Scrape;
+use crate::fronts::forest::Forest;
+use crate::image::{ImageOrigin, LayerKey, OpenLayer, OpenLayers};
 use draft::{continued, is_better};
 use files::Recordings;
 use plan::Plan;
@@ -196,7 +196,7 @@ impl Prefetch {
         manifest: &Digest,
         keys: Vec<LayerKey>,
         index: &IndexManifest,
-        origin: &Origin,
+        origin: &ImageOrigin,
     ) -> Option<DropGuard> {
         if !self.options.replay {
             return None;
@@ -241,7 +241,7 @@ impl Prefetch {
         self: &Arc<Self>,
         manifest: &Digest,
         keys: Vec<LayerKey>,
-        artifacts: Option<(IndexManifest, Origin)>,
+        artifacts: Option<(IndexManifest, ImageOrigin)>,
         over: CancellationToken,
     ) {
         let mut images = lock(&self.images);
@@ -277,7 +277,7 @@ impl Prefetch {
         self: &Arc<Self>,
         manifest: &Digest,
         keys: &[LayerKey],
-        artifacts: Option<(IndexManifest, Origin)>,
+        artifacts: Option<(IndexManifest, ImageOrigin)>,
     ) -> Option<(Source, Vec<plan::Step>)> {
         let (prefetch, manifest) = (Arc::clone(self), manifest.clone());
         let recording = tokio::task::spawn_blocking(move || prefetch.files.load(&manifest)).await.ok()?;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::plan::{Layers, Plan, Step, Wanted};
 use crate::content::{FetchError, LazyLayer};
-use crate::image::{LayerKey, OpenLayer, OpenLayers, Origin};
+use crate::image::{ImageOrigin, LayerKey, OpenLayer, OpenLayers};
 
 /// Artifacts that are fetched at the same time.
 const PARALLEL: usize = 8;
@@ -128,7 +128,7 @@ pub(super) fn recorded(recording: &Recording, keys: &[LayerKey]) -> Vec<Step> {
 
 /// What the artifacts of an index want of layers. Those that cannot be had, or are not what they should be, are left out.
 pub(super) async fn named(
-    origin: &Origin,
+    origin: &ImageOrigin,
     index: &soci_index::manifest::IndexManifest,
     keys: &[LayerKey],
 ) -> Vec<Step> {

@@ -20,8 +20,8 @@ use super::format::{
     SUPER_OFFSET, Super, chunk_index, device, dirent, one_chunk, xattrs,
 };
 use crate::content::LayerTable;
-use crate::fronts::forest::kernel_device;
 use crate::content::tree::{FileId, Inode, InodeId, InodeIndex, InodeKind, Tree};
+use crate::fronts::forest::kernel_device;
 
 /// A layer as a device: its digest, in hexadecimal, and where its files are.
 pub(super) type Device<'l> = (&'l str, &'l LayerTable);

@@ -22,8 +22,8 @@ use super::ErofsError;
 use super::blobs::Blobs;
 use super::image::Image;
 use crate::content::LazyLayer;
-use crate::fronts::fuse::{FuseStats, detach, is_mounted};
 use crate::content::tree::Tree;
+use crate::fronts::fuse::{FuseStats, detach, is_mounted};
 
 /// Longest text that fsconfig(2) takes as a value.
 const MAX_VALUE: usize = 255;

@@ -14,12 +14,13 @@ use testdata::image::{Entry, Kind, Texture};
 use testdata::need::{Need, available, can_mount_erofs};
 use testdata::walk::{View, compare};
 
-use super::{ErofsError, ErofsMount};
+use super::ErofsError;
+use super::mount::ErofsMount;
+use crate::content::tree::tests::random;
+use crate::content::tree::{Below, OverlayNamespace, Tree};
 use crate::fronts::forest::Forest;
 use crate::fronts::forest::tests::{Made, Rig, merge};
 use crate::fronts::fuse::{FuseMount, FuseOptions};
-use crate::content::tree::tests::random;
-use crate::content::tree::{Below, OverlayNamespace, Tree};
 
 /// cap_net_raw+ep. The kernel tells no other value than one that makes sense.
 const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";

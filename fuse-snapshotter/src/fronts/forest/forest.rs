@@ -5,19 +5,21 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 
+use super::ids::IdMaps;
+use super::inode_number::{LayerSlot, TreeSlot};
 use super::observe::Observers;
-use super::tree_table::{PlantError, Plantation, PlantedTree};
+use super::operation_counts::{Operation, OperationCounts};
 use super::state_files::StateFiles;
-use super::{IdMaps, LayerSlot, Operation, OperationCounts, TreeSlot};
+use super::tree_table::{AddTreeError, ForestTree, TreeTable};
 use crate::base::lock::lock;
-use crate::content::LazyLayer;
 use crate::base::metrics::Metrics;
+use crate::content::LazyLayer;
 use crate::content::tree::Tree;
 
 /// Longest name of a directory, in bytes.
 const MAX_NAME: usize = 255;
 
-/// Called with the name of a tree after it was planted or felled.
+/// Called with the name of a tree after it was added or removed.
 pub(crate) type Watcher = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// Told the inode number of a program or library that somebody begins to read.
@@ -28,7 +30,7 @@ const PROGRAM: &[u8] = b"\x7fELF";
 
 /// Merged trees and the layers that their contents are in.
 pub struct Forest {
-    pub(super) plantation: ArcSwap<Plantation>,
+    pub(super) tree_table: ArcSwap<TreeTable>,
     /// Held while the table is replaced.
     planting: Mutex<()>,
     pub(super) state_files: StateFiles,
@@ -44,22 +46,22 @@ pub struct Forest {
 impl fmt::Debug for Forest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the trees themselves: they may have millions of inodes.
-        let plantation = self.plantation.load();
-        let names: Vec<_> = plantation.by_name().map(|planted| &planted.name).collect();
+        let tree_table = self.tree_table.load();
+        let names: Vec<_> = tree_table.by_name().map(|forest_tree| &forest_tree.name).collect();
         f.debug_struct("Forest").field("single", &self.single).field("trees", &names).finish_non_exhaustive()
     }
 }
 
 impl Default for Forest {
     fn default() -> Self {
-        Self::with(Plantation::default(), false, true)
+        Self::with(TreeTable::default(), false, true)
     }
 }
 
 impl Forest {
-    fn with(plantation: Plantation, single: bool, serves_xattrs: bool) -> Self {
+    fn with(tree_table: TreeTable, single: bool, serves_xattrs: bool) -> Self {
         Self {
-            plantation: ArcSwap::from_pointee(plantation),
+            tree_table: ArcSwap::from_pointee(tree_table),
             planting: Mutex::default(),
             state_files: StateFiles::new(),
             watcher: Mutex::default(),
@@ -87,9 +89,9 @@ impl Forest {
     ///
     /// # Errors
     /// If the layers are not those of the tree, or have more than inode numbers have room for.
-    pub fn single(tree: Tree, layers: Vec<Arc<LazyLayer>>) -> Result<Self, PlantError> {
+    pub fn single(tree: Tree, layers: Vec<Arc<LazyLayer>>) -> Result<Self, AddTreeError> {
         let serves_xattrs = tree.has_xattrs();
-        let planted = PlantedTree {
+        let forest_tree = ForestTree {
             slot: TreeSlot(0),
             name: "".into(),
             tree: Arc::new(tree),
@@ -97,7 +99,7 @@ impl Forest {
             ids: None,
             counts: OperationCounts::default(),
         };
-        Ok(Self::with(Plantation::default().plant(planted)?, true, serves_xattrs))
+        Ok(Self::with(TreeTable::default().add_tree(forest_tree)?, true, serves_xattrs))
     }
 
     /// Adds a tree over its layers, bottom first, as the directory `name`. With `ids` its owners are translated.
@@ -107,30 +109,30 @@ impl Forest {
     /// Trees with different `ids` cannot share layer slots.
     ///
     /// # Errors
-    /// See [`PlantError`].
-    pub fn plant(
+    /// See [`AddTreeError`].
+    pub fn add_tree(
         &self,
         slot: TreeSlot,
         name: &str,
         tree: impl Into<Arc<Tree>>,
         layers: Vec<(LayerSlot, Arc<LazyLayer>)>,
         ids: Option<IdMaps>,
-    ) -> Result<(), PlantError> {
+    ) -> Result<(), AddTreeError> {
         if self.single || slot.0 == 0 {
-            return Err(PlantError::NoSuchTreeSlot(slot));
+            return Err(AddTreeError::NoSuchTreeSlot(slot));
         }
         if name.is_empty()
             || name.len() > MAX_NAME
             || matches!(name, "." | "..")
             || name.contains(['/', '\0'])
         {
-            return Err(PlantError::InvalidName(name.to_owned()));
+            return Err(AddTreeError::InvalidName(name.to_owned()));
         }
         let (tree, counts) = (tree.into(), OperationCounts::default());
-        let planted = PlantedTree { slot, name: name.into(), tree, layers, ids, counts };
+        let forest_tree = ForestTree { slot, name: name.into(), tree, layers, ids, counts };
         {
             let _planting = lock(&self.planting);
-            self.plantation.store(Arc::new(self.plantation.load().plant(planted)?));
+            self.tree_table.store(Arc::new(self.tree_table.load().add_tree(forest_tree)?));
         }
         self.changed(name);
         Ok(())
@@ -139,7 +141,7 @@ impl Forest {
     /// Adds the tree of the slot `of` once more, with its owners translated, and its layers in other slots, bottom first.
     ///
     /// # Errors
-    /// See [`PlantError`].
+    /// See [`AddTreeError`].
     pub fn plant_translated(
         &self,
         of: TreeSlot,
@@ -147,30 +149,30 @@ impl Forest {
         name: &str,
         layers: &[LayerSlot],
         ids: IdMaps,
-    ) -> Result<(), PlantError> {
-        let original = self.plantation.load().tree(of).cloned().ok_or(PlantError::NoTree(of))?;
+    ) -> Result<(), AddTreeError> {
+        let original = self.tree_table.load().tree(of).cloned().ok_or(AddTreeError::NoTree(of))?;
         if layers.len() != original.layers.len() {
-            return Err(PlantError::OtherLayers);
+            return Err(AddTreeError::OtherLayers);
         }
         let contents = original.layers.iter().map(|(_, layer)| Arc::clone(layer));
         let layers = layers.iter().copied().zip(contents).collect();
-        self.plant(slot, name, Arc::clone(&original.tree), layers, Some(ids))
+        self.add_tree(slot, name, Arc::clone(&original.tree), layers, Some(ids))
     }
 
     /// Removes a tree; returns whether there was one. Its inodes are stale from now on, but for files that another tree
     /// has, too. The kernel may answer for what it remembers, so unmount what shows the tree before.
-    pub fn fell(&self, slot: TreeSlot) -> bool {
+    pub fn remove_tree(&self, slot: TreeSlot) -> bool {
         if self.single {
             return false;
         }
-        let felled = {
+        let removed = {
             let _planting = lock(&self.planting);
-            let Some((next, felled)) = self.plantation.load().fell(slot) else { return false };
-            self.plantation.store(Arc::new(next));
-            felled
+            let Some((next, removed)) = self.tree_table.load().remove_tree(slot) else { return false };
+            self.tree_table.store(Arc::new(next));
+            removed
         };
         self.state_files.forget_tree(slot);
-        self.changed(&felled.name);
+        self.changed(&removed.name);
         true
     }
 
@@ -205,20 +207,20 @@ impl Forest {
     /// Whether there is a tree in this slot.
     #[must_use]
     pub fn contains(&self, slot: TreeSlot) -> bool {
-        self.plantation.load().tree(slot).is_some()
+        self.tree_table.load().tree(slot).is_some()
     }
 
     /// The layer in a slot, if any tree has it.
     #[must_use]
     pub fn layer(&self, slot: LayerSlot) -> Option<Arc<LazyLayer>> {
-        self.plantation.load().layer(slot).cloned()
+        self.tree_table.load().layer(slot).cloned()
     }
 
     /// How often the kernel asked for what of a tree. Files that several trees share are counted with one of them.
     #[must_use]
     pub fn operations(&self, slot: TreeSlot) -> Option<Vec<(Operation, u64)>> {
-        let plantation = self.plantation.load();
-        let counts = &plantation.tree(slot)?.counts;
+        let tree_table = self.tree_table.load();
+        let counts = &tree_table.tree(slot)?.counts;
         Some(Operation::ALL.iter().map(|operation| (*operation, counts.get(*operation))).collect())
     }
 

@@ -15,7 +15,7 @@
 
 use std::fmt;
 
-use super::tree_table::PlantError;
+use super::tree_table::AddTreeError;
 
 /// The place of a tree in the forest: what its directories' inode numbers are made of. From 1 on in a forest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,20 +102,20 @@ pub(super) fn check(
     slot: TreeSlot,
     own: usize,
     layers: impl Iterator<Item = (LayerSlot, usize)>,
-) -> Result<(), PlantError> {
+) -> Result<(), AddTreeError> {
     if slot.0 >= 1 << TREE_BITS {
-        return Err(PlantError::NoSuchTreeSlot(slot));
+        return Err(AddTreeError::NoSuchTreeSlot(slot));
     }
     // The last index is the state directory's, and the first one is not used.
     if own as u64 > INDEX_MASK - 1 {
-        return Err(PlantError::TooManyDirectories(own));
+        return Err(AddTreeError::TooManyDirectories(own));
     }
     for (position, (slot, entries)) in layers.enumerate() {
         if slot.0 >= 1 << LAYER_BITS {
-            return Err(PlantError::NoSuchLayerSlot(slot));
+            return Err(AddTreeError::NoSuchLayerSlot(slot));
         }
         if entries > 1 << INDEX_BITS {
-            return Err(PlantError::TooManyEntries { position, entries });
+            return Err(AddTreeError::TooManyEntries { position, entries });
         }
     }
     Ok(())
@@ -162,12 +162,15 @@ mod tests {
         let largest = layers((1 << 21) - 1, 1 << 26);
         assert!(check(TreeSlot((1 << 20) - 1), (1 << 26) - 2, largest).is_ok());
         let refused = |slot, own, layers| check(TreeSlot(slot), own, layers).unwrap_err();
-        assert!(matches!(refused(1 << 20, 1, layers(1, 1)), PlantError::NoSuchTreeSlot(TreeSlot(0x10_0000))));
-        assert!(matches!(refused(1, (1 << 26) - 1, layers(1, 1)), PlantError::TooManyDirectories(_)));
-        assert!(matches!(refused(1, 1, layers(1 << 21, 1)), PlantError::NoSuchLayerSlot(_)));
+        assert!(matches!(
+            refused(1 << 20, 1, layers(1, 1)),
+            AddTreeError::NoSuchTreeSlot(TreeSlot(0x10_0000))
+        ));
+        assert!(matches!(refused(1, (1 << 26) - 1, layers(1, 1)), AddTreeError::TooManyDirectories(_)));
+        assert!(matches!(refused(1, 1, layers(1 << 21, 1)), AddTreeError::NoSuchLayerSlot(_)));
         let entries = (1 << 26) + 1;
         match refused(1, 1, layers(1, entries)) {
-            PlantError::TooManyEntries { position: 1, entries: found } => assert_eq!(found, entries),
+            AddTreeError::TooManyEntries { position: 1, entries: found } => assert_eq!(found, entries),
             other => unreachable!("{other}"),
         }
     }

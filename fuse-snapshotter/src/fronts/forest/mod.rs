@@ -8,28 +8,28 @@
 //! share its pages in the kernel's cache.
 
 mod attr;
-mod operation_counts;
 mod error;
 mod forest;
 mod ids;
 mod inode_number;
 mod observe;
-mod tree_table;
+mod operation_counts;
 mod serve;
 mod state_files;
+mod tree_table;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub(crate) use attr::kernel_device;
 pub use attr::{Attributes, FileSystemStats};
-pub use operation_counts::{Operation, OperationCounts};
 pub use error::FsError;
 pub use forest::Forest;
 pub use ids::{IdMaps, IdRange};
 pub use inode_number::{LayerSlot, ROOT, TreeSlot};
 pub use observe::{AskedFile, Observer};
-pub use tree_table::PlantError;
+pub use operation_counts::{Operation, OperationCounts};
 pub use serve::Missing;
 pub(crate) use serve::read_entry;
 pub(crate) use state_files::NAME as STATE_DIRECTORY;
+pub use tree_table::AddTreeError;

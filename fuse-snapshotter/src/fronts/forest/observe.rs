@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use super::Forest;
+use super::forest::Forest;
 use super::inode_number::Number;
 use crate::base::lock::lock;
 use crate::content::LazyLayer;
@@ -108,7 +108,7 @@ impl Forest {
 
     /// Whether more than one tree has a layer.
     pub(crate) fn is_shared(&self, layer: &LazyLayer) -> bool {
-        self.plantation.load().trees().filter(|planted| planted.has(layer)).count() > 1
+        self.tree_table.load().trees().filter(|forest_tree| forest_tree.has(layer)).count() > 1
     }
 
     /// Calls `tell` with the observers, and a file with its size, if there are any and it is one.
@@ -122,11 +122,11 @@ impl Forest {
         else {
             return None;
         };
-        let plantation = self.plantation.load();
-        let found = plantation.find(number).ok()?;
-        let inode = found.planted.tree.inode(found.index);
+        let tree_table = self.tree_table.load();
+        let found = tree_table.find(number).ok()?;
+        let inode = found.forest_tree.tree.inode(found.index);
         let (layer, entry) = found.content.filter(|_| inode.kind == InodeKind::Regular)?;
-        let shared = plantation.trees_with(slot) > 1;
+        let shared = tree_table.trees_with(slot) > 1;
         Some(tell(&observers, &AskedFile { layer, entry: entry as usize, shared }, inode.size))
     }
 }

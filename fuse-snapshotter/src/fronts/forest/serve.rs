@@ -3,12 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::attr::{Attributes, FileSystemStats};
+use super::error::FsError;
+use super::forest::Forest;
 use super::inode_number::Number;
+use super::inode_number::ROOT;
+use super::operation_counts::Operation;
+use super::state_files;
 use super::tree_table::Found;
-use super::{Attributes, FileSystemStats, Forest, FsError, Operation, ROOT, state};
-use crate::content::cache::BLOCK_SIZE;
-use crate::content::LazyLayer;
 use crate::base::metrics;
+use crate::content::LazyLayer;
+use crate::content::cache::BLOCK_SIZE;
 use crate::content::tree::InodeKind;
 
 /// Content that is not in the cache: what [`Forest::read_cached`] leaves to be fetched.
@@ -68,16 +73,16 @@ impl Forest {
     /// # Errors
     /// [`FsError::NotFound`], or [`FsError::NotDirectory`].
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Attributes, FsError> {
-        let plantation = self.plantation.load();
+        let tree_table = self.tree_table.load();
         if self.is_forest_root(parent) {
-            let planted = plantation.named(name).ok_or(FsError::NotFound)?;
-            return Ok(planted.attributes(planted.tree.root()));
+            let forest_tree = tree_table.named(name).ok_or(FsError::NotFound)?;
+            return Ok(forest_tree.attributes(forest_tree.tree.root()));
         }
         let number = Number::decode(parent).ok_or(FsError::Stale)?;
         match number {
             Number::StateDirectory(slot) => {
-                let planted = plantation.tree(slot).ok_or(FsError::Stale)?;
-                return self.state_files.lookup(planted, name);
+                let forest_tree = tree_table.tree(slot).ok_or(FsError::Stale)?;
+                return self.state_files.lookup(forest_tree, name);
             }
             Number::StateFile(counter) => {
                 self.state_files.attributes(counter)?;
@@ -85,15 +90,17 @@ impl Forest {
             }
             Number::Own(..) | Number::File(..) => {}
         }
-        let Found { planted, index, .. } = plantation.find(number)?;
-        planted.counts.add(Operation::Lookup);
-        let tree = &planted.tree;
+        let Found { forest_tree, index, .. } = tree_table.find(number)?;
+        forest_tree.counts.add(Operation::Lookup);
+        let tree = &forest_tree.tree;
         if tree.inode(index).kind != InodeKind::Directory {
             return Err(FsError::NotDirectory);
         }
         match tree.lookup(index, name) {
-            Some(child) => Ok(planted.attributes(child)),
-            None if index == tree.root() && name == state_files::NAME => Ok(state_files::directory(planted)),
+            Some(child) => Ok(forest_tree.attributes(child)),
+            None if index == tree.root() && name == state_files::NAME => {
+                Ok(state_files::directory(forest_tree))
+            }
             None => Err(FsError::NotFound),
         }
     }
@@ -111,22 +118,23 @@ impl Forest {
     /// # Errors
     /// [`FsError::Stale`] if there is none.
     pub fn getattr(&self, number: u64) -> Result<Attributes, FsError> {
-        let plantation = self.plantation.load();
+        let tree_table = self.tree_table.load();
         if self.is_forest_root(number) {
             let mut root = Attributes::of_our_own(ROOT, InodeKind::Directory, 0o700, 4096);
             root.links =
-                root.links.saturating_add(u32::try_from(plantation.trees().count()).unwrap_or(u32::MAX));
+                root.links.saturating_add(u32::try_from(tree_table.trees().count()).unwrap_or(u32::MAX));
             return Ok(root);
         }
         match Number::decode(number).ok_or(FsError::Stale)? {
-            Number::StateDirectory(slot) => {
-                plantation.tree(slot).map(|planted| state_files::directory(planted)).ok_or(FsError::Stale)
-            }
+            Number::StateDirectory(slot) => tree_table
+                .tree(slot)
+                .map(|forest_tree| state_files::directory(forest_tree))
+                .ok_or(FsError::Stale),
             Number::StateFile(counter) => self.state_files.attributes(counter),
             number => {
-                let Found { planted, index, .. } = plantation.find(number)?;
-                planted.counts.add(Operation::Getattr);
-                Ok(planted.attributes(index))
+                let Found { forest_tree, index, .. } = tree_table.find(number)?;
+                forest_tree.counts.add(Operation::Getattr);
+                Ok(forest_tree.attributes(index))
             }
         }
     }
@@ -143,20 +151,21 @@ impl Forest {
         start: usize,
         mut full: impl FnMut(&[u8], &Attributes) -> bool,
     ) -> Result<(), FsError> {
-        let plantation = self.plantation.load();
+        let tree_table = self.tree_table.load();
         if self.is_forest_root(directory) {
-            let mut roots = plantation.by_name().skip(start);
-            let _ =
-                roots.any(|planted| full(planted.name.as_bytes(), &planted.attributes(planted.tree.root())));
+            let mut roots = tree_table.by_name().skip(start);
+            let _ = roots.any(|forest_tree| {
+                full(forest_tree.name.as_bytes(), &forest_tree.attributes(forest_tree.tree.root()))
+            });
             return Ok(());
         }
         let asked = Instant::now();
         let number = Number::decode(directory).ok_or(FsError::Stale)?;
         match number {
             Number::StateDirectory(slot) => {
-                let planted = plantation.tree(slot).ok_or(FsError::Stale)?;
-                for name in state_files::names(planted).iter().skip(start) {
-                    let file = self.state_files.lookup(planted, name.as_bytes())?;
+                let forest_tree = tree_table.tree(slot).ok_or(FsError::Stale)?;
+                for name in state_files::names(forest_tree).iter().skip(start) {
+                    let file = self.state_files.lookup(forest_tree, name.as_bytes())?;
                     if full(name.as_bytes(), &file) {
                         self.forget(file.number);
                         break;
@@ -167,15 +176,15 @@ impl Forest {
             Number::StateFile(_) => return Err(FsError::NotDirectory),
             Number::Own(..) | Number::File(..) => {}
         }
-        let Found { planted, index, .. } = plantation.find(number)?;
-        planted.counts.add(Operation::Readdir);
-        if planted.tree.inode(index).kind != InodeKind::Directory {
+        let Found { forest_tree, index, .. } = tree_table.find(number)?;
+        forest_tree.counts.add(Operation::Readdir);
+        if forest_tree.tree.inode(index).kind != InodeKind::Directory {
             return Err(FsError::NotDirectory);
         }
-        let mut children = planted.tree.children(index, start);
-        let _ = children.any(|(name, child)| full(name, &planted.attributes(child)));
+        let mut children = forest_tree.tree.children(index, start);
+        let _ = children.any(|(name, child)| full(name, &forest_tree.attributes(child)));
         // A directory is merged of all layers; the topmost one stands for them.
-        if let Some((_, layer)) = planted.layers.last() {
+        if let Some((_, layer)) = forest_tree.layers.last() {
             layer.metrics().observe(metrics::Operation::NodeReaddir, asked.elapsed());
         }
         Ok(())
@@ -190,7 +199,9 @@ impl Forest {
         let counters = layer.as_ref().map_or(self.metrics.no_layer(), |layer| layer.metrics());
         self.metrics.count_fuse_failure(counters, operation.failure_metric());
         if let FsError::Fetch(error) = error {
-            self.metrics.count_fetch_error(error);
+            if let Some(kind) = error.kind() {
+                self.metrics.count_fetch_error(kind);
+            }
         }
     }
 
@@ -204,13 +215,13 @@ impl Forest {
         if self.is_forest_root(number) {
             return Ok(None);
         }
-        let plantation = self.plantation.load();
+        let tree_table = self.tree_table.load();
         match Number::decode(number).ok_or(FsError::Stale)? {
-            Number::StateDirectory(slot) => plantation.tree(slot).map(|_| None).ok_or(FsError::Stale),
+            Number::StateDirectory(slot) => tree_table.tree(slot).map(|_| None).ok_or(FsError::Stale),
             Number::StateFile(counter) => self.state_files.attributes(counter).map(|_| None),
             number => {
-                let found = plantation.find(number)?;
-                found.planted.counts.add(operation);
+                let found = tree_table.find(number)?;
+                found.forest_tree.counts.add(operation);
                 answer(found).map(Some)
             }
         }
@@ -230,8 +241,8 @@ impl Forest {
     /// [`FsError::Invalid`] if it is not one.
     pub fn readlink(&self, number: u64) -> Result<Vec<u8>, FsError> {
         let target = self.of_image(number, Operation::Readlink, |found| {
-            match found.planted.tree.inode(found.index).kind {
-                InodeKind::Symlink => Ok(found.planted.tree.link_target(found.index).to_vec()),
+            match found.forest_tree.tree.inode(found.index).kind {
+                InodeKind::Symlink => Ok(found.forest_tree.tree.link_target(found.index).to_vec()),
                 _ => Err(FsError::Invalid),
             }
         })?;
@@ -244,9 +255,9 @@ impl Forest {
     /// [`FsError::NoAttribute`].
     pub fn getxattr(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, FsError> {
         let value = self.of_image(number, Operation::Getxattr, |found| {
-            let mut xattrs = found.planted.tree.xattrs(found.index);
+            let mut xattrs = found.forest_tree.tree.xattrs(found.index);
             let (_, value) = xattrs.find(|(candidate, _)| *candidate == name).ok_or(FsError::NoAttribute)?;
-            let value = match &found.planted.ids {
+            let value = match &found.forest_tree.ids {
                 Some(ids) => ids.xattr(name, value).ok_or(FsError::NoAttribute)?,
                 None => value.into(),
             };
@@ -261,7 +272,7 @@ impl Forest {
     /// [`FsError::Stale`] if there is no such inode.
     pub fn listxattr(&self, number: u64) -> Result<Vec<u8>, FsError> {
         let names = self.of_image(number, Operation::Listxattr, |found| {
-            let xattrs = found.planted.tree.xattrs(found.index);
+            let xattrs = found.forest_tree.tree.xattrs(found.index);
             Ok(xattrs.flat_map(|(name, _)| name.iter().copied().chain([0])).collect())
         })?;
         Ok(names.unwrap_or_default())
@@ -270,8 +281,8 @@ impl Forest {
     /// Where the content of a file is, if it has any: the layer, and the entry in its zTOC.
     pub(crate) fn content(&self, number: u64) -> Option<(Arc<LazyLayer>, usize)> {
         let Some(number @ Number::File(..)) = Number::decode(number) else { return None };
-        let plantation = self.plantation.load();
-        let (layer, entry) = plantation.find(number).ok()?.content?;
+        let tree_table = self.tree_table.load();
+        let (layer, entry) = tree_table.find(number).ok()?.content?;
         Some((Arc::clone(layer), entry as usize))
     }
 
@@ -291,7 +302,7 @@ impl Forest {
             return self.state_files.read(counter, offset, length, buffer).map(|()| None);
         }
         let missing = self.of_image(number, Operation::Read, |found| {
-            let inode = found.planted.tree.inode(found.index);
+            let inode = found.forest_tree.tree.inode(found.index);
             let (InodeKind::Regular, Some((layer, entry))) = (inode.kind, found.content) else {
                 return Err(if inode.kind == InodeKind::Directory {
                     FsError::IsDirectory
@@ -320,16 +331,17 @@ impl Forest {
     /// Totals of the tree that an inode is in; of all trees for what is in none.
     #[must_use]
     pub fn statfs(&self, number: u64) -> FileSystemStats {
-        let plantation = self.plantation.load();
-        let found = Number::decode(number).and_then(|number| plantation.find(number).ok());
+        let tree_table = self.tree_table.load();
+        let found = Number::decode(number).and_then(|number| tree_table.find(number).ok());
         let trees: Vec<_> = match found {
-            Some(found) => vec![found.planted],
-            None => plantation.trees().collect(),
+            Some(found) => vec![found.forest_tree],
+            None => tree_table.trees().collect(),
         };
-        let size = trees.iter().fold(0_u64, |sum, planted| sum.saturating_add(planted.tree.total_size()));
+        let size =
+            trees.iter().fold(0_u64, |sum, forest_tree| sum.saturating_add(forest_tree.tree.total_size()));
         FileSystemStats {
             blocks: size.div_ceil(BLOCK_SIZE),
-            files: trees.iter().map(|planted| planted.tree.len() as u64).sum(),
+            files: trees.iter().map(|forest_tree| forest_tree.tree.len() as u64).sum(),
             block_size: BLOCK_SIZE as u32,
         }
     }

@@ -12,9 +12,11 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::attr::Attributes;
+use super::error::FsError;
+use super::inode_number::TreeSlot;
 use super::inode_number::{Number, STATE_FILES};
-use super::tree_table::PlantedTree;
-use super::{Attributes, FsError, TreeSlot};
+use super::tree_table::ForestTree;
 use crate::base::lock::lock;
 use crate::content::LazyLayer;
 use crate::content::tree::InodeKind;
@@ -72,8 +74,8 @@ fn render<'l>(layers: impl Iterator<Item = &'l Arc<LazyLayer>>) -> Result<Vec<u8
 }
 
 /// Names in the state directory of a tree, sorted.
-pub(super) fn names(planted: &PlantedTree) -> Vec<String> {
-    let mut names: Vec<_> = planted.layers.iter().map(|(_, layer)| file_name(layer)).collect();
+pub(super) fn names(forest_tree: &ForestTree) -> Vec<String> {
+    let mut names: Vec<_> = forest_tree.layers.iter().map(|(_, layer)| file_name(layer)).collect();
     names.push(ALL_LAYERS.to_owned());
     names.sort();
     names.dedup();
@@ -81,9 +83,9 @@ pub(super) fn names(planted: &PlantedTree) -> Vec<String> {
 }
 
 /// Attributes of the state directory of a tree.
-pub(super) fn directory(planted: &PlantedTree) -> Attributes {
-    let number = Number::StateDirectory(planted.slot).encode();
-    Attributes::of_our_own(number, InodeKind::Directory, 0o500, 4096).owned_by(planted.ids.as_ref())
+pub(super) fn directory(forest_tree: &ForestTree) -> Attributes {
+    let number = Number::StateDirectory(forest_tree.slot).encode();
+    Attributes::of_our_own(number, InodeKind::Directory, 0o500, 4096).owned_by(forest_tree.ids.as_ref())
 }
 
 #[derive(Debug)]
@@ -125,8 +127,8 @@ impl StateFiles {
     }
 
     /// Writes down a state file of a tree.
-    pub(super) fn lookup(&self, planted: &PlantedTree, name: &[u8]) -> Result<Attributes, FsError> {
-        let layers = || planted.layers.iter().map(|(_, layer)| layer);
+    pub(super) fn lookup(&self, forest_tree: &ForestTree, name: &[u8]) -> Result<Attributes, FsError> {
+        let layers = || forest_tree.layers.iter().map(|(_, layer)| layer);
         let bytes = if name == ALL_LAYERS.as_bytes() {
             render(layers())?
         } else {
@@ -136,10 +138,10 @@ impl StateFiles {
         let counter = self.next.fetch_add(1, Ordering::Relaxed) % STATE_FILES;
         let number = Number::StateFile(counter).encode();
         let attributes = Attributes::of_our_own(number, InodeKind::Regular, 0o400, bytes.len() as u64)
-            .owned_by(planted.ids.as_ref());
+            .owned_by(forest_tree.ids.as_ref());
         let mut kept = lock(&self.kept);
         kept.bytes += bytes.len();
-        kept.files.insert(counter, StateFile { tree: planted.slot, attributes, bytes });
+        kept.files.insert(counter, StateFile { tree: forest_tree.slot, attributes, bytes });
         while kept.files.len() > 1 && (kept.files.len() > MAX_FILES || kept.bytes > MAX_BYTES) {
             let Some(oldest) = kept.files.keys().next().copied() else { break };
             kept.remove(oldest);

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod observe;
-mod tree_table;
 mod serve;
 mod state_files;
+mod tree_table;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,15 +13,18 @@ use registry::{Digest, FileBlob};
 use testdata::image::{Compression, Entry, LayerBuilder};
 use ztoc::{BuildOptions, Builder, Ztoc};
 
-use super::{Attributes, Forest, FsError, LayerSlot, TreeSlot};
+use super::attr::Attributes;
+use super::error::FsError;
+use super::forest::Forest;
+use super::inode_number::{LayerSlot, TreeSlot};
 use crate::content::cache::CacheRoot;
-use crate::content::{LayerSource, LayerTable, LazyLayer};
 use crate::content::tree::{Below, Tree};
+use crate::content::{FetchContext, LayerTable, LazyLayer};
 
 /// Makes layers that are read from files, and keeps what they need.
 pub(crate) struct Rig {
     directory: tempfile::TempDir,
-    source: LayerSource,
+    source: FetchContext,
 }
 
 /// A layer ready to be merged and read.
@@ -36,7 +39,7 @@ impl Rig {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let cache = Arc::new(CacheRoot::open(&directory.path().join("cache"), u64::MAX).unwrap());
-        Self { source: LayerSource::new(cache, 4), directory }
+        Self { source: FetchContext::new(cache, 4), directory }
     }
 
     /// Where its layers count.
@@ -81,9 +84,9 @@ pub(crate) fn merge(layers: &[&Made]) -> Tree {
     Tree::merge(&ztocs, Below::Nothing).unwrap()
 }
 
-/// Plants layers, bottom first, each with its slot.
-pub(crate) fn plant(forest: &Forest, slot: u32, name: &str, layers: &[(u32, &Made)]) {
-    forest.plant(TreeSlot(slot), name, tree_of(layers), slots(layers), None).unwrap();
+/// Adds a tree of layers, bottom first, each with its slot.
+pub(crate) fn add_tree(forest: &Forest, slot: u32, name: &str, layers: &[(u32, &Made)]) {
+    forest.add_tree(TreeSlot(slot), name, tree_of(layers), slots(layers), None).unwrap();
 }
 
 fn tree_of(layers: &[(u32, &Made)]) -> Tree {

@@ -34,8 +34,8 @@ pub(crate) use options::MAX_BACKGROUND;
 pub use options::{FuseOptions, Negotiated};
 use pages::Pages;
 
-use crate::fronts::forest::{Attributes, Forest, FsError, Operation, OperationCounts, kernel_device};
 use crate::content::tree::InodeKind;
+use crate::fronts::forest::{Attributes, Forest, FsError, Operation, OperationCounts, kernel_device};
 
 /// How long the kernel may believe what it was told: a tree never changes.
 const VALID: Duration = Duration::from_secs(24 * 60 * 60);

@@ -15,7 +15,9 @@ use fuser::{Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tokio::runtime::Handle;
 
-use super::{Adapter, FuseOptions, FuseStats, Negotiated, Pages};
+use super::options::{FuseOptions, Negotiated};
+use super::pages::Pages;
+use super::{Adapter, FuseStats};
 use crate::fronts::forest::{Forest, ROOT};
 
 /// File system type that `mount` shows, as with the reference.

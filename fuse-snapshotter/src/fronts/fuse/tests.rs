@@ -15,10 +15,11 @@ use testdata::image::{Entry, Texture};
 use testdata::need::{Need, available};
 use tokio::runtime::Runtime;
 
-use super::{FuseMount, FuseOptions, detach};
-use crate::fronts::forest::tests::{Rig, plant};
-use crate::fronts::forest::{Forest, Operation, TreeSlot};
+use super::mount::{FuseMount, detach};
+use super::options::FuseOptions;
 use crate::base::sys::id_mapped_clone;
+use crate::fronts::forest::tests::{Rig, add_tree};
+use crate::fronts::forest::{Forest, Operation, TreeSlot};
 
 /// A mounted forest.
 struct Mounted {
@@ -90,8 +91,8 @@ fn images_that_share_a_layer_share_its_pages() {
     let (rig, mounted) = (Rig::new(), Mounted::new());
     let base = rig.layer(&[Entry::made("usr/lib/shared", Texture::Binary, 1, 1_000_000)]);
     let other = rig.layer(&[Entry::file("other", "x")]);
-    plant(&mounted.forest, 1, "one", &[(1, &base)]);
-    plant(&mounted.forest, 2, "two", &[(1, &base), (2, &other)]);
+    add_tree(&mounted.forest, 1, "one", &[(1, &base)]);
+    add_tree(&mounted.forest, 2, "two", &[(1, &base), (2, &other)]);
     // As containers see them: through mounts of their own.
     let (one, two) = (mounted.beside("1"), mounted.beside("2"));
     let _one = bind(&mounted.path("one"), &one);
@@ -120,12 +121,12 @@ fn trees_come_and_go_before_the_kernels_eyes() {
         let name = "tree";
         assert!(!mounted.path(name).exists(), "and the kernel remembers that");
         assert!(names(&root).is_empty());
-        plant(&mounted.forest, round, name, &[(1, &base)]);
+        add_tree(&mounted.forest, round, name, &[(1, &base)]);
         assert_eq!(names(&root), [name]);
         assert_eq!(fs::read(mounted.path("tree/file")).unwrap(), b"content");
         let target = mounted.beside(&round.to_string());
         let bound = bind(&mounted.path(name), &target);
-        assert!(mounted.forest.fell(TreeSlot(round)));
+        assert!(mounted.forest.remove_tree(TreeSlot(round)));
         assert!(names(&root).is_empty());
         // Whoever still has the tree mounted is told that it is gone.
         let error = fs::read(target.join("unread")).unwrap_err();
@@ -143,14 +144,14 @@ fn a_bind_mount_outlives_changes_elsewhere() {
     }
     let (rig, mounted) = (Rig::new(), Mounted::new());
     let base = rig.layer(&[Entry::dir("d"), Entry::file("d/file", "content")]);
-    plant(&mounted.forest, 1, "one", &[(1, &base)]);
+    add_tree(&mounted.forest, 1, "one", &[(1, &base)]);
     let target = mounted.beside("target");
     let _bound = bind(&mounted.path("one"), &target);
     let here = fs::File::open(target.join("d")).unwrap();
     for slot in 2..20 {
-        plant(&mounted.forest, slot, &slot.to_string(), &[(1, &base)]);
+        add_tree(&mounted.forest, slot, &slot.to_string(), &[(1, &base)]);
         assert_eq!(names(&mounted.path(&slot.to_string())), ["d"]);
-        mounted.forest.fell(TreeSlot(slot));
+        mounted.forest.remove_tree(TreeSlot(slot));
         // The kernel asks for this name anew each time, and must find the same directory.
         assert_eq!(fs::metadata(mounted.path("one")).unwrap().ino(), fs::metadata(&target).unwrap().ino());
     }
@@ -172,7 +173,7 @@ fn state_files_are_fresh_whenever_they_are_opened() {
         Entry::made("one", Texture::Random, 1, 200_000),
         Entry::made("two", Texture::Random, 2, 200_000),
     ]);
-    plant(&mounted.forest, 1, "tree", &[(1, &base)]);
+    add_tree(&mounted.forest, 1, "tree", &[(1, &base)]);
     let state = mounted.path("tree/.soci-snapshotter");
     let file = state.join(format!("{}.json", base.lazy.digest()));
     let fetched = || {
@@ -219,7 +220,7 @@ fn trees_come_and_go_while_others_look() {
     }
     let (rig, mounted) = (Rig::new(), Mounted::new());
     let base = rig.layer(&[Entry::file("d/file", "content")]);
-    plant(&mounted.forest, 1, "stays", &[(1, &base)]);
+    add_tree(&mounted.forest, 1, "stays", &[(1, &base)]);
     let done = AtomicBool::new(false);
     // More of them than there are threads that answer.
     std::thread::scope(|scope| {
@@ -234,9 +235,9 @@ fn trees_come_and_go_while_others_look() {
             });
         }
         for slot in 2..300 {
-            plant(&mounted.forest, slot, "comes", &[(1, &base)]);
+            add_tree(&mounted.forest, slot, "comes", &[(1, &base)]);
             assert_eq!(fs::read(mounted.path("comes/d/file")).unwrap(), b"content");
-            mounted.forest.fell(TreeSlot(slot));
+            mounted.forest.remove_tree(TreeSlot(slot));
             assert!(!mounted.path("comes").exists());
         }
         done.store(true, Ordering::Relaxed);
@@ -275,8 +276,8 @@ fn containers_stack_overlayfs_on_trees() {
     let (rig, mounted) = (Rig::new(), Mounted::new());
     let base = rig.layer(&[Entry::dir("d"), Entry::file("d/a", "a"), Entry::file("d/b", "b")]);
     let top = rig.layer(&[Entry::file("d/c", "c"), Entry::file("e", "e")]);
-    plant(&mounted.forest, 1, "base", &[(1, &base)]);
-    plant(&mounted.forest, 2, "top", &[(2, &top)]);
+    add_tree(&mounted.forest, 1, "base", &[(1, &base)]);
+    add_tree(&mounted.forest, 2, "top", &[(2, &top)]);
     let bound = ["base", "top"].map(|name| (mounted.beside(&format!("{name}-bound")), name));
     let _bound = bound.each_ref().map(|(target, name)| bind(&mounted.path(name), target));
     let merged = mounted.beside("merged");
@@ -293,8 +294,8 @@ fn containers_stack_overlayfs_on_trees() {
     }
     let device = |path: &str| fs::metadata(merged.join(path)).unwrap().dev();
     assert_eq!(device("d"), device("d/a"));
-    mounted.forest.fell(TreeSlot(7));
-    plant(&mounted.forest, 3, "another", &[(1, &base)]);
+    mounted.forest.remove_tree(TreeSlot(7));
+    add_tree(&mounted.forest, 3, "another", &[(1, &base)]);
     assert_eq!(walk(&merged), found);
     assert_eq!(fs::read(merged.join(".soci-snapshotter/layers.json")).unwrap().last(), Some(&b'\n'));
 
@@ -369,7 +370,7 @@ fn mounts_of_it_can_be_id_mapped() {
         Entry::file("user", "x").owner(1000, 50).mode(0o640),
         Entry::file("beyond", "x").owner(70_000, 70_000),
     ]);
-    plant(&mounted.forest, 1, "tree", &[(1, &base)]);
+    add_tree(&mounted.forest, 1, "tree", &[(1, &base)]);
     let target = mounted.beside("target");
     let namespace = UserNamespace::new("0 100000 65536");
     id_mapped_clone(&mounted.path("tree"), &target, namespace.open().as_fd()).unwrap();

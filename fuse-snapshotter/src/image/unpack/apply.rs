@@ -10,12 +10,13 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::Options;
 use super::archive::{Archive, Entry, Kind};
 use super::attributes::{Failure, Warnings, Writer};
+use super::error::UnpackError;
 use super::error::shown;
 use super::place::{self, Place};
 use super::sparse::Region;
-use super::{Options, UnpackError};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_MARKER: &[u8] = b".wh..wh..opq";

@@ -7,11 +7,12 @@ use std::io::BufRead;
 
 use ztoc::tar::{self, BLOCK, Header};
 
+use super::Limits;
 use super::attributes::Attributes;
+use super::error::UnpackError;
 use super::pax::Records;
 use super::sparse::{self, PaxFormat, Region};
 use super::stream::Stream;
-use super::{Limits, UnpackError};
 
 /// Largest PAX header or GNU long name, in bytes; `archive/tar` has the same limit.
 const MAX_SPECIAL_SIZE: u64 = 1 << 20;

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use super::UnpackError;
+use super::error::UnpackError;
 
 /// Compressed bytes are read in pieces of this size.
 const INPUT_BUFFER: usize = 128 * 1024;

@@ -10,7 +10,8 @@ use rustix::io::Errno;
 use ztoc::Timestamp;
 
 use super::attributes::{Attributes, Failure, Writer, op};
-use super::{Options, UnpackError, Whiteouts};
+use super::error::UnpackError;
+use super::{Options, Whiteouts};
 
 /// Longest path, in bytes: the kernel's `PATH_MAX`, and what [`crate::content::tree`] takes.
 const MAX_PATH: usize = 4096;

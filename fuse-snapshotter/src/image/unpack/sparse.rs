@@ -4,9 +4,10 @@ use std::io::BufRead;
 
 use ztoc::tar::{self, BLOCK};
 
+use super::Limits;
+use super::error::UnpackError;
 use super::pax::Records;
 use super::stream::Stream;
-use super::{Limits, UnpackError};
 
 /// A run of bytes that the archive has; between them are holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

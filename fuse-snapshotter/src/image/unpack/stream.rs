@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use sha2::{Digest as _, Sha256};
 
-use super::UnpackError;
+use super::error::UnpackError;
 use super::format::fill;
 
 /// The uncompressed bytes of a layer, whose digest is known once all of them were taken.

@@ -32,14 +32,14 @@ pub(super) use tree::{FIRST_SLOT, NUMBERS};
 
 use super::Snapshotter;
 use super::error::{SnapshotError, io_error};
-use super::mounts::Lower;
 use super::layer_runs::{Part, Run, parts};
+use super::mounts::Lower;
 use super::store::{Snapshot, StoreError};
 use super::trees::detach_if_mounted;
 use crate::base::lock::lock;
+use crate::base::sys::id_mapped_clone;
 use crate::fronts::forest::IdMaps;
 use crate::fronts::fuse::is_mounted;
-use crate::base::sys::id_mapped_clone;
 use crate::image::unpack::remove_tree;
 use kernel::UserNamespaces;
 

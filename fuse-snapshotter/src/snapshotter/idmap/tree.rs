@@ -13,10 +13,10 @@ use rustix::mount::mount_bind;
 
 use super::labels;
 use crate::base::lock::lock;
-use crate::fronts::forest::{IdMaps, LayerSlot, PlantError, TreeSlot};
+use crate::fronts::forest::{AddTreeError, IdMaps, LayerSlot, TreeSlot};
 use crate::snapshotter::error::{SnapshotError, io_error};
-use crate::snapshotter::record::Record;
 use crate::snapshotter::layer_runs::Run;
+use crate::snapshotter::record::Record;
 use crate::snapshotter::store::{Kind, SnapshotStore, StoreError};
 use crate::snapshotter::{Snapshotter, restart, trees};
 
@@ -56,14 +56,14 @@ impl Snapshotter {
         ids: &IdMaps,
         container: u64,
     ) -> Result<(), SnapshotError> {
-        let unavailable = |error: PlantError| {
+        let unavailable = |error: AddTreeError| {
             SnapshotError::Unavailable(format!(
                 "cannot serve snapshot {} with other owners: {error}",
                 run.top
             ))
         };
         let of = TreeSlot(self.store.number(trees::NUMBERS, &run.top.to_string())?);
-        let forest = self.trees.mounted().ok_or(PlantError::NoTree(of)).map_err(unavailable)?;
+        let forest = self.trees.mounted().ok_or(AddTreeError::NoTree(of)).map_err(unavailable)?;
         let name = tree_name(run.top, container);
         let tree = TreeSlot(self.store.number(trees::NUMBERS, &name)?);
         if !forest.contains(tree) {
@@ -75,7 +75,7 @@ impl Snapshotter {
         }
         let target = self.layout.mapped(run.top, container);
         mount_bind(self.layout.trees().join(&name), &target).map_err(|error| {
-            forest.fell(tree);
+            forest.remove_tree(tree);
             io_error("mount a tree at", &target)(error.into())
         })
     }
@@ -85,7 +85,7 @@ impl Snapshotter {
         let name = tree_name(of, container);
         let known = self.store.find_number(trees::NUMBERS, &name);
         if let (Some(forest), Ok(Some(slot))) = (self.trees.mounted(), &known) {
-            forest.fell(TreeSlot(*slot));
+            forest.remove_tree(TreeSlot(*slot));
         }
         if !matches!(known, Ok(None))
             && let Err(error) = self.store.forget_number(trees::NUMBERS, &name)

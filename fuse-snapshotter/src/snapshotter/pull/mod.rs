@@ -30,10 +30,10 @@ pub use request::{LayerRequest, RequestError};
 pub use scratch::{Scratch, ScratchRoot};
 
 use crate::base::lock::lock;
-use crate::image::{LocalContent, OpenLayer, OpenLayers};
 use crate::base::metrics::Metrics;
-use crate::foresight::recorded::Prefetch;
 use crate::foresight::forecast::Command;
+use crate::foresight::recorded::Prefetch;
+use crate::image::{LocalContent, OpenLayer, OpenLayers};
 use pull::Pull;
 
 /// How long a pull that nobody asks anything of is remembered.

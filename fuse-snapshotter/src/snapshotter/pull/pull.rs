@@ -18,17 +18,19 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Images, LayerRequest, Outcome, Position, Scratch};
+use super::request::LayerRequest;
+use super::scratch::Scratch;
+use super::{Images, Outcome, Position};
 use crate::base::lock::lock;
-use crate::image::{Ahead, LayerKey, Opened, Origin, eager};
 use crate::base::metrics::{Count, DaemonCount, LayerMetrics, Operation};
-use crate::foresight::forecast::Command;
 use crate::base::text::Size;
 use crate::content::tree::{Needs, Tree};
+use crate::foresight::forecast::Command;
 use crate::image::unpack::{self, Whiteouts};
+use crate::image::{BlobOpener, ImageOrigin, LayerKey, Opened, eager};
 
 /// What is known of an image once its manifest and its index have been looked for.
-struct Known {
+struct ImageFacts {
     manifest: ImageManifest,
     index: Option<FoundIndex>,
     /// Held as long as the index is in use, so that it is not forgotten before a snapshot names it.
@@ -48,8 +50,8 @@ type Job<T> = Shared<BoxFuture<'static, T>>;
 pub(super) struct Pull {
     images: Arc<Images>,
     request: LayerRequest,
-    origin: Origin,
-    known: Job<Result<Arc<Known>, String>>,
+    origin: ImageOrigin,
+    known: Job<Result<Arc<ImageFacts>, String>>,
     /// By position in the manifest.
     layers: Mutex<HashMap<usize, Job<Outcome>>>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -98,7 +100,7 @@ impl Pull {
             let endpoint = Endpoint::new(&address.to_string_lossy(), &request.namespace);
             store = store.map(|store| store.reading_containerd(endpoint));
         }
-        let origin = Origin {
+        let origin = ImageOrigin {
             source,
             registry: Some((images.client.clone(), request.reference.repository().clone())),
             store,
@@ -190,7 +192,7 @@ impl Pull {
     }
 
     /// What was found out about the image, as soon as it was.
-    async fn known(&self) -> Result<Arc<Known>, String> {
+    async fn known(&self) -> Result<Arc<ImageFacts>, String> {
         let found = self.images.in_time(self.known.clone()).await;
         found.unwrap_or_else(|| Err("timeout looking for the SOCI index".into()))
     }
@@ -223,7 +225,7 @@ impl Pull {
         Command::of(&*self.config(&known).await.ok()?)
     }
 
-    async fn layer_at(self: &Arc<Self>, known: &Arc<Known>, position: usize) -> Outcome {
+    async fn layer_at(self: &Arc<Self>, known: &Arc<ImageFacts>, position: usize) -> Outcome {
         let prepared = lock(&self.layers).contains_key(&position);
         for later in position..known.manifest.layers.len() {
             self.begin(known, later);
@@ -247,7 +249,7 @@ impl Pull {
     }
 
     /// Where in the image a layer is. The same layer may be there twice; then the chain ID decides.
-    async fn position(&self, known: &Known, request: &LayerRequest) -> Option<usize> {
+    async fn position(&self, known: &ImageFacts, request: &LayerRequest) -> Option<usize> {
         let layers = &known.manifest.layers;
         let mut found = (0..layers.len()).filter(|position| layers[*position].digest == request.layer);
         let first = found.next()?;
@@ -262,7 +264,7 @@ impl Pull {
         (0..layers.len()).find(matches)
     }
 
-    async fn config(&self, known: &Known) -> Result<Arc<ImageConfig>, String> {
+    async fn config(&self, known: &ImageFacts) -> Result<Arc<ImageConfig>, String> {
         match known.config.clone().await {
             Ok(config) => Ok(config),
             // It was asked for at the start of the pull, maybe some time ago.
@@ -271,11 +273,11 @@ impl Pull {
     }
 
     /// Begins to make a layer ready, unless that is under way.
-    fn begin(self: &Arc<Self>, known: &Arc<Known>, position: usize) {
+    fn begin(self: &Arc<Self>, known: &Arc<ImageFacts>, position: usize) {
         let mut layers = lock(&self.layers);
         layers.entry(position).or_insert_with(|| {
             // The pull must go when nobody wants it any more, so its tasks do not hold it.
-            let maker = Maker {
+            let maker = LayerMaker {
                 images: Arc::clone(&self.images),
                 origin: self.origin.clone(),
                 unpacks: Arc::clone(&self.unpacks),
@@ -302,7 +304,7 @@ fn spawn<T: Clone + Send + Sync + 'static>(
 }
 
 /// Reads the image configuration.
-async fn config(origin: &Origin, descriptor: &Descriptor) -> Result<Arc<ImageConfig>, String> {
+async fn config(origin: &ImageOrigin, descriptor: &Descriptor) -> Result<Arc<ImageConfig>, String> {
     let config = match origin.local_content(&descriptor.digest, MAX_CONFIG_SIZE).await {
         Some(json) => ImageConfig::parse(&json).map_err(|error| error.to_string()),
         None => origin.source.image_config(descriptor).await.map_err(|error| error.to_string()),
@@ -311,7 +313,7 @@ async fn config(origin: &Origin, descriptor: &Descriptor) -> Result<Arc<ImageCon
 }
 
 /// Reads the image manifest and looks for the index.
-async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Result<Known, String> {
+async fn look(origin: &ImageOrigin, request: &LayerRequest, images: &Images) -> Result<ImageFacts, String> {
     let started = Instant::now();
     let (json, media_type) = match origin.local_content(&request.manifest, MAX_MANIFEST_SIZE).await {
         Some(json) => (json, None),
@@ -328,7 +330,7 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
     // Layers below the one that is asked for are there already.
     let first = manifest.layers.iter().position(|layer| layer.digest == request.layer).unwrap_or(0);
     let layers = if images.options.always_unpack { &[] } else { &manifest.layers[first..] };
-    let ahead = Ahead::new(origin, layers, images.options.min_layer_size);
+    let ahead = BlobOpener::new(origin, layers, images.options.min_layer_size);
     let finding = async {
         match &origin.registry {
             Some((client, repository)) => {
@@ -380,14 +382,14 @@ async fn look(origin: &Origin, request: &LayerRequest, images: &Images) -> Resul
         metrics.observe(Operation::SociIndexFetch, started.elapsed());
     }
     let prefetch = index.as_ref().and_then(|index| prefetch(&manifest, index, origin, request, images));
-    Ok(Known { manifest, index, _index_metrics: metrics, _prefetch: prefetch, reason, config, opened })
+    Ok(ImageFacts { manifest, index, _index_metrics: metrics, _prefetch: prefetch, reason, config, opened })
 }
 
 /// Begins to fetch what the image's container will read, of the layers that are going to be lazy.
 fn prefetch(
     manifest: &ImageManifest,
     index: &FoundIndex,
-    origin: &Origin,
+    origin: &ImageOrigin,
     request: &LayerRequest,
     images: &Images,
 ) -> Option<DropGuard> {
@@ -443,15 +445,15 @@ impl AsRef<Path> for KeptScratch {
 }
 
 /// Makes one layer ready.
-struct Maker {
+struct LayerMaker {
     images: Arc<Images>,
-    origin: Origin,
+    origin: ImageOrigin,
     unpacks: Arc<Semaphore>,
     pull: std::sync::Weak<Pull>,
-    known: Arc<Known>,
+    known: Arc<ImageFacts>,
 }
 
-impl Maker {
+impl LayerMaker {
     async fn make(self, position: usize) -> Outcome {
         let layer = &self.known.manifest.layers[position];
         let registry = self.origin.registry.as_ref().map(|(_, repository)| repository.host());

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// Labels of a snapshot. None has an empty value: giving a label one removes it.
 pub type Labels = HashMap<String, String>;

@@ -2,8 +2,9 @@
 
 use redb::ReadableTable;
 
+use super::SnapshotStore;
 use super::database::{NUMBERS, NUMBERS_LAST};
-use super::{SnapshotStore, StoreError};
+use super::error::StoreError;
 
 impl SnapshotStore {
     /// The number of `name` in `space`: the one it has, or a new one, which is on disk when this returns.

@@ -9,11 +9,14 @@ use soci_index::oci::{ImageConfig, ImageManifest};
 use testdata::image::Image;
 
 use super::super::store::{Kind, Labels};
-use super::super::{Mode, Mount, Record, SnapshotError, Snapshotter, labels};
+use super::super::{Snapshotter, labels};
 use super::{REPOSITORY, Rig};
-use crate::snapshotter::pull::LayerRequest;
 use crate::image::inherit::inherit;
 use crate::image::unpack;
+use crate::snapshotter::error::SnapshotError;
+use crate::snapshotter::mounts::Mount;
+use crate::snapshotter::pull::LayerRequest;
+use crate::snapshotter::record::{Mode, Record};
 
 /// containerd with one namespace.
 #[derive(Clone)]

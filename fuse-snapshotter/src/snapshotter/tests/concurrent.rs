@@ -5,8 +5,9 @@ use std::time::Duration;
 use testdata::registry::{Action, Fault};
 
 use super::*;
+use crate::snapshotter::error::SnapshotError;
+use crate::snapshotter::labels;
 use crate::snapshotter::layer_runs::{Part, parts};
-use crate::snapshotter::{SnapshotError, labels};
 
 /// Two clients pull the same image at the same time; each gets all of it, whoever unpacks.
 async fn pull_together(namespaces: [&str; 2], indexed: &[usize]) {

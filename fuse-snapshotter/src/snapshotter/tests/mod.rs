@@ -27,8 +27,11 @@ use testdata::registry::TestRegistry;
 use testdata::walk::{compare, walk};
 use tokio::runtime::Handle;
 
+use super::Snapshotter;
+use super::layout::Layout;
+use super::mounts::Mount;
+use super::options::Options;
 use super::restart::detach_all;
-use super::{Layout, Mount, Options, Snapshotter};
 use crate::fronts::fuse::detach;
 use client::Client;
 

@@ -6,8 +6,10 @@ use testdata::image::Entry;
 use testdata::registry::{Action, Fault};
 
 use super::*;
+use crate::snapshotter::error::SnapshotError;
+use crate::snapshotter::labels;
+use crate::snapshotter::record::Mode;
 use crate::snapshotter::store::{Kind, Labels, StoreError};
-use crate::snapshotter::{Mode, SnapshotError, labels};
 
 fn reason(client: &Client, image: &Image, position: usize) -> String {
     match client.record(image, position).unwrap().mode {

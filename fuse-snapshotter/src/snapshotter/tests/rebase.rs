@@ -1,8 +1,9 @@
 //! Layers that are prepared without the ones below them, as containerd does to unpack in parallel.
 
 use super::*;
+use crate::snapshotter::labels;
+use crate::snapshotter::record::Mode;
 use crate::snapshotter::store::Labels;
-use crate::snapshotter::{Mode, labels};
 
 /// Directories that a layer does not mention are left out of this: containerd gives them the attributes below, but cannot if
 /// it does not know what is below.

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::image::LocalContent;
+use crate::snapshotter::record::{OtherSource, Record};
 use crate::snapshotter::store::Labels;
-use crate::snapshotter::{OtherSource, Record};
 
 /// What the registry says of a repository that was deleted.
 fn gone() -> Fault {
@@ -99,10 +99,10 @@ async fn an_image_all_of_whose_layers_are_there_adds_its_repository() {
 
 /// The images of a containerd, by their names.
 #[derive(Debug, Default)]
-struct Known(Mutex<Vec<(String, Image)>>);
+struct ImageFacts(Mutex<Vec<(String, Image)>>);
 
 #[async_trait]
-impl LocalContent for Known {
+impl LocalContent for ImageFacts {
     async fn get(&self, digest: &Digest, _limit: u64) -> Option<bytes::Bytes> {
         let known = self.0.lock().unwrap();
         let mut all = known.iter().flat_map(|(_, image)| [image.manifest(), image.config()]);
@@ -123,7 +123,7 @@ impl LocalContent for Known {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_that_was_never_asked_for_is_found_when_it_is_needed() {
     for level in [6, 1] {
-        let known = Arc::<Known>::default();
+        let known = Arc::<ImageFacts>::default();
         let content = Arc::clone(&known);
         let Some(rig) =
             Rig::with(move |options| options.content = Arc::new(move |_| vec![Arc::clone(&content) as _]))

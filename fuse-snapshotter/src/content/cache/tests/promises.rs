@@ -78,7 +78,7 @@ fn an_eviction_between_writing_and_publishing_makes_no_holes() {
     let layout = Layout::new(vec![2 << 20], &[1 << 19, 3 << 19]);
     let cache = open(&root, &layout);
     layout.write(&cache, 0, content, true);
-    let mut writer = crate::content::cache::SpanWriter::new(std::sync::Arc::clone(&cache));
+    let mut writer = crate::content::cache::ContentWriter::new(std::sync::Arc::clone(&cache));
     let data: Vec<u8> = (1 << 19..2 << 20).map(|at| content(0, at)).collect();
     writer.write(1 << 19, &data);
     // The first region holds what the writer has written, and cannot go.

@@ -6,7 +6,9 @@ use testdata::expected::{self, NodeType, merge_entries};
 use testdata::image::{Entry, Kind};
 
 use super::{assert_same, merge, merge_below, walk};
-use crate::content::tree::{Below, DirectoryAttributes, Inode, InodeIndex, InodeKind, OverlayNamespace, Tree};
+use crate::content::tree::{
+    Below, DirectoryAttributes, Inode, InodeIndex, InodeKind, OverlayNamespace, Tree,
+};
 
 /// Few names, so that layers meet.
 fn path() -> impl Strategy<Value = String> {

@@ -8,9 +8,9 @@ use soci_index::containerd::{Containerd, DEFAULT_NAMESPACE, Plugin};
 use toml::{Table, Value};
 
 use super::super::containerd_file::{ContainerdFile, Cri, DEFAULT_PATH, FileError};
-use super::super::{ContainerdVersion, Running};
 use super::Options;
 use super::report::{Report, Subject};
+use crate::daemon::node::version::{ContainerdVersion, Running};
 
 /// Longest command line of containerd that is read, in bytes.
 const MAX_COMMAND: u64 = 1 << 16;

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use ::registry::Reference;
 
-use super::ContainerdVersion;
+use super::version::ContainerdVersion;
 use crate::daemon::config::{Config, ConfigError, Loaded, Severity};
 pub use report::{Finding, Report, Subject, Verdict};
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use testdata::image::{Entry, Texture};
 
-use super::{Rig, at, plant};
-use crate::fronts::forest::{AskedFile, Forest, Observer};
+use super::{Rig, add_tree, at};
+use crate::fronts::forest::forest::Forest;
+use crate::fronts::forest::observe::{AskedFile, Observer};
 
 const SIZE: u64 = 10_000;
 const OWN: u32 = 42;
@@ -46,7 +47,7 @@ async fn observers_hear_of_files_as_long_as_they_live() {
     let (base, one) =
         (rig.layer(&[Entry::made("base", Texture::Random, 1, SIZE)]), rig.layer(&[Entry::dir("d")]));
     let forest = Forest::new();
-    plant(&forest, 1, "one", &[(10, &base), (11, &one)]);
+    add_tree(&forest, 1, "one", &[(10, &base), (11, &one)]);
     let file = at(&forest, "one/base").unwrap().number;
     let heard = Arc::new(Mutex::default());
     let observer: Arc<dyn Observer> = Arc::new(Ears(Arc::clone(&heard)));
@@ -60,7 +61,7 @@ async fn observers_hear_of_files_as_long_as_they_live() {
     assert_eq!(forest.tell_lookup(file, 7), []);
     // The kernel asks for whole pages.
     forest.tell_read(file, 8192, 4096, true, 7);
-    plant(&forest, 2, "two", &[(10, &base)]);
+    add_tree(&forest, 2, "two", &[(10, &base)]);
     forest.tell_read(file, 0, 4096, false, 0);
     forest.tell_missed();
     // Neither directories nor what does not exist are of interest.

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use testdata::image::Entry;
 
-use super::{Rig, at, merge, names, plant};
-use crate::fronts::forest::{Forest, FsError, Operation, ROOT, TreeSlot};
+use super::{Rig, add_tree, at, merge, names};
 use crate::content::tree::InodeKind;
+use crate::fronts::forest::error::FsError;
+use crate::fronts::forest::forest::Forest;
+use crate::fronts::forest::inode_number::{ROOT, TreeSlot};
+use crate::fronts::forest::operation_counts::Operation;
 
 #[test]
 fn extended_attributes_are_declined_only_where_there_will_never_be_any() {
@@ -17,8 +20,8 @@ fn extended_attributes_are_declined_only_where_there_will_never_be_any() {
     assert!(!single(&plain).serves_xattrs() && single(&rich).serves_xattrs());
     let forest = Forest::new();
     assert!(forest.serves_xattrs());
-    plant(&forest, 1, "plain", &[(1, &plain)]);
-    plant(&forest, 2, "rich", &[(2, &rich)]);
+    add_tree(&forest, 1, "plain", &[(1, &plain)]);
+    add_tree(&forest, 2, "rich", &[(2, &rich)]);
     let (none, some) = (at(&forest, "plain/f").unwrap().number, at(&forest, "rich/f").unwrap().number);
     assert!(matches!(forest.getxattr(none, b"user.a"), Err(FsError::NoAttribute)));
     assert!(forest.listxattr(none).unwrap().is_empty());
@@ -36,7 +39,7 @@ async fn wrong_questions_get_errors() {
     let rig = Rig::new();
     let made = rig.layer(&[Entry::dir("d"), Entry::file("f", "text"), Entry::symlink("l", "d")]);
     let forest = Forest::new();
-    plant(&forest, 1, "tree", &[(1, &made)]);
+    add_tree(&forest, 1, "tree", &[(1, &made)]);
     let number = |path: &str| at(&forest, path).unwrap().number;
     let (root, directory, file) = (number("tree"), number("tree/d"), number("tree/f"));
     let state = number("tree/.soci-snapshotter/layers.json");
@@ -74,7 +77,7 @@ fn listings_go_on_where_they_stopped() {
     let made = rig.layer(&(0..5).map(|i| Entry::file(format!("f{i}"), "")).collect::<Vec<_>>());
     let forest = Forest::new();
     for slot in 1..4 {
-        plant(&forest, slot, &format!("tree{slot}"), &[(1, &made)]);
+        add_tree(&forest, slot, &format!("tree{slot}"), &[(1, &made)]);
     }
     for (path, expected) in [("", 3), ("tree1", 5), ("tree1/.soci-snapshotter", 2)] {
         let directory = at(&forest, path).unwrap().number;
@@ -115,8 +118,8 @@ fn totals_are_those_of_the_tree() {
     let rig = Rig::new();
     let (one, two) = (rig.layer(&[Entry::file("f", vec![1; 5000])]), rig.layer(&[Entry::file("g", "x")]));
     let forest = Forest::new();
-    plant(&forest, 1, "one", &[(1, &one)]);
-    plant(&forest, 2, "two", &[(2, &two)]);
+    add_tree(&forest, 1, "one", &[(1, &one)]);
+    add_tree(&forest, 2, "two", &[(2, &two)]);
     let totals = |path: &str| {
         let stats = forest.statfs(at(&forest, path).unwrap().number);
         (stats.files, stats.blocks)
@@ -130,8 +133,8 @@ async fn operations_are_counted_by_tree() {
     let rig = Rig::new();
     let made = rig.layer(&[Entry::file("f", "x"), Entry::symlink("l", "f")]);
     let forest = Forest::new();
-    plant(&forest, 1, "one", &[(1, &made)]);
-    plant(&forest, 2, "two", &[(2, &made)]);
+    add_tree(&forest, 1, "one", &[(1, &made)]);
+    add_tree(&forest, 2, "two", &[(2, &made)]);
     let root = at(&forest, "one").unwrap().number;
     let (file, link) = (forest.lookup(root, b"f").unwrap(), forest.lookup(root, b"l").unwrap());
     let _ = forest.lookup(root, b"nothing");
@@ -170,7 +173,7 @@ fn failures_are_counted_for_the_layer_they_are_about() {
     let made = rig.layer(&[Entry::file("f", "text")]);
     let metrics = crate::base::metrics::Metrics::new();
     let forest = Forest::new().with_metrics(Arc::clone(&metrics));
-    plant(&forest, 1, "tree", &[(1, &made)]);
+    add_tree(&forest, 1, "tree", &[(1, &made)]);
     // The layer's own handle is another registry's here, so that what has no layer is told apart from it.
     let file = at(&forest, "tree/f").unwrap().number;
     let error = FsError::Fetch(crate::content::FetchError::Cache(Arc::new(std::io::Error::other("full"))));

@@ -12,7 +12,9 @@ use redb::backends::FileBackend;
 use super::super::database::{Database, META};
 use super::{Fixture, commit, new};
 use crate::snapshotter::filter::Filter;
-use crate::snapshotter::store::{Commit, Kind, SnapshotStore, StoreError, Usage};
+use crate::snapshotter::store::SnapshotStore;
+use crate::snapshotter::store::error::StoreError;
+use crate::snapshotter::store::info::{Commit, Kind, Usage};
 
 #[test]
 fn the_file_is_its_owners_and_locked() {

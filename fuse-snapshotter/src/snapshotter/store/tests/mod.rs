@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 
-use super::{Commit, Created, Kind, Labels, NewSnapshot, SnapshotStore, StoreError, Usage};
+use super::SnapshotStore;
+use super::error::StoreError;
+use super::info::{Commit, Created, Kind, Labels, NewSnapshot, Usage};
 
 struct Fixture {
     directory: TempDir,

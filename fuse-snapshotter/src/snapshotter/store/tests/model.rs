@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::{Fixture, labels, new};
 use crate::snapshotter::filter::Filter;
-use crate::snapshotter::store::{Commit, Kind, Labels, NewSnapshot, StoreError, Usage};
+use crate::snapshotter::store::error::StoreError;
+use crate::snapshotter::store::info::{Commit, Kind, Labels, NewSnapshot, Usage};
 
 /// Few keys, so that calls meet each other's snapshots.
 const KEYS: [&str; 7] = ["", "a", "b", "c", "d", "e", "f"];
@@ -64,7 +65,7 @@ fn stored(label: usize) -> Labels {
 }
 
 #[derive(Debug, Clone)]
-struct Known {
+struct ImageFacts {
     id: u64,
     kind: Kind,
     parent: String,
@@ -77,7 +78,7 @@ struct Known {
 #[derive(Debug, Default)]
 struct Model {
     last: u64,
-    snapshots: BTreeMap<String, Known>,
+    snapshots: BTreeMap<String, ImageFacts>,
     numbers: BTreeMap<(usize, usize), u32>,
     highest: HashMap<usize, u32>,
 }
@@ -106,7 +107,7 @@ impl Model {
                 }
                 self.last += 1;
                 let kind = if view { Kind::View } else { Kind::Active };
-                let known = Known {
+                let known = ImageFacts {
                     id: self.last,
                     kind,
                     parent: parent.to_owned(),

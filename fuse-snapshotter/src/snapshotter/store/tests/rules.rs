@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use super::super::info::{MAX_KEY_BYTES, MAX_LABEL_BYTES, MAX_RECORD_BYTES};
 use super::{Fixture, commit, labels, new, paths};
 use crate::snapshotter::filter::Filter;
-use crate::snapshotter::store::{Commit, Kind, Labels, NewSnapshot, StoreError, Usage};
+use crate::snapshotter::store::error::StoreError;
+use crate::snapshotter::store::info::{Commit, Kind, Labels, NewSnapshot, Usage};
 
 #[test]
 fn a_chain_of_snapshots_is_made_committed_and_seen_from_the_top() {

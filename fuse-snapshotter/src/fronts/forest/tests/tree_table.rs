@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use testdata::image::{Entry, Texture};
 
-use super::{Made, Rig, at, merge, names, plant, slots, tree_of, walk};
-use crate::fronts::forest::{Forest, FsError, IdMaps, IdRange, LayerSlot, PlantError, ROOT, TreeSlot};
+use super::{Made, Rig, add_tree, at, merge, names, slots, tree_of, walk};
 use crate::content::tree::InodeKind;
+use crate::fronts::forest::{AddTreeError, Forest, FsError, IdMaps, IdRange, LayerSlot, ROOT, TreeSlot};
 
 fn text(path: &str, seed: u64, size: u64) -> Entry {
     Entry::made(path, Texture::Text, seed, size)
@@ -28,8 +28,8 @@ fn two(rig: &Rig) -> (Forest, Made) {
     let (base, one) = (base(rig), rig.layer(&[Entry::whiteout("etc/hidden-in-one"), text("one", 3, 10)]));
     let two = rig.layer(&[text("etc/two", 4, 10)]);
     let forest = Forest::new();
-    plant(&forest, 1, "one", &[(10, &base), (11, &one)]);
-    plant(&forest, 2, "two", &[(10, &base), (12, &two)]);
+    add_tree(&forest, 1, "one", &[(10, &base), (11, &one)]);
+    add_tree(&forest, 2, "two", &[(10, &base), (12, &two)]);
     (forest, base)
 }
 
@@ -65,7 +65,7 @@ fn numbers_are_the_same_after_a_restart_whatever_the_order() {
     let before = walk(&forest, "two");
     let again = Forest::new();
     let two = rig.layer(&[text("etc/two", 4, 10)]);
-    plant(&again, 2, "two", &[(10, &base), (12, &two)]);
+    add_tree(&again, 2, "two", &[(10, &base), (12, &two)]);
     assert_eq!(walk(&again, "two"), before);
 }
 
@@ -78,8 +78,10 @@ async fn felling_a_tree_leaves_the_others() {
     let content = forest.read(shared.number, 100, 5000).await.unwrap();
     assert_eq!(content.len(), 5000);
 
-    assert!(forest.fell(TreeSlot(1)));
-    assert!(!forest.fell(TreeSlot(1)) && !forest.contains(TreeSlot(1)) && forest.contains(TreeSlot(2)));
+    assert!(forest.remove_tree(TreeSlot(1)));
+    assert!(
+        !forest.remove_tree(TreeSlot(1)) && !forest.contains(TreeSlot(1)) && forest.contains(TreeSlot(2))
+    );
     assert_eq!(names(&forest, ""), ["two"]);
     assert!(matches!(at(&forest, "one"), Err(FsError::NotFound)));
     for number in [etc.number, one.number] {
@@ -93,7 +95,7 @@ async fn felling_a_tree_leaves_the_others() {
     // Its own layer went with it.
     assert!(forest.layer(LayerSlot(11)).is_none() && forest.layer(LayerSlot(10)).is_some());
 
-    assert!(forest.fell(TreeSlot(2)));
+    assert!(forest.remove_tree(TreeSlot(2)));
     assert!(matches!(forest.getattr(shared.number), Err(FsError::Stale)));
     assert!(matches!(forest.read(shared.number, 0, 1).await, Err(FsError::Stale)));
     assert_eq!(Arc::strong_count(&base.lazy), 1, "nobody else has the layer any more");
@@ -109,7 +111,7 @@ async fn a_file_is_found_in_any_tree_that_shows_it() {
     let read = forest.read(hidden.number, 0, 1 << 20).await.unwrap();
     assert_eq!(read.len() as u64, hidden.size);
     assert_eq!(read, alone(&rig, text("file", 2, 700)).await);
-    forest.fell(TreeSlot(2));
+    forest.remove_tree(TreeSlot(2));
     assert!(matches!(forest.getattr(hidden.number), Err(FsError::Stale)), "the layer is there, the file not");
     drop(base);
 }
@@ -127,10 +129,10 @@ fn a_layer_that_a_tree_has_twice_is_served() {
     let base = base(&rig);
     let gone = rig.layer(&[Entry::whiteout("etc/shared"), text("more", 9, 1)]);
     let forest = Forest::new();
-    plant(&forest, 1, "twice", &[(10, &base), (11, &gone), (10, &base)]);
+    add_tree(&forest, 1, "twice", &[(10, &base), (11, &gone), (10, &base)]);
     let all = walk(&forest, "twice");
     assert!(all.iter().any(|(path, _)| path == "twice/etc/shared"));
-    assert!(forest.fell(TreeSlot(1)));
+    assert!(forest.remove_tree(TreeSlot(1)));
     assert!(forest.layer(LayerSlot(10)).is_none());
 }
 
@@ -141,31 +143,31 @@ fn what_cannot_be_planted_is_refused_and_changes_nothing() {
     let other = rig.layer(&[text("etc/three", 5, 10)]);
     let before = walk(&forest, "");
     let refused = |slot, name: &str, layers: &[(u32, &Made)]| {
-        forest.plant(TreeSlot(slot), name, tree_of(layers), slots(layers), None).unwrap_err()
+        forest.add_tree(TreeSlot(slot), name, tree_of(layers), slots(layers), None).unwrap_err()
     };
     let plain: &[(u32, &Made)] = &[(10, &base)];
     for name in ["", ".", "..", "a/b", "a\0b", &"x".repeat(256)] {
-        assert!(matches!(refused(3, name, plain), PlantError::InvalidName(_)), "{name:?}");
+        assert!(matches!(refused(3, name, plain), AddTreeError::InvalidName(_)), "{name:?}");
     }
-    assert!(matches!(refused(3, "one", plain), PlantError::NameTaken(name) if name == "one"));
-    assert!(matches!(refused(2, "three", plain), PlantError::TreeSlotTaken(TreeSlot(2))));
-    assert!(matches!(refused(0, "three", plain), PlantError::NoSuchTreeSlot(_)));
-    assert!(matches!(refused(1 << 20, "three", plain), PlantError::NoSuchTreeSlot(_)));
-    assert!(matches!(refused(3, "three", &[(1 << 21, &base)]), PlantError::NoSuchLayerSlot(_)));
-    assert!(matches!(refused(3, "three", &[(10, &other)]), PlantError::LayerSlotTaken(LayerSlot(10))));
+    assert!(matches!(refused(3, "one", plain), AddTreeError::NameTaken(name) if name == "one"));
+    assert!(matches!(refused(2, "three", plain), AddTreeError::TreeSlotTaken(TreeSlot(2))));
+    assert!(matches!(refused(0, "three", plain), AddTreeError::NoSuchTreeSlot(_)));
+    assert!(matches!(refused(1 << 20, "three", plain), AddTreeError::NoSuchTreeSlot(_)));
+    assert!(matches!(refused(3, "three", &[(1 << 21, &base)]), AddTreeError::NoSuchLayerSlot(_)));
+    assert!(matches!(refused(3, "three", &[(10, &other)]), AddTreeError::LayerSlotTaken(LayerSlot(10))));
     assert!(matches!(
         refused(3, "three", &[(20, &base), (20, &other)]),
-        PlantError::LayerSlotTaken(LayerSlot(20))
+        AddTreeError::LayerSlotTaken(LayerSlot(20))
     ));
     let of_others = |layers: &[(u32, &Made)]| {
-        forest.plant(TreeSlot(3), "three", tree_of(plain), slots(layers), None).unwrap_err()
+        forest.add_tree(TreeSlot(3), "three", tree_of(plain), slots(layers), None).unwrap_err()
     };
     for layers in [&[][..], &[(20, &other)], &[(20, &base), (21, &other)]] {
-        assert!(matches!(of_others(layers), PlantError::OtherLayers));
+        assert!(matches!(of_others(layers), AddTreeError::OtherLayers));
     }
     assert_eq!(walk(&forest, ""), before);
     assert!(forest.layer(LayerSlot(20)).is_none());
-    plant(&forest, 3, "three", &[(10, &base), (20, &other)]);
+    add_tree(&forest, 3, "three", &[(10, &base), (20, &other)]);
     assert_eq!(names(&forest, ""), ["one", "three", "two"]);
 }
 
@@ -179,8 +181,8 @@ fn the_same_layer_opened_twice_is_read_through_one_of_them() {
         blob: base.blob.clone(),
     };
     let forest = Forest::new();
-    plant(&forest, 1, "one", &[(10, &base)]);
-    plant(&forest, 2, "two", &[(10, &again)]);
+    add_tree(&forest, 1, "one", &[(10, &base)]);
+    add_tree(&forest, 2, "two", &[(10, &again)]);
     assert_eq!(at(&forest, "one/etc/shared").unwrap(), at(&forest, "two/etc/shared").unwrap());
     assert_eq!(Arc::strong_count(&again.lazy), 1);
     assert!(Arc::ptr_eq(&forest.layer(LayerSlot(10)).unwrap(), &base.lazy));
@@ -198,8 +200,8 @@ fn owners_are_translated_in_trees_of_their_own() {
     let range = |host| vec![IdRange { container: 0, host, size: 65_536 }];
     let ids = IdMaps { uids: range(100_000), gids: range(200_000) };
     let layers = |slot| vec![(LayerSlot(slot), Arc::clone(&made.lazy))];
-    plant(&forest, 1, "plain", &[(0, &made)]);
-    forest.plant(TreeSlot(2), "mapped", merge(&[&made]), layers(1), Some(ids.clone())).unwrap();
+    add_tree(&forest, 1, "plain", &[(0, &made)]);
+    forest.add_tree(TreeSlot(2), "mapped", merge(&[&made]), layers(1), Some(ids.clone())).unwrap();
     let owner = |path: &str| at(&forest, path).map(|found| (found.uid, found.gid)).unwrap();
     assert_eq!(owner("plain/user"), (1000, 7));
     assert_eq!(owner("mapped"), (100_000, 200_000));
@@ -208,9 +210,9 @@ fn owners_are_translated_in_trees_of_their_own() {
     assert_eq!(owner("mapped/beyond"), (65_534, 200_000));
     assert_eq!(owner("mapped/.soci-snapshotter"), (100_000, 200_000));
     // An inode has one owner.
-    let refused = forest.plant(TreeSlot(3), "three", merge(&[&made]), layers(0), Some(ids.clone()));
-    assert!(matches!(refused, Err(PlantError::OtherOwners(LayerSlot(0)))));
-    forest.plant(TreeSlot(3), "three", merge(&[&made]), layers(1), Some(ids)).unwrap();
+    let refused = forest.add_tree(TreeSlot(3), "three", merge(&[&made]), layers(0), Some(ids.clone()));
+    assert!(matches!(refused, Err(AddTreeError::OtherOwners(LayerSlot(0)))));
+    forest.add_tree(TreeSlot(3), "three", merge(&[&made]), layers(1), Some(ids)).unwrap();
 }
 
 #[test]
@@ -222,8 +224,8 @@ fn a_single_tree_is_the_root_and_stays_alone() {
     let root = forest.getattr(ROOT).unwrap();
     assert_eq!((root.number, root.kind, root.mode), (ROOT, InodeKind::Directory, 0o755));
     assert!(walk(&forest, "").iter().all(|(_, found)| found.number < 1 << 48));
-    let more = forest.plant(TreeSlot(1), "more", merge(&[&base]), slots(&[(0, &base)]), None);
-    assert!(matches!(more, Err(PlantError::NoSuchTreeSlot(_))));
-    assert!(!forest.fell(TreeSlot(0)));
-    assert!(matches!(Forest::single(merge(&[&base]), vec![]), Err(PlantError::OtherLayers)));
+    let more = forest.add_tree(TreeSlot(1), "more", merge(&[&base]), slots(&[(0, &base)]), None);
+    assert!(matches!(more, Err(AddTreeError::NoSuchTreeSlot(_))));
+    assert!(!forest.remove_tree(TreeSlot(0)));
+    assert!(matches!(Forest::single(merge(&[&base]), vec![]), Err(AddTreeError::OtherLayers)));
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use testdata::image::{Entry, Texture};
 
-use super::{Made, Rig, at, merge, names, plant};
-use crate::fronts::forest::{Forest, FsError, TreeSlot};
+use super::{Made, Rig, add_tree, at, merge, names};
 use crate::content::tree::InodeKind;
+use crate::fronts::forest::{Forest, FsError, TreeSlot};
 
 fn layer(rig: &Rig, seed: u64) -> Made {
     rig.layer(&[
@@ -32,7 +32,7 @@ async fn they_say_how_far_a_layer_has_got() {
     let rig = Rig::new();
     let (lower, upper) = (layer(&rig, 1), layer(&rig, 2));
     let forest = Forest::new();
-    plant(&forest, 1, "tree", &[(1, &lower), (2, &upper)]);
+    add_tree(&forest, 1, "tree", &[(1, &lower), (2, &upper)]);
     let size = std::fs::metadata(&lower.blob).unwrap().len();
     let file = |made: &Made| format!("tree/.soci-snapshotter/{}.json", made.lazy.digest());
     // To the byte, since programs read it.
@@ -67,7 +67,7 @@ async fn they_tell_the_last_error() {
     let rig = Rig::new();
     let made = layer(&rig, 1);
     let forest = Forest::new();
-    plant(&forest, 1, "tree", &[(1, &made)]);
+    add_tree(&forest, 1, "tree", &[(1, &made)]);
     let file = std::fs::OpenOptions::new().write(true).open(&made.blob).unwrap();
     file.set_len(0).unwrap();
     let big = at(&forest, "tree/big1").unwrap().number;
@@ -85,7 +85,7 @@ async fn they_are_found_but_not_listed() {
     let rig = Rig::new();
     let made = layer(&rig, 1);
     let forest = Forest::new();
-    plant(&forest, 1, "tree", &[(1, &made), (1, &made)]);
+    add_tree(&forest, 1, "tree", &[(1, &made), (1, &made)]);
     assert_eq!(names(&forest, "tree"), ["big1", "small1"]);
     let directory = at(&forest, "tree/.soci-snapshotter").unwrap();
     assert_eq!((directory.kind, directory.mode, directory.uid), (InodeKind::Directory, 0o500, 0));
@@ -120,7 +120,7 @@ async fn bytes_stay_until_they_are_forgotten() {
     let rig = Rig::new();
     let made = layer(&rig, 1);
     let forest = Forest::new();
-    plant(&forest, 1, "tree", &[(1, &made)]);
+    add_tree(&forest, 1, "tree", &[(1, &made)]);
     let first = at(&forest, "tree/.soci-snapshotter/layers.json").unwrap();
     let before = forest.read(first.number, 0, 1000).await.unwrap();
     let small = at(&forest, "tree/small1").unwrap().number;
@@ -138,7 +138,7 @@ async fn bytes_stay_until_they_are_forgotten() {
     // What has no bytes to keep is not gone when it is forgotten.
     forest.forget(small);
     assert!(forest.getattr(small).is_ok());
-    forest.fell(TreeSlot(1));
+    forest.remove_tree(TreeSlot(1));
     assert!(matches!(forest.read(second.number, 0, 1).await, Err(FsError::Stale)));
     assert_eq!(forest.state_files(), 0);
 }
@@ -148,7 +148,7 @@ fn the_oldest_ones_go_when_there_are_too_many() {
     let rig = Rig::new();
     let made = layer(&rig, 1);
     let forest = Forest::new();
-    plant(&forest, 1, "tree", &[(1, &made)]);
+    add_tree(&forest, 1, "tree", &[(1, &made)]);
     let directory = at(&forest, "tree/.soci-snapshotter").unwrap().number;
     let look_up = || forest.lookup(directory, b"layers.json").unwrap().number;
     let files: Vec<_> = (0..1100).map(|_| look_up()).collect();
