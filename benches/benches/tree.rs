@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use fuse_snapshotter::fetch::LayerTable;
-use fuse_snapshotter::tree::{Below, Tree};
+use fuse_snapshotter::content::LayerTable;
+use fuse_snapshotter::content::tree::{Below, Tree};
 use testdata::image::fixtures::many_small_files;
 use ztoc::{BuildOptions, Builder, Compression, Ztoc};
 

@@ -1,32 +1,23 @@
 //! Lazily loaded container images.
 //!
-//! Data flows one way: a zTOC becomes a [`ztoc::Ztoc`], the zTOCs of a chain of layers are merged
-//! into one [`tree::Tree`], and [`fs::Forest`] serves it: metadata from the tree, contents from a
-//! [`cache::LayerCache`] that [`fetch::LazyLayer`] fills span by span through ranged reads. [`fuse`] is a thin
-//! adapter from the kernel's requests to [`fs::Forest`], and [`mount`] puts an image together from a registry. [`erofs`] is the
-//! other way to the kernel: metadata as an image that it reads by itself, and only contents through FUSE.
+//! The rooms, from the lowest up; each uses only rooms above it in this list:
+//!
+//! * [`base`]: locks, durable files, system calls, metrics.
+//! * [`content`]: the bytes of layers that are read lazily: trees, the cache, and what fills it.
+//! * [`fronts`]: what the kernel talks to: FUSE and EROFS over one forest of trees.
+//! * [`image`]: an image made ready: its index, its zTOCs, its layers opened or unpacked.
+//! * [`foresight`]: what a container will read: recorded, or forecast.
+//! * [`mount`]: an image as a mount, without containerd.
+//! * [`snapshotter`]: what containerd asks of a snapshotter.
+//! * [`daemon`]: configuration, logins, gRPC, status around the snapshotter.
+//!
+//! `scripts/check` refuses imports that run the other way.
 
-pub mod cache;
-pub mod config;
-pub mod erofs;
-pub mod fetch;
-pub mod fs;
-pub mod fuse;
-pub mod grpc;
-pub mod images;
-pub mod keychain;
-pub mod layers;
-pub mod logging;
-pub mod metrics;
+pub mod base;
+pub mod content;
+pub mod daemon;
+pub mod foresight;
+pub mod fronts;
+pub mod image;
 pub mod mount;
-pub mod node;
-pub mod prefetch;
-pub mod snapshots;
-mod startup;
-pub mod status;
-pub mod sys;
-pub mod tree;
-pub mod unpack;
-
-mod durable;
-mod text;
+pub mod snapshotter;

@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use fuse_snapshotter::config::Config;
+use fuse_snapshotter::daemon::config::Config;
 
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_soci-snapshotter-grpc"));

@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 
+use super::error::BuildError;
+use super::hash::Sha256Digest;
 use crate::hash::{Cut, Hasher};
 use crate::inflate::{Framing, Inflate, State, Stop};
 use crate::spans::{Compression, Mark, WINDOW_SIZE};
 use crate::tar::TarWalker;
+use crate::write;
 use crate::zinfo::{GzipZinfoWriter, write_tar_zinfo};
 use crate::zstd_source::ZstdSource;
-use crate::{BuildError, Sha256Digest, write};
 
 /// The span size that the reference uses by default, in uncompressed bytes: 4 MiB.
 pub const DEFAULT_SPAN_SIZE: u64 = 4 << 20;

@@ -1,8 +1,9 @@
 //! Decoding spans: from compressed bytes, beginning at a checkpoint, to bytes of the archive.
 
+use super::error::Error;
+use super::spans::{Checkpoint, Compression};
 use crate::frames::Frames;
 use crate::inflate::{Framing, Inflate, State, Stop};
-use crate::{Checkpoint, Compression, Error};
 
 /// Size of a gzip member's trailer (CRC-32 and length), in bytes.
 const TRAILER_SIZE: u8 = 8;

@@ -1,6 +1,6 @@
 //! Errors of building and of reading a zTOC.
 
-use crate::Compression;
+use super::spans::Compression;
 
 /// Why a layer cannot be indexed.
 ///

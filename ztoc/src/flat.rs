@@ -9,7 +9,7 @@
 //! absent. References are unsigned 32-bit offsets forward from where they stand. Strings and vectors start
 //! with a 32-bit length. All numbers are little-endian.
 
-use crate::Error;
+use super::error::Error;
 
 fn array<const N: usize>(buffer: &[u8], at: usize) -> Result<[u8; N], Error> {
     at.checked_add(N)

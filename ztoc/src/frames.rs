@@ -6,7 +6,8 @@
 
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
-use crate::{BuildError, Compression, Error};
+use super::error::{BuildError, Error};
+use super::spans::Compression;
 
 /// The first bytes of a data frame.
 const MAGIC: u32 = 0xfd2f_b528;

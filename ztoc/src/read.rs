@@ -5,12 +5,16 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::decode::SpanDecoder;
+use super::error::Error;
+use super::hash::Sha256Digest;
+use super::spans::Checkpoint;
 use crate::entry::{EntryKind, EntryRef, PaxRecords};
 use crate::flat::Table;
 use crate::spans::{Compression, Spans};
+use crate::verify;
 use crate::write::{GZIP, UNCOMPRESSED, ZSTD};
 use crate::zinfo::Zinfo;
-use crate::{Checkpoint, Error, Sha256Digest, SpanDecoder, verify};
 
 const BLOCK: u64 = 512;
 

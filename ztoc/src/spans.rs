@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use crate::{Error, Sha256Digest};
+use super::error::Error;
+use super::hash::Sha256Digest;
 
 /// Size of the window that a gzip checkpoint needs, in bytes: deflate's largest distance.
 pub const WINDOW_SIZE: usize = 32 * 1024;

@@ -11,7 +11,7 @@ mod pax;
 pub use header::{Header, number, text};
 pub use pax::{number as pax_number, parse as parse_pax, time as pax_time};
 
-use crate::BuildError;
+use super::error::BuildError;
 use crate::entry::{Entry, EntryKind};
 
 /// Size of a header, and what contents are padded to, in bytes.

@@ -2,9 +2,11 @@
 
 use std::hash::BuildHasher;
 
+use super::entry::EntryKind;
+use super::error::Error;
+use super::time::Timestamp;
 use crate::entry::{Entry, EntryRef};
 use crate::tar::TarWalker;
-use crate::{EntryKind, Error, Timestamp};
 
 /// What a tar header and a zTOC entry must agree on.
 #[derive(Hash)]

@@ -7,7 +7,11 @@
 use bytes::Bytes;
 use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, TableFinishedWIPOffset, WIPOffset};
 
-use crate::{BuildError, Compression, Entry, Sha256Digest, ZTOC_VERSION};
+use super::entry::Entry;
+use super::error::BuildError;
+use super::hash::Sha256Digest;
+use super::spans::Compression;
+use crate::ZTOC_VERSION;
 
 /// A FlatBuffer's offsets are signed 32-bit numbers.
 const MAX_SIZE: usize = (1 << 31) - 1;

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use crate::Error;
+use super::error::Error;
 use crate::flat::Table;
 use crate::spans::{Mark, WINDOW_SIZE};
 

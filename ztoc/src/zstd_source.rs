@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::BuildError;
+use super::error::BuildError;
 use crate::build::OUTPUT_SIZE;
 use crate::frames::Frames;
 use crate::hash::{Cut, Hasher};

@@ -11,18 +11,18 @@ use soci_index::manifest::MAX_ZTOC_SIZE;
 use soci_index::oci::ImageManifest;
 
 use super::MountImageError;
-use crate::cache::CacheRoot;
-use crate::layers::{Ahead, Opened, Origin};
+use crate::content::cache::CacheRoot;
+use crate::image::{BlobOpener, ImageOrigin, Opened};
 
 /// Finds the index of an image, and meanwhile opens its layers. What goes wrong is said, and then there is none: the image is unpacked. Only an index
 /// that was asked for must be there.
 pub(super) async fn index(
-    origin: &Origin,
+    origin: &ImageOrigin,
     image: &Descriptor,
     manifest: &ImageManifest,
     explicit: Option<&Digest>,
 ) -> Result<(Option<FoundIndex>, Opened), MountImageError> {
-    let ahead = Ahead::new(origin, &manifest.layers, 0);
+    let ahead = BlobOpener::new(origin, &manifest.layers, 0);
     let mut found = Ok(None);
     if let Some((client, repository)) = &origin.registry {
         found = find_index(client, repository, image, manifest, &Wanted::explicit(explicit.cloned()), &ahead)
@@ -47,7 +47,7 @@ pub(super) async fn index(
 
 /// The zTOC of a layer: from the cache (then `true`), the store or the registry. Its digest has been verified.
 pub(crate) async fn ztoc(
-    origin: &Origin,
+    origin: &ImageOrigin,
     cache: &CacheRoot,
     layer: &Digest,
     ztoc: &Descriptor,

@@ -15,8 +15,8 @@ use ztoc::Ztoc;
 use super::report::{LayerReport, Mode};
 use super::workspace::Workspace;
 use super::{MountImageError, Options, artifacts, io_error};
-use crate::fetch::{LayerSource, LazyLayer};
-use crate::layers::{Opened, Origin, eager, lazy};
+use crate::content::{FetchContext, LazyLayer};
+use crate::image::{ImageOrigin, Opened, eager, lazy};
 
 /// Layers that are prepared at the same time. Preparing waits for the network most of the time.
 const PARALLEL: usize = 16;
@@ -112,7 +112,7 @@ impl Layer {
 
 impl Image {
     /// Reads the manifest, and finds the index.
-    pub(super) async fn find(origin: &Origin, options: &Options) -> Result<Self, MountImageError> {
+    pub(super) async fn find(origin: &ImageOrigin, options: &Options) -> Result<Self, MountImageError> {
         let root = origin.source.root().await?;
         let chosen = select(&*origin.source, &root, &options.platform).await?;
         // `select` gives at least one, or an error.
@@ -140,8 +140,8 @@ impl Image {
     /// Makes all layers ready, bottom first.
     pub(super) async fn prepare(
         &self,
-        origin: &Origin,
-        shared: &LayerSource,
+        origin: &ImageOrigin,
+        shared: &FetchContext,
         workspace: &Workspace,
     ) -> Result<Vec<Layer>, MountImageError> {
         stream::iter(self.manifest.layers.iter().enumerate())
@@ -153,8 +153,8 @@ impl Image {
 
     async fn prepare_layer(
         &self,
-        origin: &Origin,
-        shared: &LayerSource,
+        origin: &ImageOrigin,
+        shared: &FetchContext,
         workspace: &Workspace,
         position: usize,
         layer: &Descriptor,
@@ -181,8 +181,8 @@ impl Image {
 
     async fn unpack(
         &self,
-        origin: &Origin,
-        shared: Option<&LayerSource>,
+        origin: &ImageOrigin,
+        shared: Option<&FetchContext>,
         workspace: &Workspace,
         position: usize,
         layer: &Descriptor,
@@ -219,8 +219,8 @@ impl Image {
     /// Unpacks a layer whose zTOC turned out to make no sense.
     pub(super) async fn make_eager(
         &self,
-        origin: &Origin,
-        shared: &LayerSource,
+        origin: &ImageOrigin,
+        shared: &FetchContext,
         workspace: &Workspace,
         layers: &mut [Layer],
         position: usize,
@@ -237,7 +237,7 @@ impl Image {
 
 /// Begins to read the digests of the uncompressed layers; none if the configuration cannot be read, which other checks
 /// report.
-fn diff_ids_of(origin: &Origin, manifest: &ImageManifest) -> Shared<BoxFuture<'static, Vec<String>>> {
+fn diff_ids_of(origin: &ImageOrigin, manifest: &ImageManifest) -> Shared<BoxFuture<'static, Vec<String>>> {
     let (source, config) = (Arc::clone(&origin.source), manifest.config.clone());
     let reading = tokio::spawn(async move {
         source.image_config(&config).await.map(|config| config.rootfs.diff_ids).unwrap_or_else(|error| {

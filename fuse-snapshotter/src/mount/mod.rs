@@ -9,8 +9,8 @@
 
 pub(crate) mod artifacts;
 mod image;
+mod overlay_stack;
 mod report;
-mod stack;
 mod workspace;
 
 #[cfg(test)]
@@ -25,10 +25,10 @@ use tokio::runtime::Handle;
 
 pub use report::{LayerReport, Report};
 
-use crate::cache::{CacheError, CacheRoot};
-use crate::fetch::LayerSource;
-use crate::layers::Origin;
-use stack::Stack;
+use crate::content::FetchContext;
+use crate::content::cache::{CacheError, CacheRoot};
+use crate::image::ImageOrigin;
+use overlay_stack::Stack;
 use workspace::Workspace;
 
 /// Requests for layer contents that may be under way at once. Latency is what costs, so there are more than a fast link
@@ -41,7 +41,7 @@ pub enum Front {
     /// [`Front::Erofs`] where that is possible, else [`Front::Fuse`].
     #[default]
     Auto,
-    /// Itself: they are in an [EROFS image](crate::erofs), and only contents come through FUSE.
+    /// Itself: they are in an [EROFS image](crate::fronts::erofs), and only contents come through FUSE.
     Erofs,
     /// This process, through FUSE.
     Fuse,
@@ -82,10 +82,10 @@ pub enum MountImageError {
     Cache(#[from] CacheError),
     /// FUSE.
     #[error(transparent)]
-    Fuse(#[from] crate::fuse::MountError),
+    Fuse(#[from] crate::fronts::fuse::MountError),
     /// EROFS, if nothing else will do.
     #[error("cannot mount by EROFS (--front auto or fuse can)")]
-    Erofs(#[from] crate::erofs::ErofsError),
+    Erofs(#[from] crate::fronts::erofs::ErofsError),
     /// A layer that can neither be read lazily nor unpacked.
     #[error("cannot unpack layer {digest}: {reason}")]
     Unpack {
@@ -128,32 +128,38 @@ impl MountedImage {
     ///
     /// # Errors
     /// See [`MountImageError`].
-    pub async fn mount(origin: &Origin, target: &Path, options: &Options) -> Result<Self, MountImageError> {
+    pub async fn mount(
+        origin: &ImageOrigin,
+        target: &Path,
+        options: &Options,
+    ) -> Result<Self, MountImageError> {
         let started = std::time::Instant::now();
         let target = target.canonicalize().map_err(io_error("find", target))?;
         let workspace = Workspace::create(&options.root)?;
         let cache = open_cache(options, &workspace)?;
-        let shared = LayerSource::new(cache, CONNECTIONS);
+        let shared = FetchContext::new(cache, CONNECTIONS);
         let image = image::Image::find(origin, options).await?;
         let mut layers = image.prepare(origin, &shared, &workspace).await?;
         let mut front = options.front;
         let stack = loop {
             match Stack::mount(&layers, &target, &workspace, options, front, Handle::current()) {
                 Ok(stack) => break stack,
-                Err(stack::StackError::Erofs(error)) if front == Front::Auto => {
+                Err(overlay_stack::StackError::Erofs(error)) if front == Front::Auto => {
                     tracing::info!(%error, "mounting by FUSE");
                     front = Front::Fuse;
                 }
                 // The zTOCs make sense one by one but not together: that layer is unpacked instead.
-                Err(stack::StackError::Tree { layer, reason }) => {
+                Err(overlay_stack::StackError::Tree { layer, reason }) => {
                     image.make_eager(origin, &shared, &workspace, &mut layers, layer, reason).await?;
                 }
-                Err(stack::StackError::Erofs(error) | stack::StackError::Mount(error)) => return Err(*error),
+                Err(overlay_stack::StackError::Erofs(error) | overlay_stack::StackError::Mount(error)) => {
+                    return Err(*error);
+                }
             }
         };
         // The tree has what it needs of the zTOCs.
         layers.iter_mut().for_each(image::Layer::forget_ztoc);
-        crate::sys::give_back();
+        crate::base::sys::give_back();
         let background = if options.background {
             let lazy = layers.iter().filter_map(image::Layer::lazy).cloned();
             lazy.map(|layer| tokio::spawn(layer.fetch_in_background())).collect()

@@ -6,8 +6,8 @@ use std::time::Duration;
 use registry::Digest;
 use serde::Serialize;
 
-use super::stack::Stack;
-use crate::text::{Size, percent};
+use super::overlay_stack::Stack;
+use crate::base::text::{Size, percent};
 
 /// How a layer was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -69,14 +69,14 @@ impl Report {
         stack: &Stack,
         time: Duration,
     ) -> Self {
-        let sum = |count: fn(&crate::fuse::FuseStats) -> u64| stack.stats().map(count).sum();
+        let sum = |count: fn(&crate::fronts::fuse::FuseStats) -> u64| stack.stats().map(count).sum();
         Self {
             index,
             layers,
             seconds: time.as_secs_f64(),
-            kernel_requests: sum(crate::fuse::FuseStats::requests),
-            reads: sum(crate::fuse::FuseStats::reads),
-            misses: sum(crate::fuse::FuseStats::misses),
+            kernel_requests: sum(crate::fronts::fuse::FuseStats::requests),
+            reads: sum(crate::fronts::fuse::FuseStats::reads),
+            misses: sum(crate::fronts::fuse::FuseStats::misses),
         }
     }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
-use fuse_snapshotter::snapshots::IdMapping;
+use fuse_snapshotter::snapshotter::IdMapping;
 use rig::{MAPPED, Rig, alone};
 use testdata::expected::Tree;
 use testdata::walk::{View, compare};

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use fuse_snapshotter::snapshots::store::{Commit, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
-use fuse_snapshotter::snapshots::{
+use fuse_snapshotter::snapshotter::store::{Commit, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
+use fuse_snapshotter::snapshotter::{
     IdMapping, Layout, Mode, Mount, Options, Record, SnapshotError, Snapshotter, labels,
 };
 use registry::{Client, ClientConfig, Digest};

@@ -5,9 +5,10 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::Grant;
 use super::challenge::Scheme;
 use super::login::Login;
-use super::{Grant, Scope};
+use super::scope::Scope;
 use crate::error::Error;
 use crate::hosts::Endpoint;
 

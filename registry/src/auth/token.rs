@@ -7,7 +7,8 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
-use super::{Authorizer, Scope};
+use super::Authorizer;
+use super::scope::Scope;
 use crate::body;
 use crate::credentials::Credential;
 use crate::error::{Context, Error, Result};

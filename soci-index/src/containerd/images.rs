@@ -5,8 +5,9 @@ use containerd_api::services::images::v1::images_client::ImagesClient;
 use prost_types::FieldMask;
 use registry::{Descriptor, Reference};
 
+use super::error::ContainerdError;
 use super::labels::Labels;
-use super::{Containerd, ContainerdError, PATIENCE, call, found, message_of};
+use super::{Containerd, PATIENCE, call, found, message_of};
 
 /// An image as containerd records it.
 #[derive(Debug, Clone)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use containerd_api::services::leases::v1 as api;
 use containerd_api::services::leases::v1::leases_client::LeasesClient;
 
-use super::{Containerd, ContainerdError, Endpoint, PATIENCE, call};
+use super::error::ContainerdError;
+use super::{Containerd, Endpoint, PATIENCE, call};
 
 /// When containerd forgets a lease that nobody ended: its own clients take a day.
 const EXPIRES: Duration = Duration::from_secs(24 * 3600);

@@ -11,9 +11,11 @@ use futures::TryStreamExt;
 use registry::Descriptor;
 use tokio::io::AsyncWriteExt;
 
+use super::layout::Listing;
 use super::layout::temporary;
 use super::shipment::reported;
-use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination, Listing, Part, Shipment};
+use super::shipment::{Part, Shipment};
+use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination};
 use crate::files::OCI_LAYOUT;
 use crate::oci::ImageIndex;
 

@@ -7,7 +7,8 @@ use futures::{StreamExt, TryStreamExt};
 use registry::ByteStream;
 
 use super::shipment::concurrently;
-use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination, Part, Shipment};
+use super::shipment::{Part, Shipment};
+use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination};
 use crate::containerd::labels::{self, Labels};
 use crate::containerd::{Containerd, Written};
 use crate::document::{Document, DocumentKind};

@@ -10,8 +10,9 @@ use futures::TryStreamExt;
 use registry::{Descriptor, Digest};
 use tokio::io::AsyncWriteExt;
 
+use super::shipment::{Part, Shipment};
 use super::shipment::{concurrently, reported};
-use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination, Part, Shipment};
+use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination};
 use crate::files::{self, OCI_LAYOUT};
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};
 use crate::source::{CONTAINERD_NAME, REF_NAME};

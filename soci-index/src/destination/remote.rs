@@ -5,8 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use registry::{Client, Reference};
 
+use super::shipment::{Part, Shipment};
 use super::shipment::{concurrently, reported};
-use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination, Part, Shipment};
+use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination};
 use crate::document::{Document, DocumentKind};
 
 /// A name in a registry.

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use registry::Reference;
 
-use super::{DestinationError, Listing};
+use super::DestinationError;
+use super::layout::Listing;
 use crate::source::{OTHER_TRANSPORTS, Selector, SourceError, SourceSpec};
 
 /// A parsed image destination.

@@ -12,7 +12,8 @@ use registry::{BlobReader, ByteStream, Descriptor, Digest};
 
 use super::archive::{self, Extent};
 use super::file::FileSlice;
-use super::{Check, ImageSource, Selector, SourceError};
+use super::spec::Selector;
+use super::{Check, ImageSource, SourceError};
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};
 
 /// Annotation of an entry of `index.json`: its name by the OCI specification.

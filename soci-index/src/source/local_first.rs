@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry::{BlobReader, ByteStream, Descriptor};
 
-use super::{Check, ContainerdSource, ImageSource, RegistrySource, SourceError};
+use super::containerd::ContainerdSource;
+use super::remote::RegistrySource;
+use super::{Check, ImageSource, SourceError};
 
 /// Reads what containerd has there, and the rest from the registry.
 #[derive(Debug)]

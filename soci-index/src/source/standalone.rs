@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry::{BlobReader, ByteStream, Descriptor};
 
-use super::{Check, ImageSource, LayoutSource, Selector, SourceError};
+use super::layout::LayoutSource;
+use super::spec::Selector;
+use super::{Check, ImageSource, SourceError};
 use crate::oci::{self, IMAGE_INDEX, ImageIndex};
 
 /// The image that a layout is.

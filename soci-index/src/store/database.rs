@@ -15,7 +15,8 @@ use redb::{DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use registry::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, create_database};
+use super::StoreError;
+use super::create::create_database;
 
 const ARTIFACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("artifacts_v1");
 

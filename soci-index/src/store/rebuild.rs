@@ -15,7 +15,9 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use registry::{Descriptor, Digest};
 
-use super::{ArtifactKind, Inner, Lease, Record, Store, StoreError, blocking};
+use super::database::{ArtifactKind, Record};
+use super::lock::Lease;
+use super::{Inner, Store, StoreError, blocking};
 use crate::containerd::{Containerd, ContainerdError};
 use crate::manifest::{IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, INDEX_V2, IndexManifest, IndexVersion};
 use crate::oci::{

@@ -1,7 +1,7 @@
 //! One 512-byte tar header: v7, ustar, star or GNU.
 
 use super::{BLOCK, pax};
-use crate::Timestamp;
+use crate::time::Timestamp;
 
 /// What a header says. Its numbers may be of any size, and its strings need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]

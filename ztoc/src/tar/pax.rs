@@ -1,6 +1,6 @@
 //! PAX extended header records (`x` entries).
 
-use crate::Timestamp;
+use crate::time::Timestamp;
 
 /// Keys and values.
 type Records = Vec<(Vec<u8>, Vec<u8>)>;

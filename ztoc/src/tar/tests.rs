@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::Timestamp;
+use crate::time::Timestamp;
 
 /// A header with the given fields; `magic` chooses the format.
 fn header(name: &[u8], typeflag: u8, size: &[u8], magic: &[u8], more: &[(usize, &[u8])]) -> Vec<u8> {

@@ -11,12 +11,12 @@ use anyhow::{Context, bail};
 use benches::bare_fuse::BareMount;
 use benches::process::{Mount, peak_memory, run, sibling};
 use benches::table::{Figure, heading, note};
-use fuse_snapshotter::cache::CacheRoot;
-use fuse_snapshotter::erofs::ErofsMount;
-use fuse_snapshotter::fetch::{LayerSource, LayerTable, LazyLayer};
-use fuse_snapshotter::fs::Forest;
-use fuse_snapshotter::fuse::{FuseMount, FuseOptions};
-use fuse_snapshotter::tree::{Below, Tree};
+use fuse_snapshotter::content::cache::CacheRoot;
+use fuse_snapshotter::content::tree::{Below, Tree};
+use fuse_snapshotter::content::{FetchContext, LayerTable, LazyLayer};
+use fuse_snapshotter::fronts::erofs::ErofsMount;
+use fuse_snapshotter::fronts::forest::Forest;
+use fuse_snapshotter::fronts::fuse::{FuseMount, FuseOptions};
 use registry::{Digest, FileBlob};
 use testdata::image::ImageBuilder;
 use testdata::image::fixtures::many_small_files_to;
@@ -182,7 +182,7 @@ fn mount_time(directory: &Path, blob: &Path, built: &Built, by_erofs: bool) -> a
     let blocks = cache.layer(digest.hex(), found.hex(), table.block_count())?;
     let tree = Tree::merge(&[&ztoc], Below::Nothing)?;
     let layer =
-        LazyLayer::new(reader, table, blocks, std::fs::File::open(&path)?, LayerSource::new(cache, 8));
+        LazyLayer::new(reader, table, blocks, std::fs::File::open(&path)?, FetchContext::new(cache, 8));
     let runtime = runtime.handle().clone();
     let ready = || std::fs::metadata(target.join("srv")).map(|_| started.elapsed());
     let ready = if by_erofs {

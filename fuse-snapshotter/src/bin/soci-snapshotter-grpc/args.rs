@@ -6,8 +6,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fuse_snapshotter::daemon::node::ContainerdVersion;
 use fuse_snapshotter::mount::Front;
-use fuse_snapshotter::node::ContainerdVersion;
 use registry::{Digest, Reference};
 use soci_index::manual::{CompletionArgs, ManArgs};
 use soci_index::platform::Platform;

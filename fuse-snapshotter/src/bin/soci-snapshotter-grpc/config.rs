@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use fuse_snapshotter::config::{Config, DEFAULT_PATH, NoteKind, Severity};
-use fuse_snapshotter::node::Running;
-use fuse_snapshotter::node::containerd_config::{ROOT, containerd_config};
+use fuse_snapshotter::daemon::config::{Config, DEFAULT_PATH, NoteKind, Severity};
+use fuse_snapshotter::daemon::node::Running;
+use fuse_snapshotter::daemon::node::containerd_config::{ROOT, containerd_config};
 
 use crate::args::{Cli, ConfigCommand, ContainerdArgs, ContainerdConfigArgs};
 use crate::daemon::socket;

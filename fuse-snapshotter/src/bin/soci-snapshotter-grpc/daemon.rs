@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use fuse_snapshotter::config::{Config, ContentStore, MetricsEndpoint, ParallelPull, Severity};
-use fuse_snapshotter::grpc::{Calls, ControlServer, Listener, SnapshotService, bind};
-use fuse_snapshotter::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
-use fuse_snapshotter::layers::{ContainerdContent, LocalContent, OpenOptions};
-use fuse_snapshotter::metrics::{Metrics, Server};
-use fuse_snapshotter::snapshots::{IdMapping, Options, Snapshotter};
+use fuse_snapshotter::base::metrics::Metrics;
+use fuse_snapshotter::daemon::config::{Config, ContentStore, MetricsEndpoint, ParallelPull, Severity};
+use fuse_snapshotter::daemon::grpc::{Calls, ControlServer, Listener, SnapshotService, bind};
+use fuse_snapshotter::daemon::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
+use fuse_snapshotter::daemon::metrics_server::Server;
+use fuse_snapshotter::image::{ContainerdContent, LocalContent, OpenOptions};
+use fuse_snapshotter::snapshotter::{IdMapping, Options, Snapshotter};
 use registry::Client;
 use soci_index::store::default_root;
 use tokio::runtime::Handle;
@@ -246,7 +247,7 @@ fn options(root: &Path, config: &Config, client: Client, metrics: Arc<Metrics>) 
 /// Enters a new user namespace, says so, and waits for the end of standard input; see `snapshots::idmap`.
 pub(crate) fn hold_user_namespace() -> anyhow::Result<()> {
     use std::io::{Read, Write};
-    fuse_snapshotter::sys::enter_user_namespace().context("cannot make a user namespace")?;
+    fuse_snapshotter::base::sys::enter_user_namespace().context("cannot make a user namespace")?;
     std::io::stdout().write_all(&[1])?;
     std::io::stdout().flush()?;
     std::io::stdin().read_to_end(&mut Vec::new())?;

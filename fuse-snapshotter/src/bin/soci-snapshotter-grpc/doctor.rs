@@ -2,8 +2,8 @@
 
 use std::path::absolute;
 
-use fuse_snapshotter::config::Config;
-use fuse_snapshotter::node::doctor::{Options, examine};
+use fuse_snapshotter::daemon::config::Config;
+use fuse_snapshotter::daemon::node::doctor::{Options, examine};
 use soci_index::store::default_root;
 
 use crate::args::{Cli, DoctorArgs};

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser};
-use fuse_snapshotter::config::Config;
-use fuse_snapshotter::logging::{self, LogOptions};
+use fuse_snapshotter::daemon::config::Config;
+use fuse_snapshotter::daemon::logging::{self, LogOptions};
 use soci_index::manual::{self, Section};
 use tracing::level_filters::LevelFilter;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use fuse_snapshotter::layers::Origin;
+use fuse_snapshotter::image::ImageOrigin;
 use fuse_snapshotter::mount::{MountedImage, Options};
 use registry::Client;
 use serde_json::json;
@@ -81,7 +81,7 @@ pub(crate) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::
     Ok(())
 }
 
-fn origin(args: &MountArgs, root: PathBuf) -> anyhow::Result<Origin> {
+fn origin(args: &MountArgs, root: PathBuf) -> anyhow::Result<ImageOrigin> {
     let mut registry = None;
     let source: Arc<dyn ImageSource> = match args.image.clone() {
         SourceSpec::Registry(reference) => {
@@ -102,7 +102,7 @@ fn origin(args: &MountArgs, root: PathBuf) -> anyhow::Result<Origin> {
     };
     // Looking into the store is worth something only where `soci create` has made one.
     let store = root.join("content").is_dir().then(|| Store::open(root)).transpose()?;
-    Ok(Origin { source, registry, store, local: Vec::new() })
+    Ok(ImageOrigin { source, registry, store, local: Vec::new() })
 }
 
 /// Whatever tells a program in the foreground to end: Ctrl-C, SIGTERM, a closed terminal, Ctrl-\\.

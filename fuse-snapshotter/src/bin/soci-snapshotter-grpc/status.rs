@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use anyhow::Context;
-use fuse_snapshotter::grpc::ControlClient;
-use fuse_snapshotter::status::Status;
+use fuse_snapshotter::daemon::grpc::ControlClient;
+use fuse_snapshotter::daemon::status::Status;
 
 use crate::daemon::socket;
 

@@ -7,7 +7,7 @@ use testdata::registry::{Action, Fault, TestRegistry};
 
 use super::*;
 use crate::config::ClientConfig;
-use crate::{HostConfig, ServerConfig};
+use crate::hosts::{HostConfig, ServerConfig};
 
 const DATA: &[u8] = b"0123456789";
 

@@ -1,0 +1,20 @@
+//! The one place where errors become errnos, and where reading errors are logged.
+
+use fuser::Errno;
+
+use crate::fronts::forest::FsError;
+
+pub(crate) fn errno(error: &FsError) -> Errno {
+    match error {
+        FsError::NotFound => Errno::ENOENT,
+        FsError::Stale => Errno::ESTALE,
+        FsError::NotDirectory => Errno::ENOTDIR,
+        FsError::IsDirectory => Errno::EISDIR,
+        FsError::Invalid => Errno::EINVAL,
+        FsError::NoAttribute => Errno::ENODATA,
+        FsError::Fetch(error) => {
+            tracing::error!(%error, "failed to read the file");
+            Errno::EIO
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! Putting the layers on top of each other.
+
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::mount::{MountFlags, mount};
+use tokio::runtime::Handle;
+
+use super::image::Layer;
+use super::workspace::Workspace;
+use super::{Front, MountImageError, Options, io_error};
+use crate::content::LazyLayer;
+use crate::content::tree::{Below, OverlayNamespace, Tree};
+use crate::fronts::erofs::ErofsMount;
+use crate::fronts::forest::{AddTreeError, Forest};
+use crate::fronts::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
+use crate::image::inherit::{inherit, inherit_tree, is_opaque};
+
+/// Threads per mount that take requests from the kernel. Reads that miss the cache do not hold one.
+const THREADS: usize = 4;
+
+/// Longest text that mount(2) takes as options: a page.
+const MAX_MOUNT_DATA: usize = 4095;
+
+/// Why the layers cannot be stacked.
+#[derive(Debug)]
+pub(super) enum StackError {
+    /// A zTOC that makes no sense above the layers below it.
+    Tree {
+        layer: usize,
+        reason: String,
+    },
+    /// Overlayfs does not take what EROFS mounts.
+    Erofs(Box<MountImageError>),
+    Mount(Box<MountImageError>),
+}
+
+impl<E: Into<MountImageError>> From<E> for StackError {
+    fn from(error: E) -> Self {
+        Self::Mount(Box::new(error.into()))
+    }
+}
+
+/// A mounted run of lazy layers.
+#[derive(Debug)]
+enum Run {
+    Fuse(FuseMount),
+    Erofs(ErofsMount),
+}
+
+impl Run {
+    fn stats(&self) -> &FuseStats {
+        match self {
+            Self::Fuse(mount) => mount.stats(),
+            Self::Erofs(mount) => mount.stats(),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self {
+            Self::Fuse(mount) => mount.is_finished(),
+            Self::Erofs(mount) => mount.is_finished(),
+        }
+    }
+}
+
+/// What is mounted for an image.
+#[derive(Debug)]
+pub(super) struct Stack {
+    runs: Vec<Run>,
+    /// The overlay at the target; none if the image is one run, mounted right there.
+    top: Option<PathBuf>,
+}
+
+/// Consecutive layers of one kind.
+enum Part<'l> {
+    Run { first: usize, layers: Vec<&'l Layer> },
+    Directory { path: &'l PathBuf, implied: &'l [PathBuf] },
+}
+
+impl Stack {
+    pub(super) fn mount(
+        layers: &[Layer],
+        target: &Path,
+        workspace: &Workspace,
+        options: &Options,
+        front: Front,
+        runtime: Handle,
+    ) -> Result<Self, StackError> {
+        let parts = parts(layers);
+        let mut stack = Self { runs: Vec::new(), top: None };
+        // Bottom first, as the layers; overlayfs wants the top first.
+        let mut lower = Vec::new();
+        for (position, part) in parts.iter().enumerate() {
+            match part {
+                Part::Directory { path, implied } => {
+                    inherit(path, implied, &lower).map_err(io_error("describe directories in", path))?;
+                    // Overlayfs does not look whether a root is opaque, so what it hides is left out.
+                    if is_opaque(path).map_err(io_error("read", path))? {
+                        lower.clear();
+                    }
+                    lower.push((*path).clone());
+                }
+                Part::Run { first, layers } => {
+                    let below =
+                        if position == 0 { Below::Nothing } else { Below::Layers(OverlayNamespace::Trusted) };
+                    let ztocs: Vec<_> = layers.iter().filter_map(|layer| layer.ztoc()).collect();
+                    let mut tree = Tree::merge(&ztocs, below).map_err(|error| StackError::Tree {
+                        layer: first + error.layer,
+                        reason: error.to_string(),
+                    })?;
+                    inherit_tree(&mut tree, &lower).map_err(io_error("read directories below", target))?;
+                    if tree.hides_all_below() {
+                        lower.clear();
+                    }
+                    let lazy: Vec<_> = layers.iter().filter_map(|layer| layer.lazy()).cloned().collect();
+                    let (path, image) = (format!("r{position}"), format!("r{position}.erofs"));
+                    let path =
+                        if parts.len() == 1 { target.to_owned() } else { workspace.directory(&path)? };
+                    let image = workspace.path().join(image);
+                    let run = match erofs(&tree, &lazy, &image, &path, front, &runtime)? {
+                        Some(mount) => Run::Erofs(mount),
+                        None => Run::Fuse(fuse(tree, lazy, *first, &path, options, &runtime)?),
+                    };
+                    stack.runs.push(run);
+                    lower.push(path);
+                }
+            }
+        }
+        let overlaid = match lower.as_slice() {
+            [] => {
+                return Err(
+                    io_error("mount at", target)(std::io::Error::other("the image has no layers")).into()
+                );
+            }
+            [only] if only == target => Ok(()),
+            // Over an empty directory, so that overlayfs hides the whiteouts of a layer that nothing lies below.
+            [only] => stack.overlay(&[workspace.directory("empty")?, only.clone()], target),
+            _ => stack.overlay(&lower, target),
+        };
+        match overlaid {
+            Ok(()) => Ok(stack),
+            // The kernel limits how many file systems are stacked, and what the image's file is on counts, too.
+            Err(error) if stack.runs.iter().any(|run| matches!(run, Run::Erofs(_))) => {
+                for position in 0..parts.len() {
+                    let _ = std::fs::remove_file(workspace.path().join(format!("r{position}.erofs")));
+                }
+                Err(StackError::Erofs(Box::new(error)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn overlay(&mut self, lower: &[PathBuf], target: &Path) -> Result<(), MountImageError> {
+        let failed = |source| io_error("mount an overlay at", target)(source);
+        if let Some(odd) =
+            lower.iter().find(|path| path.to_str().is_none_or(|path| path.contains([':', ',', '\\'])))
+        {
+            return Err(failed(std::io::Error::other(format!(
+                "{} has a character that overlayfs takes for its own; choose another --root",
+                odd.display()
+            ))));
+        }
+        let paths: Vec<_> = lower.iter().rev().map(|path| path.to_string_lossy()).collect();
+        // With xino, files and directories have one st_dev, so that `du -x` and `find -xdev` see all of them.
+        let options = format!("lowerdir={},xino=on", paths.join(":"));
+        if options.len() > MAX_MOUNT_DATA {
+            return Err(failed(std::io::Error::other(format!(
+                "{} layers that are not lazy make the mount options too long; index them with --min-layer-size 0",
+                lower.len()
+            ))));
+        }
+        let options = CString::new(options).map_err(|error| failed(error.into()))?;
+        mount("overlay", target, "overlay", MountFlags::RDONLY, Some(options.as_c_str()))
+            .map_err(|error| failed(error.into()))?;
+        self.top = Some(target.to_owned());
+        Ok(())
+    }
+
+    /// Whether anything has been unmounted behind our back.
+    pub(super) fn is_finished(&self) -> bool {
+        let gone = self.top.as_ref().is_some_and(|top| !is_mounted(top));
+        gone || self.runs.iter().any(Run::is_finished)
+    }
+
+    /// What the kernel has asked, run by run.
+    pub(super) fn stats(&self) -> impl Iterator<Item = &FuseStats> {
+        self.runs.iter().map(Run::stats)
+    }
+
+    pub(super) fn unmount(&mut self) {
+        // Somebody else may have unmounted it already.
+        if let Some(top) = self.top.take().filter(|top| is_mounted(top)) {
+            detach(&top);
+        }
+        self.runs.clear();
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+/// Mounts a run by EROFS; `None` if that is not wanted, or cannot be and need not.
+fn erofs(
+    tree: &Tree,
+    lazy: &[Arc<LazyLayer>],
+    image: &Path,
+    path: &Path,
+    front: Front,
+    runtime: &Handle,
+) -> Result<Option<ErofsMount>, MountImageError> {
+    if front == Front::Fuse {
+        return Ok(None);
+    }
+    // An attempt before this one may have left it, and may still be coming down with it.
+    if let Err(error) = std::fs::remove_file(image)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(io_error("remove", image)(error));
+    }
+    match ErofsMount::new(tree, lazy.to_vec(), image, path, THREADS, runtime.clone()) {
+        Ok(mount) => Ok(Some(mount)),
+        Err(error) if front == Front::Erofs => Err(error.into()),
+        Err(error) => {
+            // It may have filled the disk, which the cache needs.
+            let _ = std::fs::remove_file(image);
+            tracing::info!(%error, "mounting by FUSE");
+            Ok(None)
+        }
+    }
+}
+
+/// Mounts a run, whose lowest layer is `first`, by FUSE.
+fn fuse(
+    tree: Tree,
+    lazy: Vec<Arc<LazyLayer>>,
+    first: usize,
+    path: &Path,
+    options: &Options,
+    runtime: &Handle,
+) -> Result<FuseMount, StackError> {
+    let fs = Forest::single(tree, lazy).map_err(|error| match error {
+        // Unpacked, it has no such limit.
+        AddTreeError::TooManyEntries { position, .. } => {
+            StackError::Tree { layer: first + position, reason: error.to_string() }
+        }
+        _ => io_error("serve", path)(std::io::Error::other(error)).into(),
+    })?;
+    let allow_other = options.allow_other || rustix::process::geteuid().is_root();
+    let fuse = FuseOptions { threads: THREADS, allow_other };
+    Ok(FuseMount::new(Arc::new(fs), path, fuse, runtime.clone()).map_err(MountImageError::from)?)
+}
+
+fn parts(layers: &[Layer]) -> Vec<Part<'_>> {
+    let mut parts: Vec<Part<'_>> = Vec::new();
+    for (position, layer) in layers.iter().enumerate() {
+        match (layer.unpacked(), parts.last_mut()) {
+            (Some((path, implied)), _) => parts.push(Part::Directory { path, implied }),
+            (None, Some(Part::Run { layers, .. })) => layers.push(layer),
+            (None, _) => parts.push(Part::Run { first: position, layers: vec![layer] }),
+        }
+    }
+    parts
+}
