@@ -40,17 +40,31 @@ impl CrateFiles {
     }
 }
 
-/// Reads a crate: its library, or its programs if it has none.
-pub(crate) fn read(directory: &Path) -> anyhow::Result<CrateFiles> {
+/// Reads what cargo builds in a directory: the library, and each program. A program sees the library from outside, so it is
+/// a crate of its own.
+pub(crate) fn read(directory: &Path) -> anyhow::Result<Vec<CrateFiles>> {
     let source = directory.join("src");
-    let mut found = CrateFiles { files: Vec::new(), modules: BTreeMap::new() };
+    let mut found = Vec::new();
     for root in ["lib.rs", "main.rs"] {
         if source.join(root).exists() {
-            add(&mut found, &source, Path::new(root), Vec::new())?;
-            break;
+            found.push(read_from(&source, root)?);
         }
     }
-    anyhow::ensure!(!found.files.is_empty(), "there is neither src/lib.rs nor src/main.rs");
+    if let Ok(programs) = source.join("bin").read_dir() {
+        for program in programs {
+            let program = program?.path();
+            if program.join("main.rs").exists() {
+                found.push(read_from(&program, "main.rs")?);
+            }
+        }
+    }
+    anyhow::ensure!(!found.is_empty(), "there is neither a library nor a program");
+    Ok(found)
+}
+
+fn read_from(source: &Path, root: &str) -> anyhow::Result<CrateFiles> {
+    let mut found = CrateFiles { files: Vec::new(), modules: BTreeMap::new() };
+    add(&mut found, source, Path::new(root), Vec::new())?;
     Ok(found)
 }
 

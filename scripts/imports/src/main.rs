@@ -18,34 +18,39 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use crate_files::CrateFiles;
+
 fn main() -> anyhow::Result<ExitCode> {
     let mut faults = 0;
     for directory in std::env::args_os().skip(1) {
         let directory = Path::new(&directory);
-        let files = crate_files::read(directory).with_context(|| directory.display().to_string())?;
-        let mut arrows = BTreeSet::new();
-        for file in files.all() {
-            for target in paths::targets(&files, file)? {
-                arrows.insert((file.path.clone(), target));
-            }
-        }
         let name = directory.file_name().unwrap_or_default().to_string_lossy();
-        for circle in circles::find(&arrows) {
-            report(&format!("{name}: these files import each other in a circle: {}", circle.join(", ")));
-            for (from, to) in &arrows {
-                if circle.contains(from) && circle.contains(to) {
-                    report(&format!("    {from} -> {to}"));
-                }
-            }
-            faults += 1;
+        for files in crate_files::read(directory).with_context(|| directory.display().to_string())? {
+            faults += examine(&name, &files);
         }
-        for (from, to) in rooms::upward(&name, &arrows) {
-            report(&format!("{name}: an import runs up between rooms: {from} -> {to}"));
-            faults += 1;
-        }
-        report(&format!("{name}: {} files, {} arrows", files.all().len(), arrows.len()));
     }
     Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Reports the faults of a crate. Returns how many there are.
+fn examine(name: &str, files: &CrateFiles) -> usize {
+    let mut arrows = BTreeSet::new();
+    for file in files.all() {
+        arrows.extend(paths::targets(files, file).into_iter().map(|target| (file.path.clone(), target)));
+    }
+    let circles = circles::find(&arrows);
+    for circle in &circles {
+        report(&format!("{name}: these files import each other in a circle: {}", circle.join(", ")));
+        for (from, to) in arrows.iter().filter(|(from, to)| circle.contains(from) && circle.contains(to)) {
+            report(&format!("    {from} -> {to}"));
+        }
+    }
+    let upward = rooms::upward(name, &arrows);
+    for (from, to) in &upward {
+        report(&format!("{name}: an import runs up between rooms: {from} -> {to}"));
+    }
+    report(&format!("{name}: {} files, {} arrows", files.all().len(), arrows.len()));
+    circles.len() + upward.len()
 }
 
 #[expect(clippy::print_stdout, reason = "the report is what the program is for")]

@@ -7,7 +7,7 @@ use proc_macro2::{Delimiter, TokenTree};
 use crate::crate_files::{CrateFiles, SourceFile, is_word};
 
 /// The other files that the paths of a file lead into.
-pub(crate) fn targets(files: &CrateFiles, file: &SourceFile) -> anyhow::Result<BTreeSet<String>> {
+pub(crate) fn targets(files: &CrateFiles, file: &SourceFile) -> BTreeSet<String> {
     let mut found = Vec::new();
     walk(files, &file.code, &file.module, &mut found);
     let mut targets = BTreeSet::new();
@@ -16,7 +16,7 @@ pub(crate) fn targets(files: &CrateFiles, file: &SourceFile) -> anyhow::Result<B
             targets.insert(target.path.clone());
         }
     }
-    Ok(targets)
+    targets
 }
 
 /// Collects all paths, from the crate's root, that begin in these tokens.
