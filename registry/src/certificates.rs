@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
-use crate::config::TlsOptions;
 use crate::error::{Error, Result};
+use crate::tls_options::TlsOptions;
 
 /// What is shown to a server that asks who we are.
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

@@ -1,13 +1,12 @@
 //! Content digests as the OCI image specification writes them: `sha256:<64 lower-case hex digits>`.
 
+mod parse;
+
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Serialize, Serializer};
 use sha2::Digest as _;
-
-use crate::error::Error;
 
 const PREFIX: &str = "sha256:";
 const HEX_LEN: usize = 64;
@@ -28,6 +27,14 @@ impl Digest {
     /// The digest whose hash value is `hash`.
     pub fn from_sha256(hash: &[u8; 32]) -> Self {
         Self(format!("{PREFIX}{}", hex::encode(hash)).into())
+    }
+
+    /// Reads a digest; none if `text` is not one.
+    fn read(text: &str) -> Option<Self> {
+        let valid = text.strip_prefix(PREFIX).is_some_and(|hex| {
+            hex.len() == HEX_LEN && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        });
+        valid.then(|| Self(text.into()))
     }
 
     /// The whole text, `sha256:…`.
@@ -70,35 +77,9 @@ impl AsRef<str> for Digest {
     }
 }
 
-impl FromStr for Digest {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let valid = text.strip_prefix(PREFIX).is_some_and(|hex| {
-            hex.len() == HEX_LEN && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-        });
-        if valid { Ok(Self(text.into())) } else { Err(Error::invalid_digest(text)) }
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Self, Error> {
-        text.parse()
-    }
-}
-
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -75,12 +75,13 @@ mod referrers;
 mod retry;
 mod stats;
 mod tls;
+mod tls_options;
 mod transport;
 
 pub use blob::{BlobReader, FileBlob, RegistryBlob};
 pub use body::ByteStream;
 pub use client::Client;
-pub use config::{ClientConfig, Timeouts, TlsOptions};
+pub use config::{ClientConfig, Timeouts};
 pub use credentials::{
     Anonymous, Credential, CredentialChain, CredentialProvider, DockerAuths, DockerConfig, StaticCredentials,
     same_registry,
@@ -93,3 +94,4 @@ pub use manifests::{MAX_MANIFEST_SIZE, Manifest, PushedManifest};
 pub use reference::{Reference, Repository, TagOrDigest};
 pub use retry::{Backoff, RetryPolicy};
 pub use stats::Stats;
+pub use tls_options::TlsOptions;

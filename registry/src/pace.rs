@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::blob::Traffic;
+use crate::blob::straggler::Traffic;
 
 /// So many times its usual waits is more than a server's pace explains.
 const UNUSUAL: u32 = 4;

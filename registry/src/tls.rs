@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use crate::certificates;
-use crate::config::{ClientConfig, TlsOptions};
+use crate::config::ClientConfig;
 use crate::error::{Error, Result};
 use crate::proxy::Proxies;
+use crate::tls_options::TlsOptions;
 
 /// Servers with pools of their own. Redirects could name any number of them.
 const MAX_APART: usize = 32;

@@ -1,7 +1,8 @@
 //! Decoding spans: from compressed bytes, beginning at a checkpoint, to bytes of the archive.
 
 use super::error::Error;
-use super::spans::{Checkpoint, Compression};
+use super::spans::Checkpoint;
+use crate::compression::Compression;
 use crate::frames::Frames;
 use crate::inflate::{Framing, Inflate, State, Stop};
 

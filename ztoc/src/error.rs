@@ -1,6 +1,6 @@
 //! Errors of building and of reading a zTOC.
 
-use super::spans::Compression;
+use crate::compression::Compression;
 
 /// Why a layer cannot be indexed.
 ///

@@ -7,7 +7,7 @@
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
 use super::error::{BuildError, Error};
-use super::spans::Compression;
+use crate::compression::Compression;
 
 /// The first bytes of a data frame.
 const MAGIC: u32 = 0xfd2f_b528;

@@ -33,6 +33,7 @@
 //! ```
 
 mod build;
+mod compression;
 mod decode;
 mod entry;
 mod error;
@@ -50,15 +51,14 @@ mod zinfo;
 mod zstd_source;
 
 pub use build::{BuildOptions, Builder, Built, DEFAULT_BUILD_TOOL, DEFAULT_SPAN_SIZE};
+pub use compression::Compression;
 pub use decode::SpanDecoder;
 pub use entry::{Entry, EntryKind, EntryRef, PaxRecords};
 pub use error::{BuildError, Error};
 pub use hash::Sha256Digest;
 pub use read::Ztoc;
-pub use spans::{Checkpoint, Compression, Spans, WINDOW_SIZE};
+pub use spans::{Checkpoint, Spans, WINDOW_SIZE};
 pub use tar::TarWalker;
 pub use time::Timestamp;
 pub use verify::{fingerprint, header_fingerprint, verify_header};
-
-/// The zTOC format version that is written, and that every known zTOC carries.
-pub const ZTOC_VERSION: &str = "0.9";
+pub use write::ZTOC_VERSION;

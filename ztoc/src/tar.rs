@@ -8,14 +8,11 @@
 mod header;
 mod pax;
 
-pub use header::{Header, number, text};
+pub use header::{BLOCK, Header, number, text};
 pub use pax::{number as pax_number, parse as parse_pax, time as pax_time};
 
 use super::error::BuildError;
 use crate::entry::{Entry, EntryKind};
-
-/// Size of a header, and what contents are padded to, in bytes.
-pub const BLOCK: usize = 512;
 
 /// Largest PAX header or GNU long name, in bytes; `archive/tar` has the same limit.
 pub const MAX_SPECIAL_SIZE: u64 = 1 << 20;

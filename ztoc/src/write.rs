@@ -10,8 +10,10 @@ use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, TableFinishedWIPOffset, WI
 use super::entry::Entry;
 use super::error::BuildError;
 use super::hash::Sha256Digest;
-use super::spans::Compression;
-use crate::ZTOC_VERSION;
+use crate::compression::Compression;
+
+/// The zTOC format version that is written, and that every known zTOC carries.
+pub const ZTOC_VERSION: &str = "0.9";
 
 /// A FlatBuffer's offsets are signed 32-bit numbers.
 const MAX_SIZE: usize = (1 << 31) - 1;

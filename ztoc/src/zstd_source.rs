@@ -3,12 +3,16 @@
 use bytes::Bytes;
 
 use super::error::BuildError;
-use crate::build::OUTPUT_SIZE;
+use crate::compression::Compression;
 use crate::frames::Frames;
 use crate::hash::{Cut, Hasher};
-use crate::spans::{Compression, Mark};
+use crate::spans::Mark;
 use crate::tar::TarWalker;
 use crate::zinfo::write_zstd_zinfo;
+
+/// Room for output between two copies of the window to the front of the buffer, in bytes. Inflating is
+/// 8 % faster with 256 KiB than with 32 KiB and no faster with more, which would leave the cache.
+pub(crate) const OUTPUT_SIZE: usize = 256 * 1024;
 
 /// Decodes the layer and notes checkpoints at data frames.
 ///

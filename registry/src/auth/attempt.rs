@@ -3,7 +3,7 @@
 //! At most four exchanges: with the header at hand, with what its refusal led to, bare, and with what answers the
 //! challenge to that.
 
-use super::Grant;
+use super::grant::Grant;
 
 /// The state of one request, across its tries.
 #[derive(Debug, Default)]

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::Grant;
 use super::challenge::Scheme;
+use super::grant::Grant;
 use super::login::Login;
 use super::scope::Scope;
 use crate::error::Error;

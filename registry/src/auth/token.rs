@@ -7,12 +7,11 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
-use super::Authorizer;
-use super::scope::Scope;
+use super::authorizer::Authorizer;
+use super::token_request::{Token, TokenRequest};
 use crate::body;
 use crate::credentials::Credential;
-use crate::error::{Context, Error, Result};
-use crate::hosts::Endpoint;
+use crate::error::{Error, Result};
 use crate::retry::{Backoff, RetryPolicy};
 use crate::tls::Purpose;
 use crate::{redact, retry};
@@ -28,20 +27,6 @@ const MARGIN: Duration = Duration::from_secs(30);
 /// Nobody needs a token for longer; also keeps clock arithmetic in range.
 const MAX_LIFE: u64 = 12 * 3600;
 const MAX_REDIRECTS: usize = 3;
-
-pub(super) struct Token {
-    pub(super) value: String,
-    pub(super) life: Duration,
-}
-
-pub(super) struct TokenRequest<'a> {
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) realm: &'a Url,
-    pub(super) service: Option<&'a str>,
-    pub(super) scope: &'a Scope,
-    pub(super) credential: Option<&'a Credential>,
-    pub(super) context: &'a Context,
-}
 
 #[derive(Deserialize)]
 struct Answer {
@@ -94,7 +79,7 @@ impl Authorizer {
                 }
             }
             Some(Credential::RegistryToken(token)) => {
-                Reply::Token(Token { value: token.clone(), life: super::BASIC_LIFE })
+                Reply::Token(Token { value: token.clone(), life: super::grant::BASIC_LIFE })
             }
         };
         let context = request.context.clone();
@@ -141,7 +126,9 @@ impl Authorizer {
             query.append_pair("scope", &request.scope.to_string());
         }
         let secret = match basic {
-            Some((username, password)) => Some(super::basic_header(username, password, request.endpoint)?),
+            Some((username, password)) => {
+                Some(super::grant::basic_header(username, password, request.endpoint)?)
+            }
             None => None,
         };
         for _ in 0..=MAX_REDIRECTS {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 
-use super::BlobReader;
+use super::reader::BlobReader;
 use crate::body::ByteStream;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};

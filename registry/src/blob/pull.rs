@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use reqwest::{Method, StatusCode};
 
-use super::BlobReader;
+use super::reader::BlobReader;
 use crate::body::ByteStream;
 use crate::client::{Client, context, note_health};
 use crate::descriptor::Descriptor;

@@ -7,19 +7,15 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use async_trait::async_trait;
 use reqwest::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderValue, RANGE,
 };
 use reqwest::{Method, StatusCode};
 use url::Url;
 
-use super::BlobReader;
+use super::open_body::OpenBody;
 use super::range;
-use super::stream::{OpenBody, ResumingBody};
-use crate::body::ByteStream;
 use crate::client::{Client, context, note_health};
 use crate::digest::Digest;
 use crate::error::{Context, Error, Result};
@@ -49,15 +45,15 @@ const ROUNDS: usize = 3;
 pub struct RegistryBlob {
     pub(super) shared: Arc<Shared>,
     /// For a read that is tried once and no more: how often it has failed before.
-    once: Option<u32>,
+    pub(super) once: Option<u32>,
 }
 
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) client: Client,
     repository: Repository,
-    digest: Digest,
-    size: u64,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
     max_skip: u64,
     /// Mirrors are left out.
     origin_only: bool,
@@ -71,8 +67,8 @@ pub(super) struct Shared {
 
 /// Where the blob was found.
 #[derive(Debug)]
-struct Target {
-    url: Url,
+pub(super) struct Target {
+    pub(super) url: Url,
     endpoint: Arc<Endpoint>,
 }
 
@@ -181,7 +177,7 @@ impl RegistryBlob {
         Err(Error::protocol(&self.context(), reason))
     }
 
-    fn remembered(&self, but_not: Option<&Arc<Target>>) -> Option<Arc<Target>> {
+    pub(super) fn remembered(&self, but_not: Option<&Arc<Target>>) -> Option<Arc<Target>> {
         let target = self.shared.target.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         but_not.is_none_or(|tried| !Arc::ptr_eq(tried, &target)).then_some(target)
     }
@@ -360,38 +356,6 @@ impl RegistryBlob {
                 "the server ignores range requests and sends whole blobs; lazy loading gains nothing here"
             );
         }
-    }
-}
-
-#[async_trait]
-impl BlobReader for RegistryBlob {
-    fn size(&self) -> u64 {
-        self.shared.size
-    }
-
-    fn digest(&self) -> &Digest {
-        &self.shared.digest
-    }
-
-    async fn attempt(&self, range: Range<u64>, failures: u32) -> Result<ByteStream> {
-        Self { once: Some(failures), ..self.clone() }.read_range(range).await
-    }
-
-    async fn read_range(&self, range: Range<u64>) -> Result<ByteStream> {
-        if range.start > range.end || range.end > self.shared.size {
-            return Err(Error::RangeNotSatisfiable {
-                context: self.context(),
-                start: range.start,
-                end: range.end,
-                size: self.shared.size,
-            });
-        }
-        ResumingBody::start(self.clone(), range).await
-    }
-
-    fn round_trip(&self) -> Option<Duration> {
-        let target = self.remembered(None)?;
-        self.shared.client.transport().connections.round_trip(&target.url)
     }
 }
 

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use futures::StreamExt;
 
+use super::open_body::OpenBody;
 use super::remote::RegistryBlob;
 use super::straggler::Progress;
 use crate::body::{self, ByteStream};
 use crate::error::{Error, Result};
 use crate::retry::Backoff;
 use crate::tls::Purpose;
-use crate::transport::Reply;
 
 /// After this much progress a broken connection counts as the first one again, so that long transfers over bad
 /// lines come to an end, and ones that make no progress fail.
@@ -20,29 +20,6 @@ const PROGRESS: u64 = 1 << 20;
 /// How long to wait for the end of a body whose bytes are all there. Only with the end seen can the connection be
 /// used again.
 const END_WAIT: Duration = Duration::from_millis(50);
-
-/// A response that holds wanted bytes, maybe after unwanted ones.
-#[derive(Debug)]
-pub(super) struct OpenBody {
-    reply: Reply,
-    /// Bytes still to be thrown away before the wanted ones.
-    skip: u64,
-    /// The wanted bytes in it end here.
-    end: u64,
-}
-
-impl OpenBody {
-    pub(super) fn new(reply: Reply, skip: u64, end: u64) -> Self {
-        reply.pace.traffic.enter();
-        Self { reply, skip, end }
-    }
-}
-
-impl Drop for OpenBody {
-    fn drop(&mut self) {
-        self.reply.pace.traffic.leave();
-    }
-}
 
 pub(super) struct ResumingBody {
     blob: RegistryBlob,

@@ -20,13 +20,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use base64::Engine;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
 use super::failures::HelperFailures;
-use super::{Credential, CredentialProvider, helper, same_registry};
+use super::helper;
+use super::provider::{Credential, CredentialProvider, same_registry};
 use crate::error::{Error, Result};
 
 /// The key of Docker Hub, kept since the days of its first registry.
@@ -274,16 +272,6 @@ impl DockerAuths {
 fn parse<T: serde::de::DeserializeOwned>(json: &[u8]) -> std::result::Result<T, String> {
     serde_json::from_slice(json)
         .map_err(|e| format!("not valid, see line {} column {}", e.line(), e.column()))
-}
-
-pub(super) fn decode(auth: &str) -> Option<(String, String)> {
-    // Some tools leave out the padding.
-    let padding = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let bytes = GeneralPurpose::new(&STANDARD, padding).decode(auth.trim()).ok()?;
-    let text = String::from_utf8(bytes).ok()?;
-    let (username, password) = text.split_once(':')?;
-    // Docker itself cuts zero bytes off, left there by old versions.
-    Some((username.to_owned(), password.trim_matches('\0').to_owned()))
 }
 
 /// How well a key of the file fits: `None` if not at all, otherwise larger for a longer, more exact one.

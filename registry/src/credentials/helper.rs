@@ -8,11 +8,9 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
-use super::Credential;
+use super::provider::{Credential, TOKEN_USER};
 use crate::redact;
 
-/// The user name by which a helper says that the secret is an identity token.
-pub(super) const TOKEN_USER: &str = "<token>";
 /// No helper has this much to say.
 const MAX_OUTPUT: u64 = 1 << 20;
 

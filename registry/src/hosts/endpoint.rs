@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
 
-use super::{Capabilities, ServerConfig, is_loopback, server_name};
-use crate::config::{ClientConfig, TlsOptions};
+use super::name::{is_loopback, server_name};
+use super::options::{Capabilities, ServerConfig};
+use crate::config::ClientConfig;
 use crate::error::{Error, Result};
 use crate::reference::api_host;
+use crate::tls_options::TlsOptions;
 
 /// How long a mirror that could not be reached is left alone.
 const DOWN_FOR: Duration = Duration::from_secs(10);

@@ -25,10 +25,12 @@ use std::time::Duration;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Capabilities, HostConfig, Route, ServerConfig};
-use crate::config::{ClientConfig, TlsOptions};
+use super::options::{Capabilities, HostConfig, ServerConfig};
+use super::route::Route;
+use crate::config::ClientConfig;
 use crate::error::{Error, Result};
 use crate::reference::split_port;
+use crate::tls_options::TlsOptions;
 
 const FILE_NAME: &str = "hosts.toml";
 const DEFAULT_DIR: &str = "_default";

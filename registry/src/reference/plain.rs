@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use super::{DOCKER_HUB, split_port, valid_tag};
+use super::name::{DOCKER_HUB, split_port, valid_tag};
 
 /// The host that Docker Hub's references named once.
 const DOCKER_HUB_ONCE: &str = "index.docker.io";

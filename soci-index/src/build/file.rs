@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use registry::Digest;
 use ztoc::{BuildError, Builder, Built, Compression};
 
-use super::{BuildOptions, layer_record};
+use super::options::{BuildOptions, layer_record};
 use crate::manifest::{MAX_ZTOC_SIZE, ZtocKind};
 use crate::store::{Store, StoreError};
 

@@ -5,7 +5,7 @@ use futures::{StreamExt, TryStreamExt};
 use registry::{ByteStream, Descriptor, Digest};
 use ztoc::{BuildError, Builder, Built, Compression};
 
-use super::BuildOptions;
+use super::options::BuildOptions;
 use super::budget::{Crowded, OVERHEAD, Reservation};
 use crate::manifest::MAX_ZTOC_SIZE;
 use crate::source::{Check, ImageSource, SourceError};

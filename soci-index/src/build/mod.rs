@@ -1,5 +1,8 @@
 //! Building SOCI indexes: a zTOC for each layer that gets one, and an index manifest per platform.
 
+mod created;
+mod error;
+mod options;
 mod budget;
 mod file;
 pub(crate) mod layer;
@@ -30,126 +33,14 @@ use crate::recording::Recording;
 use crate::source::{ImageSource, SourceError};
 use crate::store::{ArtifactKind, Record, Store, StoreError};
 use layer::{BuildLayerError, Format, Outcome};
-
-/// Layers below this size are left alone by default, in bytes: fetching them whole costs less than a zTOC.
-pub const DEFAULT_MIN_LAYER_SIZE: u64 = 10 << 20;
+pub use options::{BuildOptions, DEFAULT_MEMORY, DEFAULT_MIN_LAYER_SIZE};
+use options::{layer_record};
+pub use error::{CreateError};
+pub use created::{CreatedIndex};
+use created::{LayerResult, LayerZtoc};
 
 /// More layers than this at a time gain nothing: the network or the disk is the limit by then.
 const MAX_PARALLEL_LAYERS: usize = 8;
-
-/// What the layers in work may hold together by default, in bytes. A layer of 1 GiB needs about 150 MiB at the default span
-/// size, so that this is no limit for most images, and a bound for all.
-pub const DEFAULT_MEMORY: u64 = 512 << 20;
-
-/// What an index is built with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BuildOptions {
-    /// Uncompressed bytes between checkpoints.
-    pub span_size: u64,
-    /// Layers with fewer compressed bytes get no zTOC.
-    pub min_layer_size: u64,
-    /// Build zTOCs that the store has already.
-    pub force: bool,
-    /// Mark layers without extended attributes, so that the snapshotter answers for them itself.
-    pub optimize_xattrs: bool,
-    /// Files to prefetch, as paths in the image. The spans that hold them go into a prefetch artifact per layer; what is not
-    /// found is reported and left out.
-    pub prefetch_files: Vec<String>,
-    /// What was recorded of a start of an image with these layers: the spans that were read go into a prefetch artifact per
-    /// layer, in the order of reading.
-    pub recording: Option<Arc<Recording>>,
-    /// Build tool identifier, part of every zTOC and so of every digest.
-    pub tool: String,
-    /// Layers that are built at the same time, if their memory allows. Each takes one core.
-    pub parallel_layers: usize,
-    /// Bytes that the layers in work may hold together. A single layer that needs more gets it, with no other beside it.
-    pub memory: u64,
-}
-
-impl Default for BuildOptions {
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            span_size: ztoc::DEFAULT_SPAN_SIZE,
-            min_layer_size: DEFAULT_MIN_LAYER_SIZE,
-            force: false,
-            optimize_xattrs: false,
-            prefetch_files: Vec::new(),
-            recording: None,
-            tool: ztoc::DEFAULT_BUILD_TOOL.to_owned(),
-            parallel_layers: cores.min(MAX_PARALLEL_LAYERS),
-            memory: DEFAULT_MEMORY,
-        }
-    }
-}
-
-/// An index that was built and stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CreatedIndex {
-    /// Platform of the image.
-    pub platform: Platform,
-    /// Descriptor of the image manifest.
-    pub image: Descriptor,
-    /// Descriptor of the index manifest.
-    pub index: Descriptor,
-    /// The index manifest.
-    pub manifest: IndexManifest,
-    /// Layers that the image has.
-    pub layers: usize,
-    /// Layers that could not be indexed, each with its reason.
-    pub failed: Vec<(Digest, String)>,
-}
-
-impl CreatedIndex {
-    /// What the store is to know about the index, of the image manifest `image` of what `root` is, which is called `name`.
-    pub(crate) fn record(
-        &self,
-        options: &BuildOptions,
-        image: &Digest,
-        root: &Digest,
-        name: String,
-    ) -> Record {
-        let mut record = Record {
-            kind: ArtifactKind::Index,
-            image_digest: Some(root.clone()),
-            image_ref: name,
-            platform: self.platform.to_string(),
-            media_type: IMAGE_MANIFEST.to_owned(),
-            artifact_type: self.manifest.version.media_type().to_owned(),
-            ..layer_record(options, self.index.digest.clone(), self.index.size, image.clone())
-        };
-        record.stamp();
-        record
-    }
-}
-
-/// Why no index was built.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// The image could not be read, or is corrupt.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// An option is out of range.
-    #[error("{0}")]
-    Options(String),
-    /// The image manifest lists something that is no layer.
-    #[error("{digest}: not a layer mediaType: {media_type}; only container images can be indexed")]
-    NotALayer {
-        /// The descriptor's digest.
-        digest: Digest,
-        /// Its media type.
-        media_type: String,
-    },
-    /// Every layer was skipped or failed.
-    #[error("no ztocs created, all layers either skipped or produced errors")]
-    Empty,
-    /// Something failed that should not.
-    #[error("internal error: {0}")]
-    Internal(String),
-}
 
 /// Builds and stores a version 1 index for each platform that `choice` asks for.
 ///
@@ -257,18 +148,6 @@ async fn reusable(store: &Store, options: &BuildOptions) -> Result<Vec<Record>, 
     });
     Ok(records)
 }
-
-/// A layer's zTOC, in the store.
-#[derive(Debug, Clone)]
-struct LayerZtoc {
-    kind: ZtocKind,
-    digest: Digest,
-    size: u64,
-    has_xattrs: bool,
-}
-
-/// What a layer came to: a zTOC, or nothing with the reason if that was the layer's own fault.
-type LayerResult = Result<LayerZtoc, Option<String>>;
 
 /// One run of [`create`]. Remembers layers across platforms.
 struct Indexer {
@@ -477,31 +356,3 @@ impl Shared {
     }
 }
 
-/// What the store is to know about a zTOC.
-fn layer_record(options: &BuildOptions, digest: Digest, size: u64, oci_digest: Digest) -> Record {
-    Record {
-        digest,
-        kind: ArtifactKind::Layer,
-        size,
-        span_size: options.span_size,
-        oci_digest,
-        image_digest: None,
-        image_ref: String::new(),
-        platform: String::new(),
-        media_type: ZtocKind::Common.media_type().to_owned(),
-        artifact_type: String::new(),
-        tool: options.tool.clone(),
-        created_at: 0,
-        created_at_ns: 0,
-        found: false,
-    }
-}
-
-impl Record {
-    /// Sets the time of creation to now.
-    pub fn stamp(&mut self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.created_at = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        self.created_at_ns = now.subsec_nanos();
-    }
-}

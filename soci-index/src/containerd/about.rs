@@ -7,7 +7,7 @@ use containerd_api::services::introspection::v1::introspection_client::Introspec
 use containerd_api::services::version::v1::version_client::VersionClient;
 
 use super::error::ContainerdError;
-use super::{Containerd, FIRST_ANSWER, PATIENCE, call};
+use super::connection::{Containerd, FIRST_ANSWER, PATIENCE, call};
 
 /// A plugin of containerd, as it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

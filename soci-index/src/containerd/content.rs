@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 
 use super::error::ContainerdError;
 use super::labels::Labels;
-use super::{Containerd, MAX_MESSAGE, PATIENCE, call, found};
+use super::connection::{Containerd, MAX_MESSAGE, PATIENCE, call, found};
 
 /// What the content store knows about a blob.
 #[derive(Debug, Clone)]

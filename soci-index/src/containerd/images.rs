@@ -7,7 +7,7 @@ use registry::{Descriptor, Reference};
 
 use super::error::ContainerdError;
 use super::labels::Labels;
-use super::{Containerd, PATIENCE, call, found, message_of};
+use super::connection::{Containerd, PATIENCE, call, found, message_of};
 
 /// An image as containerd records it.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use containerd_api::services::leases::v1 as api;
 use containerd_api::services::leases::v1::leases_client::LeasesClient;
 
 use super::error::ContainerdError;
-use super::{Containerd, Endpoint, PATIENCE, call};
+use super::connection::{Containerd, Endpoint, PATIENCE, call};
 
 /// When containerd forgets a lease that nobody ended: its own clients take a day.
 const EXPIRES: Duration = Duration::from_secs(24 * 3600);

@@ -10,7 +10,7 @@ use tonic::Code;
 
 use super::error::ContainerdError;
 use super::labels::Labels;
-use super::{Containerd, PATIENCE, call, found, message_of};
+use super::connection::{Containerd, PATIENCE, call, found, message_of};
 
 /// A snapshot that is there.
 #[derive(Debug, Clone)]

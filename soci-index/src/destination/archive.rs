@@ -15,7 +15,8 @@ use super::layout::Listing;
 use super::layout::temporary;
 use super::shipment::reported;
 use super::shipment::{Part, Shipment};
-use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination};
+use super::copy::{Copied, CopyEvent, CopyProgress, ImageDestination};
+use super::error::DestinationError;
 use crate::files::OCI_LAYOUT;
 use crate::oci::ImageIndex;
 

@@ -8,7 +8,8 @@ use registry::ByteStream;
 
 use super::shipment::concurrently;
 use super::shipment::{Part, Shipment};
-use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination};
+use super::copy::{Copied, CopyEvent, CopyProgress, ImageDestination};
+use super::error::DestinationError;
 use crate::containerd::labels::{self, Labels};
 use crate::containerd::{Containerd, Written};
 use crate::document::{Document, DocumentKind};

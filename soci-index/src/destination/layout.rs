@@ -12,7 +12,8 @@ use tokio::io::AsyncWriteExt;
 
 use super::shipment::{Part, Shipment};
 use super::shipment::{concurrently, reported};
-use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination};
+use super::copy::{Copied, CopyEvent, CopyProgress, ImageDestination};
+use super::error::DestinationError;
 use crate::files::{self, OCI_LAYOUT};
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};
 use crate::source::{CONTAINERD_NAME, REF_NAME};

@@ -7,7 +7,8 @@ use registry::{Client, Reference};
 
 use super::shipment::{Part, Shipment};
 use super::shipment::{concurrently, reported};
-use super::{Copied, CopyEvent, CopyProgress, DestinationError, ImageDestination};
+use super::copy::{Copied, CopyEvent, CopyProgress, ImageDestination};
+use super::error::DestinationError;
 use crate::document::{Document, DocumentKind};
 
 /// A name in a registry.

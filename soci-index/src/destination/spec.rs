@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use registry::Reference;
 
-use super::DestinationError;
+use super::error::DestinationError;
 use super::layout::Listing;
 use crate::source::{OTHER_TRANSPORTS, Selector, SourceError, SourceSpec};
 

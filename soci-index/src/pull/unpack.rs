@@ -8,7 +8,9 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 
-use super::{LayerOutcome, PullError, PullEvent, PulledLayer, Puller};
+use super::outcome::{LayerOutcome, PullEvent, PulledLayer};
+use super::error::PullError;
+use super::puller::Puller;
 use crate::containerd::labels::{self, Labels, MAX_LABEL};
 use crate::containerd::{Containerd, ContainerdError, Prepared, Written};
 use crate::source::RegistrySource;

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use registry::Digest;
 
-use super::SourceError;
+use super::error::SourceError;
 
 const BLOCK: u64 = 512;
 

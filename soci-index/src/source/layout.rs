@@ -13,7 +13,8 @@ use registry::{BlobReader, ByteStream, Descriptor, Digest};
 use super::archive::{self, Extent};
 use super::file::FileSlice;
 use super::spec::Selector;
-use super::{Check, ImageSource, SourceError};
+use super::image_source::{Check, ImageSource};
+use super::error::SourceError;
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};
 
 /// Annotation of an entry of `index.json`: its name by the OCI specification.

@@ -9,7 +9,8 @@ use registry::{BlobReader, ByteStream, Descriptor};
 
 use super::containerd::ContainerdSource;
 use super::remote::RegistrySource;
-use super::{Check, ImageSource, SourceError};
+use super::image_source::{Check, ImageSource};
+use super::error::SourceError;
 
 /// Reads what containerd has there, and the rest from the registry.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use registry::Reference;
 
-use super::SourceError;
+use super::error::SourceError;
 
 /// A parsed image source.
 #[derive(Debug, Clone, PartialEq, Eq)]

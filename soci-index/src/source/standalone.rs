@@ -13,7 +13,8 @@ use registry::{BlobReader, ByteStream, Descriptor};
 
 use super::layout::LayoutSource;
 use super::spec::Selector;
-use super::{Check, ImageSource, SourceError};
+use super::image_source::{Check, ImageSource};
+use super::error::SourceError;
 use crate::oci::{self, IMAGE_INDEX, ImageIndex};
 
 /// The image that a layout is.

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use registry::{ByteStream, Descriptor, Digest};
 
-use super::StoreError;
+use super::error::StoreError;
 use crate::files::{self, OCI_LAYOUT};
 use crate::manifest::IndexManifest;
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};

@@ -15,7 +15,7 @@ use redb::{DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use registry::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::error::StoreError;
 use super::create::create_database;
 
 const ARTIFACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("artifacts_v1");

@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// How long to wait for another process. A user who waits longer wants to know why.
 const PATIENCE: Duration = Duration::from_secs(10);

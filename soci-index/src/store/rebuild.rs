@@ -17,7 +17,8 @@ use registry::{Descriptor, Digest};
 
 use super::database::{ArtifactKind, Record};
 use super::lock::Lease;
-use super::{Inner, Store, StoreError, blocking};
+use super::artifacts::{Inner, Store, blocking};
+use super::error::StoreError;
 use crate::containerd::{Containerd, ContainerdError};
 use crate::manifest::{IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, INDEX_V2, IndexManifest, IndexVersion};
 use crate::oci::{

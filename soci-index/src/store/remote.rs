@@ -6,7 +6,7 @@ use bytes::Bytes;
 use registry::{ByteStream, Descriptor, Digest};
 use tokio::sync::OnceCell;
 
-use super::StoreError;
+use super::error::StoreError;
 use crate::containerd::{Containerd, ContainerdError, Endpoint, Opened, labels};
 use crate::manifest::{CONFIG_BLOB, IndexManifest};
 

@@ -9,7 +9,8 @@ use tokio::sync::Semaphore;
 use ztoc::Ztoc;
 
 use super::compare::differences;
-use super::{LayerReport, Trouble, Verdict, spans};
+use super::report::{LayerReport, Trouble, Verdict};
+use super::spans;
 use crate::build::layer::{self, BuildLayerError, Format, Outcome};
 use crate::build::{BuildOptions, LayerEvent, MemoryBudget, Progress};
 use crate::manifest::{IndexManifest, MAX_ZTOC_SIZE, ZtocRef};

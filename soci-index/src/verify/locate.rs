@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry::{Descriptor, Digest};
 
-use super::{Origin, Subject, VerifyError};
+use super::report::Origin;
+use super::subject::{Subject, VerifyError};
 use crate::discover::{self, DiscoverError, FoundIndex, Nearby, Wanted};
 use crate::manifest::{INDEX_DIGEST, IndexVersion};
 use crate::oci::{self, ImageIndex, ImageManifest, MAX_MANIFEST_SIZE};

@@ -7,6 +7,8 @@
 //!
 //! Layers are checked in parallel, within the memory budget that builds have; nothing is kept.
 
+mod subject;
+mod report;
 mod compare;
 mod layer;
 mod locate;
@@ -27,128 +29,9 @@ use crate::oci::ImageManifest;
 use crate::prefetch::MAX_PREFETCH_SIZE;
 use crate::source::{ImageSource, SourceError};
 use crate::store::Store;
-
-/// How to verify.
-#[derive(Debug, Clone)]
-pub struct VerifyOptions {
-    /// The index to check, instead of the one that is found.
-    pub index: Option<Digest>,
-    /// Layers that are checked at the same time.
-    pub parallel_layers: usize,
-    /// Bytes that the layers in work may hold together, as in [`crate::build::BuildOptions`].
-    pub memory: u64,
-}
-
-impl Default for VerifyOptions {
-    fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { index: None, parallel_layers: cores, memory: DEFAULT_MEMORY }
-    }
-}
-
-/// Where an index was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
-    /// Beside the image: the image names it, or it is among its referrers.
-    Image,
-    /// In the artifact store.
-    Store,
-}
-
-/// What came of one layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// The zTOC is, byte for byte, what the layer gives.
-    Identical,
-    /// It has other bytes and means the same.
-    Equivalent,
-    /// The index has no zTOC for it.
-    NoZtoc,
-    /// What is wrong, in words.
-    Wrong(Vec<String>),
-    /// Why the layer or its zTOC could not be read, so that nothing is known about them.
-    Unchecked(String),
-}
-
-/// A layer, and what came of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerReport {
-    /// The layer.
-    pub layer: Descriptor,
-    /// Its zTOC.
-    pub ztoc: Option<Digest>,
-    /// What came of it.
-    pub verdict: Verdict,
-}
-
-/// What came of an index.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// The image manifest.
-    pub image: Descriptor,
-    /// Digest of the index manifest.
-    pub index: Digest,
-    /// Its version.
-    pub version: IndexVersion,
-    /// Where it was found.
-    pub origin: Origin,
-    /// What is wrong with the index itself.
-    pub problems: Vec<String>,
-    /// What of it could not be read, and why.
-    pub unchecked: Vec<String>,
-    /// The image's layers, lowest first.
-    pub layers: Vec<LayerReport>,
-}
-
-impl Report {
-    /// Whether everything was checked and nothing is wrong. Layers without a zTOC are no fault.
-    pub fn is_ok(&self) -> bool {
-        let is_right = |layer: &LayerReport| {
-            matches!(layer.verdict, Verdict::Identical | Verdict::Equivalent | Verdict::NoZtoc)
-        };
-        self.problems.is_empty() && self.unchecked.is_empty() && self.layers.iter().all(is_right)
-    }
-
-    /// Whether something is wrong, whatever else could not be checked.
-    pub fn is_wrong(&self) -> bool {
-        let is_wrong = |layer: &LayerReport| matches!(layer.verdict, Verdict::Wrong(_));
-        !self.problems.is_empty() || self.layers.iter().any(is_wrong)
-    }
-}
-
-/// Why an index could not be verified at all.
-#[derive(Debug, thiserror::Error)]
-pub enum VerifyError {
-    /// The image could not be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The index could not be looked for.
-    #[error(transparent)]
-    Discover(#[from] DiscoverError),
-    /// There is none.
-    #[error("{0} has no SOCI index, neither beside it nor in the artifact store")]
-    NoIndex(Digest),
-    /// The index asked for is not there.
-    #[error("there is no SOCI index {0}, neither beside the image nor in the artifact store")]
-    NoSuchIndex(Digest),
-}
-
-/// An image, and where to look for its index.
-#[derive(Clone, Copy)]
-pub struct Subject<'a> {
-    /// The image is read from here.
-    pub source: &'a Arc<dyn ImageSource>,
-    /// What the image's name stands for.
-    pub root: &'a Descriptor,
-    /// The manifest whose index is checked.
-    pub image: &'a PlatformImage,
-    /// Where zTOCs are that the artifact store does not have: the source, or the registry of an image in containerd.
-    pub artifacts: &'a Arc<dyn ImageSource>,
-    /// The registry, for an image in one.
-    pub registry: Option<(&'a Client, &'a Repository)>,
-    /// The artifact store.
-    pub store: &'a Store,
-}
+pub use report::{LayerReport, Origin, Report, Verdict};
+use report::{Trouble};
+pub use subject::{Subject, VerifyError, VerifyOptions};
 
 /// Finds the index of an image manifest and checks it against the image.
 ///
@@ -274,35 +157,3 @@ async fn check_prefetch(
     artifact.check(spans).map_err(|error| Trouble::Wrong(error.to_string()))
 }
 
-/// Why something did not pass.
-enum Trouble {
-    /// It was read and is not what it should be.
-    Wrong(String),
-    /// It could not be read.
-    Unread(String),
-}
-
-impl From<String> for Trouble {
-    fn from(problem: String) -> Self {
-        Self::Wrong(problem)
-    }
-}
-
-impl From<&str> for Trouble {
-    fn from(problem: &str) -> Self {
-        Self::Wrong(problem.to_owned())
-    }
-}
-
-impl Trouble {
-    /// Of reading a layer, which the index is not to blame for.
-    fn of_layer(error: &SourceError) -> Self {
-        if error.is_corrupt() { Self::Wrong(error.to_string()) } else { Self::Unread(error.to_string()) }
-    }
-
-    /// Of reading what the index names, which should be there.
-    fn of_artifact(error: &SourceError) -> Self {
-        let problem = format!("it cannot be read: {error}");
-        if error.is_corrupt() || error.is_missing() { Self::Wrong(problem) } else { Self::Unread(problem) }
-    }
-}

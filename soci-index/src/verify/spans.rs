@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use registry::{Descriptor, Digest, DigestHasher};
 use ztoc::{SpanDecoder, Ztoc};
 
-use super::Trouble;
+use super::report::Trouble;
 use super::compare::MAX_PROBLEMS;
 use crate::source::{Check, ImageSource};
 

@@ -1,6 +1,9 @@
 //! One 512-byte tar header: v7, ustar, star or GNU.
 
-use super::{BLOCK, pax};
+use super::pax;
+
+/// Size of a header, and what contents are padded to, in bytes.
+pub const BLOCK: usize = 512;
 use crate::time::Timestamp;
 
 /// What a header says. Its numbers may be of any size, and its strings need not be UTF-8.

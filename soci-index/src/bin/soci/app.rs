@@ -1,5 +1,6 @@
 //! What the commands share: the store, and how to get at images.
 
+
 use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -155,22 +156,6 @@ impl App {
 /// A client for the registry `host` with the user's settings.
 pub(crate) fn client(args: &RegistryArgs, host: &str) -> anyhow::Result<Client> {
     Ok(args.client(host, concat!("soci/", env!("CARGO_PKG_VERSION")))?)
-}
-
-/// Ctrl-C, or SIGTERM.
-#[derive(Debug, thiserror::Error)]
-#[error("interrupted")]
-pub(crate) struct Interrupted;
-
-/// Does `work` until the user has enough of it, so that what it holds elsewhere, such as a lease, is given back.
-pub(crate) async fn interruptible<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        result = work => result,
-        _ = interrupt.recv() => Err(Interrupted.into()),
-        _ = terminate.recv() => Err(Interrupted.into()),
-    }
 }
 
 impl PlatformArgs {

@@ -6,6 +6,7 @@ mod app;
 mod args;
 mod commands;
 mod hints;
+mod interrupt;
 #[cfg(target_env = "gnu")]
 mod memory;
 mod output;

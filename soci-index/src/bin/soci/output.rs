@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::MultiProgress;
 
-use crate::app::Interrupted;
+use crate::interrupt::Interrupted;
 use crate::hints;
 
 /// Where the command's words go. Progress bars step aside while it writes.

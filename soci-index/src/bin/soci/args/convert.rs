@@ -6,7 +6,8 @@
 use clap::{Args, ValueEnum};
 use soci_index::registry_args::RegistryArgs;
 
-use super::{BuildArgs, PlatformArgs};
+use super::build::BuildArgs;
+use super::common::PlatformArgs;
 
 /// Convert an image to a SOCI-enabled image
 ///

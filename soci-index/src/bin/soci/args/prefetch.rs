@@ -7,7 +7,7 @@ use registry::Digest;
 use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
 
-use super::{ImageArg, PushArgs};
+use super::common::{ImageArg, PushArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PrefetchCommand {

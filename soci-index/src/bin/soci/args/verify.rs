@@ -5,7 +5,7 @@ use registry::Digest;
 use soci_index::build::DEFAULT_MEMORY;
 use soci_index::registry_args::RegistryArgs;
 
-use super::{ImageArg, PlatformArgs};
+use super::common::{ImageArg, PlatformArgs};
 
 /// Check the SOCI index of an image against the image, to the byte
 ///

@@ -14,7 +14,8 @@ use soci_index::registry_args::RegistryArgs;
 use soci_index::source::{ImageSource, RegistrySource, SourceSpec, StandaloneSource};
 use soci_index::store::Store;
 
-use crate::app::{App, client, interruptible};
+use crate::app::{App, client};
+use crate::interrupt::{interruptible};
 use crate::args::{ConvertArgs, Format, ImageArg};
 use crate::progress::{BuildView, CopyView};
 

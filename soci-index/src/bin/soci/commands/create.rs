@@ -11,7 +11,8 @@ use soci_index::source::{ImageSource, SourceSpec};
 use soci_index::store::Store;
 
 use super::push;
-use crate::app::{App, client, interruptible};
+use crate::app::{App, client};
+use crate::interrupt::{interruptible};
 use crate::args::CreateArgs;
 use crate::progress::BuildView;
 

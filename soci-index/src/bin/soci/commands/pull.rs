@@ -7,7 +7,8 @@ use serde_json::json;
 use soci_index::pull::{self, LayerOutcome, PullOptions, Pulled};
 use soci_index::source::RegistrySource;
 
-use crate::app::{App, client, interruptible};
+use crate::app::{App, client};
+use crate::interrupt::{interruptible};
 use crate::args::PullArgs;
 use crate::progress::PullView;
 

@@ -9,7 +9,8 @@ use soci_index::image::{self, PlatformImage};
 use soci_index::source::{ImageSource, LocalFirst, RegistrySource, SourceSpec};
 use soci_index::verify::{self, Origin, Report, Subject, Verdict, VerifyError, VerifyOptions};
 
-use crate::app::{App, client, interruptible};
+use crate::app::{App, client};
+use crate::interrupt::{interruptible};
 use crate::args::VerifyArgs;
 use crate::progress::BarsOnly;
 

@@ -1,0 +1,34 @@
+//! Ending early because the user wants it.
+
+use std::future::Future;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::bail;
+use registry::Client;
+use soci_index::containerd::{self, Containerd, ContainerdError, Endpoint};
+use soci_index::image::PlatformChoice;
+use soci_index::registry_args::RegistryArgs;
+use soci_index::source::{ContainerdSource, ImageSource, LayoutSource, RegistrySource, SourceSpec};
+use soci_index::store::{self, Store};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{ContentStore, Globals, ImageArg, PlatformArgs};
+use crate::output::Output;
+
+/// Ctrl-C, or SIGTERM.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+pub(crate) struct Interrupted;
+
+/// Does `work` until the user has enough of it, so that what it holds elsewhere, such as a lease, is given back.
+pub(crate) async fn interruptible<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        result = work => result,
+        _ = interrupt.recv() => Err(Interrupted.into()),
+        _ = terminate.recv() => Err(Interrupted.into()),
+    }
+}
