@@ -1,6 +1,5 @@
 //! The response to a ranged read.
 
-
 use crate::transport::Reply;
 
 /// A response that holds wanted bytes, maybe after unwanted ones.

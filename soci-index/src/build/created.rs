@@ -1,30 +1,13 @@
 //! What was built.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use registry::{Descriptor, Digest};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use ztoc::Ztoc;
 
-use super::budget::MemoryBudget;
-use super::file::{FileError, build_file, store_ztoc};
-use super::prefetch::MAX_PREFETCH_FILES;
-use super::progress::{LayerEvent, Progress, Silent, Skipped};
-use super::recorded::{RecordedError, create_recorded};
-use crate::image::{self, PlatformChoice, PlatformImage};
-use crate::manifest::{IndexManifest, IndexVersion, MAX_ZTOC_SIZE, PREFETCH, ZtocKind};
+use super::options::BuildOptions;
+use super::options::layer_record;
+use crate::manifest::{IndexManifest, ZtocKind};
 use crate::oci::IMAGE_MANIFEST;
 use crate::platform::Platform;
-use crate::recording::Recording;
-use crate::source::{ImageSource, SourceError};
-use crate::store::{ArtifactKind, Record, Store, StoreError};
-use super::layer::{BuildLayerError, Format, Outcome};
-use super::options::{BuildOptions, DEFAULT_MEMORY, DEFAULT_MIN_LAYER_SIZE};
-use super::options::{layer_record};
-use super::error::{CreateError};
+use crate::store::{ArtifactKind, Record};
 
 /// An index that was built and stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,10 +52,10 @@ impl CreatedIndex {
 /// A layer's zTOC, in the store.
 #[derive(Debug, Clone)]
 pub(super) struct LayerZtoc {
-    kind: ZtocKind,
-    digest: Digest,
-    size: u64,
-    has_xattrs: bool,
+    pub(super) kind: ZtocKind,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) has_xattrs: bool,
 }
 
 /// What a layer came to: a zTOC, or nothing with the reason if that was the layer's own fault.

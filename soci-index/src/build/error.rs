@@ -1,29 +1,9 @@
 //! Why an index cannot be built.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use registry::Digest;
 
-use registry::{Descriptor, Digest};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use ztoc::Ztoc;
-
-use super::budget::MemoryBudget;
-use super::file::{FileError, build_file, store_ztoc};
-use super::prefetch::MAX_PREFETCH_FILES;
-use super::progress::{LayerEvent, Progress, Silent, Skipped};
-use super::recorded::{RecordedError, create_recorded};
-use crate::image::{self, PlatformChoice, PlatformImage};
-use crate::manifest::{IndexManifest, IndexVersion, MAX_ZTOC_SIZE, PREFETCH, ZtocKind};
-use crate::oci::IMAGE_MANIFEST;
-use crate::platform::Platform;
-use crate::recording::Recording;
-use crate::source::{ImageSource, SourceError};
-use crate::store::{ArtifactKind, Record, Store, StoreError};
-use super::layer::{BuildLayerError, Format, Outcome};
-use super::options::{BuildOptions, DEFAULT_MEMORY, DEFAULT_MIN_LAYER_SIZE};
-use super::options::{layer_record};
+use crate::source::SourceError;
+use crate::store::StoreError;
 
 /// Why no index was built.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,8 @@ use futures::{StreamExt, TryStreamExt};
 use registry::{ByteStream, Descriptor, Digest};
 use ztoc::{BuildError, Builder, Built, Compression};
 
-use super::options::BuildOptions;
 use super::budget::{Crowded, OVERHEAD, Reservation};
+use super::options::BuildOptions;
 use crate::manifest::MAX_ZTOC_SIZE;
 use crate::source::{Check, ImageSource, SourceError};
 

@@ -1,27 +1,16 @@
 //! How an index is built.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use registry::{Descriptor, Digest};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use ztoc::Ztoc;
+use registry::Digest;
 
-use super::budget::MemoryBudget;
-use super::file::{FileError, build_file, store_ztoc};
-use super::prefetch::MAX_PREFETCH_FILES;
-use super::progress::{LayerEvent, Progress, Silent, Skipped};
-use super::recorded::{RecordedError, create_recorded};
-use crate::image::{self, PlatformChoice, PlatformImage};
-use crate::manifest::{IndexManifest, IndexVersion, MAX_ZTOC_SIZE, PREFETCH, ZtocKind};
-use crate::oci::IMAGE_MANIFEST;
-use crate::platform::Platform;
+use crate::manifest::ZtocKind;
 use crate::recording::Recording;
-use crate::source::{ImageSource, SourceError};
-use crate::store::{ArtifactKind, Record, Store, StoreError};
-use super::layer::{BuildLayerError, Format, Outcome};
+use crate::store::{ArtifactKind, Record};
+
+/// More layers than this at a time gain nothing: the network or the disk is the limit by then.
+const MAX_PARALLEL_LAYERS: usize = 8;
 
 /// Layers below this size are left alone by default, in bytes: fetching them whole costs less than a zTOC.
 pub const DEFAULT_MIN_LAYER_SIZE: u64 = 10 << 20;

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use registry::{Descriptor, Digest};
 use ztoc::{EntryKind, Ztoc};
 
-use super::options::{BuildOptions, layer_record};
-use super::error::CreateError;
 use super::created::LayerZtoc;
-use super::Shared;
+use super::error::CreateError;
+use super::options::{BuildOptions, layer_record};
+use super::shared::Shared;
 use crate::extract::clean;
 use crate::manifest::{IndexManifest, MAX_ZTOC_SIZE, PREFETCH};
 use crate::platform::Platform;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use registry::{Descriptor, Digest};
 
+use super::created::CreatedIndex;
+use super::error::CreateError;
+use super::options::BuildOptions;
 use super::options::layer_record;
 use super::prefetch::{recorded_spans, store_artifact};
-use super::options::BuildOptions;
-use super::error::CreateError;
-use super::created::CreatedIndex;
 use crate::discover::Nearby;
 use crate::image::PlatformImage;
 use crate::manifest::{IndexManifest, IndexVersion, MAX_ZTOC_SIZE, PREFETCH, RECORDED, ZtocRef};

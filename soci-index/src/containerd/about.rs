@@ -6,8 +6,8 @@ use containerd_api::services::introspection::v1::PluginsRequest;
 use containerd_api::services::introspection::v1::introspection_client::IntrospectionClient;
 use containerd_api::services::version::v1::version_client::VersionClient;
 
-use super::error::ContainerdError;
 use super::connection::{Containerd, FIRST_ANSWER, PATIENCE, call};
+use super::error::ContainerdError;
 
 /// A plugin of containerd, as it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

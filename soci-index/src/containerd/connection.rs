@@ -14,13 +14,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::about::Plugin;
-use super::content::{ContainerdBlob, ContentInfo};
 use super::error::ContainerdError;
-use super::images::Image;
-use super::lease::Lease;
-use super::snapshots::{Prepared, Snapshot};
-use super::write::{Opened, Writer, Written};
 
 /// Where containerd listens unless the user says otherwise.
 pub const DEFAULT_ADDRESS: &str = "/run/containerd/containerd.sock";
@@ -40,7 +34,7 @@ pub(super) const MAX_MESSAGE: usize = 16 << 20;
 /// A containerd socket, and a namespace there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
     namespace: String,
 }
 
@@ -107,8 +101,8 @@ pub(super) async fn dial(socket: &std::path::Path) -> std::io::Result<UnixStream
 /// A connection to containerd, in one namespace. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Containerd {
-    connection: Arc<Connection>,
-    lease: Option<MetadataValue<Ascii>>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) lease: Option<MetadataValue<Ascii>>,
 }
 
 #[derive(Debug)]
@@ -132,12 +126,12 @@ impl Containerd {
         &self.connection.endpoint
     }
 
-    fn channel(&self) -> Channel {
+    pub(super) fn channel(&self) -> Channel {
         self.connection.channel.clone()
     }
 
     /// A request in our namespace and under our lease, if there is one.
-    fn request<T>(&self, message: T) -> Request<T> {
+    pub(super) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();
         metadata.insert("containerd-namespace", self.connection.namespace.clone());

@@ -13,9 +13,9 @@ use prost_types::FieldMask;
 use registry::{BlobReader, ByteStream, Context, Digest, DigestHasher};
 use tonic::transport::Channel;
 
+use super::connection::{Containerd, MAX_MESSAGE, PATIENCE, call, found};
 use super::error::ContainerdError;
 use super::labels::Labels;
-use super::connection::{Containerd, MAX_MESSAGE, PATIENCE, call, found};
 
 /// What the content store knows about a blob.
 #[derive(Debug, Clone)]

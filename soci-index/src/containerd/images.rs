@@ -5,9 +5,9 @@ use containerd_api::services::images::v1::images_client::ImagesClient;
 use prost_types::FieldMask;
 use registry::{Descriptor, Reference};
 
+use super::connection::{Containerd, PATIENCE, call, found, message_of};
 use super::error::ContainerdError;
 use super::labels::Labels;
-use super::connection::{Containerd, PATIENCE, call, found, message_of};
 
 /// An image as containerd records it.
 #[derive(Debug, Clone)]
@@ -119,7 +119,8 @@ impl Containerd {
     /// When containerd refuses or does not answer.
     pub async fn images(&self) -> Result<Vec<Image>, ContainerdError> {
         let request = self.request(api::ListImagesRequest { filters: Vec::new() });
-        let mut client = ImagesClient::new(self.channel()).max_decoding_message_size(super::MAX_MESSAGE);
+        let mut client =
+            ImagesClient::new(self.channel()).max_decoding_message_size(super::connection::MAX_MESSAGE);
         let answer = call("list images", Some(PATIENCE), client.list(request)).await?;
         Ok(answer.images.into_iter().filter_map(|image| Image::try_from(image).ok()).collect())
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use containerd_api::services::leases::v1 as api;
 use containerd_api::services::leases::v1::leases_client::LeasesClient;
 
-use super::error::ContainerdError;
 use super::connection::{Containerd, Endpoint, PATIENCE, call};
+use super::error::ContainerdError;
 
 /// When containerd forgets a lease that nobody ended: its own clients take a day.
 const EXPIRES: Duration = Duration::from_secs(24 * 3600);

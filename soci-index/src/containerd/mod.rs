@@ -6,8 +6,8 @@
 //! What is written should be written under a [`Lease`]: without one, containerd's garbage collector may take it before
 //! the reference is made that keeps it.
 
-mod connection;
 mod about;
+mod connection;
 mod content;
 mod error;
 mod images;
@@ -16,27 +16,11 @@ mod lease;
 mod snapshots;
 mod write;
 
-use std::fmt;
-use std::future::Future;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
-
-use containerd_api::types;
-use hyper_util::rt::TokioIo;
-use registry::Descriptor;
-use tokio::net::UnixStream;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
-
 pub use about::Plugin;
+pub use connection::{Containerd, DEFAULT_ADDRESS, DEFAULT_NAMESPACE, Endpoint};
 pub use content::{ContainerdBlob, ContentInfo};
 pub use error::ContainerdError;
 pub use images::Image;
 pub use lease::Lease;
 pub use snapshots::{Prepared, Snapshot};
 pub use write::{Opened, Writer, Written};
-pub use connection::{Containerd, DEFAULT_ADDRESS, DEFAULT_NAMESPACE, Endpoint};
-use connection::{Connection, FIRST_ANSWER, MAX_MESSAGE, PATIENCE, call, dial, found, message_of};
-

@@ -8,9 +8,9 @@ use containerd_api::types::Mount;
 use registry::{Descriptor, Digest};
 use tonic::Code;
 
+use super::connection::{Containerd, PATIENCE, call, found, message_of};
 use super::error::ContainerdError;
 use super::labels::Labels;
-use super::connection::{Containerd, PATIENCE, call, found, message_of};
 
 /// A snapshot that is there.
 #[derive(Debug, Clone)]

@@ -11,9 +11,9 @@ use registry::{ByteStream, Descriptor, Digest};
 use tokio::sync::mpsc;
 use tonic::{Code, Streaming};
 
+use super::connection::{Containerd, PATIENCE, call, found};
 use super::error::ContainerdError;
 use super::labels::Labels;
-use super::connection::{Containerd, PATIENCE, call, found};
 
 /// Bytes in one message. Larger ones gain nothing on a local socket; containerd takes up to 16 MiB.
 const CHUNK: usize = 1 << 20;

@@ -11,12 +11,13 @@ use futures::TryStreamExt;
 use registry::Descriptor;
 use tokio::io::AsyncWriteExt;
 
+use super::copy::ImageDestination;
+use super::error::DestinationError;
 use super::layout::Listing;
 use super::layout::temporary;
+use super::progress::{Copied, CopyEvent, CopyProgress};
 use super::shipment::reported;
 use super::shipment::{Part, Shipment};
-use super::copy::{Copied, CopyEvent, CopyProgress, ImageDestination};
-use super::error::DestinationError;
 use crate::files::OCI_LAYOUT;
 use crate::oci::ImageIndex;
 

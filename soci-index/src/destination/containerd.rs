@@ -6,10 +6,11 @@ use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt};
 use registry::ByteStream;
 
+use super::copy::ImageDestination;
+use super::error::DestinationError;
+use super::progress::{Copied, CopyEvent, CopyProgress};
 use super::shipment::concurrently;
 use super::shipment::{Part, Shipment};
-use super::copy::{Copied, CopyEvent, CopyProgress, ImageDestination};
-use super::error::DestinationError;
 use crate::containerd::labels::{self, Labels};
 use crate::containerd::{Containerd, Written};
 use crate::document::{Document, DocumentKind};

@@ -1,21 +1,12 @@
 //! Somewhere an image can be written to, and what is told meanwhile.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use registry::Descriptor;
 
-use super::archive::ArchiveDestination;
-use super::containerd::ContainerdDestination;
-use super::layout::{LayoutDestination, Listing};
-use super::remote::RegistryDestination;
-use super::shipment::{Origin, Part, Shipment};
-use super::spec::DestinationSpec;
-use crate::containerd::ContainerdError;
-use crate::source::SourceError;
-use crate::store::StoreError;
-use super::error::{DestinationError};
+use super::error::DestinationError;
+use super::progress::CopyProgress;
+use super::shipment::Shipment;
 
 /// A place that an image can be written to.
 #[async_trait]
@@ -37,32 +28,4 @@ pub trait ImageDestination: Send + Sync {
         shipment: &Shipment,
         progress: &Arc<dyn CopyProgress>,
     ) -> Result<(), DestinationError>;
-}
-
-/// Receives the events of a copy. Called from several tasks at once; must not block.
-pub trait CopyProgress: Send + Sync {
-    /// Something happened to a blob.
-    fn blob(&self, blob: &Descriptor, event: CopyEvent);
-}
-
-/// What happened to a blob. Every blob ends with `Done`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CopyEvent {
-    /// Its bytes begin to move.
-    Started,
-    /// This many more bytes have moved.
-    Advanced(u64),
-    /// It is at its destination.
-    Done(Copied),
-}
-
-/// How a blob got to its destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Copied {
-    /// It was there before.
-    There,
-    /// The registry took it over from another repository of its own.
-    Mounted,
-    /// Its bytes were moved.
-    Moved,
 }

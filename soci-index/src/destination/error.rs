@@ -1,17 +1,7 @@
 //! Why an image cannot be written.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use async_trait::async_trait;
-use registry::Descriptor;
-
-use super::archive::ArchiveDestination;
-use super::containerd::ContainerdDestination;
-use super::layout::{LayoutDestination, Listing};
-use super::remote::RegistryDestination;
-use super::shipment::{Origin, Part, Shipment};
-use super::spec::DestinationSpec;
 use crate::containerd::ContainerdError;
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -77,7 +67,7 @@ impl From<ContainerdError> for DestinationError {
 }
 
 impl DestinationError {
-    fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(super) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }

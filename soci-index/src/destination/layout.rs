@@ -10,10 +10,11 @@ use futures::TryStreamExt;
 use registry::{Descriptor, Digest};
 use tokio::io::AsyncWriteExt;
 
+use super::copy::ImageDestination;
+use super::error::DestinationError;
+use super::progress::{Copied, CopyEvent, CopyProgress};
 use super::shipment::{Part, Shipment};
 use super::shipment::{concurrently, reported};
-use super::copy::{Copied, CopyEvent, CopyProgress, ImageDestination};
-use super::error::DestinationError;
 use crate::files::{self, OCI_LAYOUT};
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};
 use crate::source::{CONTAINERD_NAME, REF_NAME};

@@ -4,20 +4,15 @@
 //! first, then the documents that name them, and the name of the image comes last: until then nobody sees anything new,
 //! and what an interrupted run leaves is used by the next one or collected.
 
-mod copy;
-mod error;
 mod archive;
 mod containerd;
+mod copy;
+mod error;
 mod layout;
+mod progress;
 mod remote;
 mod shipment;
 mod spec;
-
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use registry::Descriptor;
 
 pub use archive::ArchiveDestination;
 pub use containerd::ContainerdDestination;
@@ -26,12 +21,9 @@ pub use remote::RegistryDestination;
 pub use shipment::{Origin, Part, Shipment};
 pub use spec::DestinationSpec;
 
-use crate::containerd::ContainerdError;
-use crate::source::SourceError;
-use crate::store::StoreError;
-pub use error::{DestinationError};
-pub use copy::{Copied, CopyEvent, CopyProgress, ImageDestination};
+pub use copy::ImageDestination;
+pub use error::DestinationError;
+pub use progress::{Copied, CopyEvent, CopyProgress};
 
 /// Blobs that are moved at the same time unless the user says otherwise.
 pub const DEFAULT_CONCURRENT_COPIES: usize = 3;
-

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use registry::{Client, Reference};
 
+use super::copy::ImageDestination;
+use super::error::DestinationError;
+use super::progress::{Copied, CopyEvent, CopyProgress};
 use super::shipment::{Part, Shipment};
 use super::shipment::{concurrently, reported};
-use super::copy::{Copied, CopyEvent, CopyProgress, ImageDestination};
-use super::error::DestinationError;
 use crate::document::{Document, DocumentKind};
 
 /// A name in a registry.

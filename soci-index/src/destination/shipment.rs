@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use registry::{ByteStream, Descriptor, Repository};
 
-use super::copy::{CopyEvent, CopyProgress};
 use super::error::DestinationError;
+use super::progress::{CopyEvent, CopyProgress};
 use crate::document::Document;
 use crate::source::{Check, ImageSource};
 use crate::store::Store;

@@ -1,20 +1,9 @@
 //! Why an image cannot be pulled.
 
-use std::sync::Arc;
+use registry::Digest;
 
-use bytes::Bytes;
-use registry::{Descriptor, Digest, DigestHasher, Repository};
-use serde::Deserialize;
-
-use crate::containerd::labels::{self, Labels};
-use crate::containerd::{Containerd, ContainerdError, Lease};
-use crate::image::{self, PlatformChoice};
-use crate::manifest::{INDEX_DIGEST, IndexManifest};
-use crate::oci::{self, DocumentError, ImageIndex, ImageManifest, MAX_CONFIG_SIZE};
-use crate::platform::Platform;
-use crate::source::{ImageSource, RegistrySource, SourceError};
-use super::unpack::{LABEL_INDEX_DIGEST, LABEL_LAYER_SIZE, LABEL_LAYER_SIZES};
-use super::outcome::{LayerOutcome, PullEvent, PullProgress, PulledLayer};
+use crate::containerd::ContainerdError;
+use crate::source::SourceError;
 
 /// Why an image was not pulled.
 #[derive(Debug, thiserror::Error)]

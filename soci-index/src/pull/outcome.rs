@@ -1,19 +1,6 @@
 //! What a pull tells of its layers.
 
-use std::sync::Arc;
-
-use bytes::Bytes;
-use registry::{Descriptor, Digest, DigestHasher, Repository};
-use serde::Deserialize;
-
-use crate::containerd::labels::{self, Labels};
-use crate::containerd::{Containerd, ContainerdError, Lease};
-use crate::image::{self, PlatformChoice};
-use crate::manifest::{INDEX_DIGEST, IndexManifest};
-use crate::oci::{self, DocumentError, ImageIndex, ImageManifest, MAX_CONFIG_SIZE};
-use crate::platform::Platform;
-use crate::source::{ImageSource, RegistrySource, SourceError};
-use super::unpack::{LABEL_INDEX_DIGEST, LABEL_LAYER_SIZE, LABEL_LAYER_SIZES};
+use registry::{Descriptor, Digest};
 
 /// A layer of a pulled image.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,16 +6,16 @@ use bytes::Bytes;
 use registry::{Descriptor, Digest, DigestHasher, Repository};
 use serde::Deserialize;
 
+use super::error::PullError;
+use super::outcome::{PullProgress, PulledLayer};
+use super::stack::Stack;
 use crate::containerd::labels::{self, Labels};
-use crate::containerd::{Containerd, ContainerdError, Lease};
+use crate::containerd::{Containerd, Lease};
 use crate::image::{self, PlatformChoice};
 use crate::manifest::{INDEX_DIGEST, IndexManifest};
 use crate::oci::{self, DocumentError, ImageIndex, ImageManifest, MAX_CONFIG_SIZE};
 use crate::platform::Platform;
 use crate::source::{ImageSource, RegistrySource, SourceError};
-use super::unpack::{LABEL_INDEX_DIGEST, LABEL_LAYER_SIZE, LABEL_LAYER_SIZES};
-use super::outcome::{LayerOutcome, PullEvent, PullProgress, PulledLayer};
-use super::error::{PullError};
 
 /// Layers downloaded at the same time unless the user says otherwise; containerd's default too.
 pub const DEFAULT_CONCURRENT_DOWNLOADS: usize = 3;
@@ -98,10 +98,10 @@ pub async fn pull(
 
 /// One pull.
 pub(super) struct Puller<'a> {
-    source: Arc<RegistrySource>,
-    lease: &'a Lease,
-    options: &'a PullOptions,
-    progress: Arc<dyn PullProgress>,
+    pub(super) source: Arc<RegistrySource>,
+    pub(super) lease: &'a Lease,
+    pub(super) options: &'a PullOptions,
+    pub(super) progress: Arc<dyn PullProgress>,
 }
 
 /// What an image's configuration says about layers.
@@ -129,13 +129,8 @@ impl Puller<'_> {
 
         let name = self.source.reference().to_string();
         let chain = chain_ids(&diff_ids);
-        let stack = unpack::Stack {
-            name: &name,
-            manifest: &image.descriptor,
-            layers: &manifest.layers,
-            diff_ids,
-            chain,
-        };
+        let stack =
+            Stack { name: &name, manifest: &image.descriptor, layers: &manifest.layers, diff_ids, chain };
         let layers = self.unpack(&stack).await?;
 
         if let Some(top) = layers.last() {
@@ -147,7 +142,7 @@ impl Puller<'_> {
         Ok(Pulled { name, target: root, platform: image.platform, manifest: image.descriptor, layers })
     }
 
-    fn containerd(&self) -> &Containerd {
+    pub(super) fn containerd(&self) -> &Containerd {
         self.lease.containerd()
     }
 
@@ -213,7 +208,11 @@ pub(super) fn document(descriptor: &Descriptor, error: DocumentError) -> PullErr
 }
 
 /// The digests of the uncompressed layers, one for each layer.
-pub(super) fn diff_ids(image: &Descriptor, manifest: &ImageManifest, config: &[u8]) -> Result<Vec<Digest>, PullError> {
+pub(super) fn diff_ids(
+    image: &Descriptor,
+    manifest: &ImageManifest,
+    config: &[u8],
+) -> Result<Vec<Digest>, PullError> {
     let bad = |reason: String| PullError::NotAnImage { digest: image.digest.clone(), reason };
     let config: Config =
         oci::parse("image configuration", config, MAX_CONFIG_SIZE).map_err(|error| bad(error.to_string()))?;
@@ -239,4 +238,39 @@ pub(super) fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
         chain.push(next);
     }
     chain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_ids_are_those_of_the_image_specification() {
+        let ids = [Digest::of(b"a"), Digest::of(b"b"), Digest::of(b"c")];
+        let chain = chain_ids(&ids);
+        assert_eq!(chain[0], ids[0]);
+        assert_eq!(chain[1], Digest::of(format!("{} {}", ids[0], ids[1]).as_bytes()));
+        assert_eq!(chain[2], Digest::of(format!("{} {}", chain[1], ids[2]).as_bytes()));
+    }
+
+    #[test]
+    fn layers_and_diff_ids_have_to_agree() {
+        let digest = Digest::of(b"x");
+        let descriptor = Descriptor::new(oci::IMAGE_MANIFEST, digest.clone(), 1);
+        let json = format!(
+            r#"{{"config":{{"mediaType":"c","digest":"{digest}","size":1}},"layers":[{{"mediaType":"l","digest":"{digest}","size":1}}]}}"#
+        );
+        let manifest = ImageManifest::parse(json.as_bytes()).unwrap();
+        let ids = |config: &str| diff_ids(&descriptor, &manifest, config.as_bytes());
+        assert_eq!(ids(&format!(r#"{{"rootfs":{{"diff_ids":["{digest}"]}}}}"#)).unwrap(), [digest]);
+        for (config, words) in [
+            ("{}", "missing field `rootfs`"),
+            (r#"{"rootfs":{}}"#, "the manifest has 1 layers, and the configuration 0"),
+            (r#"{"rootfs":{"diff_ids":["sha256:../x"]}}"#, "malformed"),
+            ("[", "malformed"),
+        ] {
+            let error = ids(config).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
 }

@@ -8,9 +8,10 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
 
-use super::outcome::{LayerOutcome, PullEvent, PulledLayer};
 use super::error::PullError;
+use super::outcome::{LayerOutcome, PullEvent, PulledLayer};
 use super::puller::Puller;
+use super::stack::Stack;
 use crate::containerd::labels::{self, Labels, MAX_LABEL};
 use crate::containerd::{Containerd, ContainerdError, Prepared, Written};
 use crate::source::RegistrySource;
@@ -36,18 +37,6 @@ const LOOKS: u32 = 25;
 const PAUSE: Duration = Duration::from_millis(200);
 /// How long a snapshotter may be away. containerd tries to reach it again after 3 seconds at most.
 const RESTART: Duration = Duration::from_secs(5);
-
-/// An image's layers, lowest first, and what their snapshots will be.
-pub(super) struct Stack<'a> {
-    /// The image's name.
-    pub(super) name: &'a str,
-    pub(super) manifest: &'a Descriptor,
-    pub(super) layers: &'a [Descriptor],
-    /// As many as layers.
-    pub(super) diff_ids: Vec<Digest>,
-    /// As many as layers.
-    pub(super) chain: Vec<Digest>,
-}
 
 /// Downloads that have been started, by position of the layer.
 struct Downloads {

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry::{BlobReader, ByteStream, Descriptor, Reference};
 
-use super::image_source::{Check, ImageSource};
 use super::error::SourceError;
+use super::image_source::{Check, ImageSource};
 use crate::containerd::{Containerd, ContainerdBlob, ContainerdError, Image};
 
 /// An image that containerd has, or parts of which it has: other platforms may be missing, and so may layers that a

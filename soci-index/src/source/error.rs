@@ -1,24 +1,11 @@
 //! Why something cannot be read from an image.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use registry::{BlobReader, ByteStream, Descriptor, Digest, Repository};
+use registry::{Descriptor, Digest};
 
-use super::archive::Extent;
-use super::containerd::ContainerdSource;
-use super::file::FileSlice;
-use super::layout::LayoutSource;
-use super::layout::{CONTAINERD_NAME, REF_NAME};
-use super::local_first::LocalFirst;
-use super::remote::RegistrySource;
-use super::spec::OTHER_TRANSPORTS;
-use super::spec::{Selector, SourceSpec};
-use super::standalone::StandaloneSource;
 use crate::containerd::ContainerdError;
-use crate::oci::{DocumentError, ImageConfig, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE};
+use crate::oci::{DocumentError, MAX_MANIFEST_SIZE};
 
 /// Why an image, or a part of it, could not be read.
 #[derive(Debug, thiserror::Error)]

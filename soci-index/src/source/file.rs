@@ -10,8 +10,8 @@ use futures::StreamExt;
 use registry::{ByteStream, Context, Digest, DigestHasher, FileBlob};
 
 use super::archive::Extent;
-use super::image_source::Check;
 use super::error::SourceError;
+use super::image_source::Check;
 
 /// Bytes read at a time. A zTOC builder is fastest with chunks of 256 KiB to 1 MiB.
 const CHUNK: u64 = 1 << 20;

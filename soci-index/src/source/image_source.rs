@@ -1,25 +1,13 @@
 //! Somewhere an image can be read from.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use registry::{BlobReader, ByteStream, Descriptor, Digest, Repository};
+use registry::{BlobReader, ByteStream, Descriptor, Repository};
 
-use super::archive::Extent;
-use super::containerd::ContainerdSource;
-use super::file::FileSlice;
-use super::layout::LayoutSource;
-use super::layout::{CONTAINERD_NAME, REF_NAME};
-use super::local_first::LocalFirst;
-use super::remote::RegistrySource;
-use super::spec::OTHER_TRANSPORTS;
-use super::spec::{Selector, SourceSpec};
-use super::standalone::StandaloneSource;
-use crate::containerd::ContainerdError;
-use crate::oci::{DocumentError, ImageConfig, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE};
-use super::error::{SourceError};
+use super::error::SourceError;
+use crate::oci::{ImageConfig, ImageManifest, MAX_CONFIG_SIZE};
 
 /// Who compares a blob's bytes with its digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use registry::{BlobReader, ByteStream, Descriptor, Digest};
 
 use super::archive::{self, Extent};
-use super::file::FileSlice;
-use super::spec::Selector;
-use super::image_source::{Check, ImageSource};
 use super::error::SourceError;
+use super::file::FileSlice;
+use super::image_source::{Check, ImageSource};
+use super::spec::Selector;
 use crate::oci::{ImageIndex, MAX_MANIFEST_SIZE};
 
 /// Annotation of an entry of `index.json`: its name by the OCI specification.

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use registry::{BlobReader, ByteStream, Descriptor};
 
 use super::containerd::ContainerdSource;
-use super::remote::RegistrySource;
-use super::image_source::{Check, ImageSource};
 use super::error::SourceError;
+use super::image_source::{Check, ImageSource};
+use super::remote::RegistrySource;
 
 /// Reads what containerd has there, and the rest from the registry.
 #[derive(Debug)]

@@ -4,23 +4,16 @@
 //! through. Whatever a source hands out has been checked against the descriptor it was asked for, so a hostile registry
 //! or layout can make a read fail but not give wrong bytes.
 
-mod image_source;
-mod error;
 mod archive;
 mod containerd;
+mod error;
 mod file;
+mod image_source;
 mod layout;
 mod local_first;
 mod remote;
 mod spec;
 mod standalone;
-
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use async_trait::async_trait;
-use bytes::Bytes;
-use registry::{BlobReader, ByteStream, Descriptor, Digest, Repository};
 
 pub(crate) use archive::Extent;
 pub use containerd::ContainerdSource;
@@ -33,8 +26,5 @@ pub(crate) use spec::OTHER_TRANSPORTS;
 pub use spec::{Selector, SourceSpec};
 pub use standalone::StandaloneSource;
 
-use crate::containerd::ContainerdError;
-use crate::oci::{DocumentError, ImageConfig, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE};
-pub use error::{SourceError};
+pub use error::SourceError;
 pub use image_source::{Check, ImageSource};
-

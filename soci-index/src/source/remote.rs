@@ -7,8 +7,8 @@ use bytes::Bytes;
 use registry::{BlobReader, ByteStream, Client, Descriptor, Digest, Manifest, Reference, Repository};
 use tokio::sync::OnceCell;
 
-use super::image_source::{Check, ImageSource};
 use super::error::SourceError;
+use super::image_source::{Check, ImageSource};
 use crate::oci::MAX_CONFIG_SIZE;
 
 /// What is remembered: a manifest and a small blob.

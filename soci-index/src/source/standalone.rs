@@ -11,10 +11,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry::{BlobReader, ByteStream, Descriptor};
 
+use super::error::SourceError;
+use super::image_source::{Check, ImageSource};
 use super::layout::LayoutSource;
 use super::spec::Selector;
-use super::image_source::{Check, ImageSource};
-use super::error::SourceError;
 use crate::oci::{self, IMAGE_INDEX, ImageIndex};
 
 /// The image that a layout is.

@@ -1,22 +1,20 @@
 //! The store: artifacts in it, and their records.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use registry::{ByteStream, Descriptor, Digest};
 
-use super::content::Content;
-use super::create::create_database;
-use super::database::{ArtifactKind, Record};
+use super::content::{self, Content};
+use super::database::{ArtifactKind, Database, Record};
+use super::error::StoreError;
 use super::lock::Lease;
-use super::rebuild::Rebuilt;
+use super::remote;
 use super::remote::Remote;
-use crate::containerd::{Containerd, ContainerdError, Endpoint};
+use crate::containerd::{Containerd, Endpoint};
 use crate::manifest::IndexManifest;
-use crate::oci::{DocumentError, MAX_MANIFEST_SIZE};
-use super::error::{StoreError};
+use crate::oci::MAX_MANIFEST_SIZE;
 
 /// Where the store is unless the user says otherwise: `/var/lib/soci-snapshotter-grpc` for root, as in the reference,
 /// else `soci-snapshotter-grpc` in `$XDG_DATA_HOME` or `~/.local/share`.
@@ -50,15 +48,15 @@ pub struct Removed {
 /// The artifact store under one root directory. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
-    remote: Option<Arc<Remote>>,
+    pub(super) inner: Arc<Inner>,
+    pub(super) remote: Option<Arc<Remote>>,
 }
 
 #[derive(Debug)]
 pub(super) struct Inner {
-    root: PathBuf,
-    content: Content,
-    database: database::Database,
+    pub(super) root: PathBuf,
+    pub(super) content: Content,
+    pub(super) database: Database,
 }
 
 impl Store {
@@ -70,7 +68,7 @@ impl Store {
         let root = root.into();
         content::create_directories(&root)?;
         let content = Content::open(&root.join("content"))?;
-        let database = database::Database::new(root.join("artifacts.redb"));
+        let database = Database::new(root.join("artifacts.redb"));
         Ok(Self { inner: Arc::new(Inner { root, content, database }), remote: None })
     }
 

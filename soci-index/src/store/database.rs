@@ -15,8 +15,8 @@ use redb::{DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use registry::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::error::StoreError;
 use super::create::create_database;
+use super::error::StoreError;
 
 const ARTIFACTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("artifacts_v1");
 

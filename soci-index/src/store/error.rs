@@ -2,20 +2,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use bytes::Bytes;
-use registry::{ByteStream, Descriptor, Digest};
+use registry::Digest;
 
-use super::content::Content;
-use super::create::create_database;
-use super::database::{ArtifactKind, Record};
-use super::lock::Lease;
-use super::rebuild::Rebuilt;
-use super::remote::Remote;
-use crate::containerd::{Containerd, ContainerdError, Endpoint};
-use crate::manifest::IndexManifest;
-use crate::oci::{DocumentError, MAX_MANIFEST_SIZE};
+use crate::containerd::ContainerdError;
+use crate::oci::DocumentError;
 
 /// Why the store could not do something.
 #[derive(Debug, thiserror::Error)]

@@ -16,34 +16,22 @@
 //! database is never written, and its blobs are never deleted.
 
 mod artifacts;
-mod error;
 mod content;
 mod create;
 mod database;
+mod error;
 mod lock;
 mod rebuild;
 mod remote;
-
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use bytes::Bytes;
-use registry::{ByteStream, Descriptor, Digest};
 
 pub use content::Content;
 pub use create::create_database;
 pub use database::{ArtifactKind, Record};
 pub use lock::Lease;
 pub use rebuild::Rebuilt;
-use remote::Remote;
 
-use crate::containerd::{Containerd, ContainerdError, Endpoint};
-use crate::manifest::IndexManifest;
-use crate::oci::{DocumentError, MAX_MANIFEST_SIZE};
-pub use error::{StoreError};
 pub use artifacts::{Removed, Store, default_root};
-use artifacts::{Inner, blocking};
+pub use error::StoreError;
 
 #[cfg(test)]
 mod tests;

@@ -15,10 +15,10 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use registry::{Descriptor, Digest};
 
-use super::database::{ArtifactKind, Record};
-use super::lock::Lease;
 use super::artifacts::{Inner, Store, blocking};
+use super::database::{ArtifactKind, Record};
 use super::error::StoreError;
+use super::lock::Lease;
 use crate::containerd::{Containerd, ContainerdError};
 use crate::manifest::{IMAGE_MANIFEST_DIGEST, INDEX_DIGEST, INDEX_V2, IndexManifest, IndexVersion};
 use crate::oci::{

@@ -1,4 +1,10 @@
+use std::path::Path;
+
+use bytes::Bytes;
+use registry::{Descriptor, Digest};
+
 use super::*;
+use crate::manifest::IndexManifest;
 use crate::manifest::{CONFIG_BLOB, IndexVersion};
 
 fn record(digest: &Digest, kind: ArtifactKind, oci: &Digest, image_ref: &str) -> Record {

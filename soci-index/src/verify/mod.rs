@@ -7,30 +7,27 @@
 //!
 //! Layers are checked in parallel, within the memory budget that builds have; nothing is kept.
 
-mod subject;
-mod report;
 mod compare;
 mod layer;
 mod locate;
+mod report;
 mod spans;
+mod subject;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use registry::{Client, Descriptor, Digest, Repository};
+use registry::{Descriptor, Digest};
 use tokio::sync::Semaphore;
 
-use crate::build::{DEFAULT_MEMORY, MemoryBudget, Progress};
-use crate::discover::{DiscoverError, FoundIndex};
-use crate::image::PlatformImage;
+use crate::build::{MemoryBudget, Progress};
+use crate::discover::FoundIndex;
 use crate::manifest::{IndexManifest, IndexVersion, PREFETCH};
 use crate::oci::ImageManifest;
 use crate::prefetch::MAX_PREFETCH_SIZE;
-use crate::source::{ImageSource, SourceError};
-use crate::store::Store;
+use report::Trouble;
 pub use report::{LayerReport, Origin, Report, Verdict};
-use report::{Trouble};
 pub use subject::{Subject, VerifyError, VerifyOptions};
 
 /// Finds the index of an image manifest and checks it against the image.
@@ -156,4 +153,3 @@ async fn check_prefetch(
     let spans = spans.ok_or("its layer has no zTOC that can be read")?;
     artifact.check(spans).map_err(|error| Trouble::Wrong(error.to_string()))
 }
-

@@ -1,20 +1,9 @@
 //! What a verification found.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use registry::{Descriptor, Digest};
 
-use futures::StreamExt;
-use registry::{Client, Descriptor, Digest, Repository};
-use tokio::sync::Semaphore;
-
-use crate::build::{DEFAULT_MEMORY, MemoryBudget, Progress};
-use crate::discover::{DiscoverError, FoundIndex};
-use crate::image::PlatformImage;
-use crate::manifest::{IndexManifest, IndexVersion, PREFETCH};
-use crate::oci::ImageManifest;
-use crate::prefetch::MAX_PREFETCH_SIZE;
-use crate::source::{ImageSource, SourceError};
-use crate::store::Store;
+use crate::manifest::IndexVersion;
+use crate::source::SourceError;
 
 /// Where an index was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,12 +97,12 @@ impl From<&str> for Trouble {
 
 impl Trouble {
     /// Of reading a layer, which the index is not to blame for.
-    fn of_layer(error: &SourceError) -> Self {
+    pub(super) fn of_layer(error: &SourceError) -> Self {
         if error.is_corrupt() { Self::Wrong(error.to_string()) } else { Self::Unread(error.to_string()) }
     }
 
     /// Of reading what the index names, which should be there.
-    fn of_artifact(error: &SourceError) -> Self {
+    pub(super) fn of_artifact(error: &SourceError) -> Self {
         let problem = format!("it cannot be read: {error}");
         if error.is_corrupt() || error.is_missing() { Self::Wrong(problem) } else { Self::Unread(problem) }
     }

@@ -9,8 +9,8 @@ use futures::TryStreamExt;
 use registry::{Descriptor, Digest, DigestHasher};
 use ztoc::{SpanDecoder, Ztoc};
 
-use super::report::Trouble;
 use super::compare::MAX_PROBLEMS;
+use super::report::Trouble;
 use crate::source::{Check, ImageSource};
 
 /// Room for decoded bytes.

@@ -1,22 +1,14 @@
 //! What is verified, and why it cannot be.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures::StreamExt;
 use registry::{Client, Descriptor, Digest, Repository};
-use tokio::sync::Semaphore;
 
-use crate::build::{DEFAULT_MEMORY, MemoryBudget, Progress};
-use crate::discover::{DiscoverError, FoundIndex};
+use crate::build::DEFAULT_MEMORY;
+use crate::discover::DiscoverError;
 use crate::image::PlatformImage;
-use crate::manifest::{IndexManifest, IndexVersion, PREFETCH};
-use crate::oci::ImageManifest;
-use crate::prefetch::MAX_PREFETCH_SIZE;
 use crate::source::{ImageSource, SourceError};
 use crate::store::Store;
-use super::report::{LayerReport, Origin, Report, Verdict};
-use super::report::{Trouble};
 
 /// How to verify.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use testdata::registry::{Action, Fault, TestRegistry};
 
+use super::super::reader::BlobReader;
 use super::*;
 use crate::config::ClientConfig;
 use crate::hosts::{HostConfig, ServerConfig};

@@ -1,7 +1,5 @@
 //! What the commands share: the store, and how to get at images.
 
-
-use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +11,6 @@ use soci_index::image::PlatformChoice;
 use soci_index::registry_args::RegistryArgs;
 use soci_index::source::{ContainerdSource, ImageSource, LayoutSource, RegistrySource, SourceSpec};
 use soci_index::store::{self, Store};
-
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{ContentStore, Globals, ImageArg, PlatformArgs};
 use crate::output::Output;

@@ -4,8 +4,8 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 // These comments are help texts for a terminal: brackets in them are no links.
 
-mod common;
 mod build;
+mod common;
 mod convert;
 mod prefetch;
 mod verify;
@@ -20,7 +20,6 @@ use soci_index::containerd;
 use soci_index::manual::{CompletionArgs, ManArgs};
 use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
-use soci_index::source::{SourceError, SourceSpec};
 
 pub(crate) use build::{BuildArgs, read_recording};
 pub(crate) use convert::{ConvertArgs, Format};

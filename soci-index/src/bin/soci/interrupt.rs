@@ -1,21 +1,8 @@
 //! Ending early because the user wants it.
 
 use std::future::Future;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use anyhow::bail;
-use registry::Client;
-use soci_index::containerd::{self, Containerd, ContainerdError, Endpoint};
-use soci_index::image::PlatformChoice;
-use soci_index::registry_args::RegistryArgs;
-use soci_index::source::{ContainerdSource, ImageSource, LayoutSource, RegistrySource, SourceSpec};
-use soci_index::store::{self, Store};
 use tokio::signal::unix::{SignalKind, signal};
-
-use crate::args::{ContentStore, Globals, ImageArg, PlatformArgs};
-use crate::output::Output;
 
 /// Ctrl-C, or SIGTERM.
 #[derive(Debug, thiserror::Error)]

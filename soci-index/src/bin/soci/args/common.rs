@@ -1,22 +1,11 @@
 //! Arguments that several commands take.
 
-use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use registry::Digest;
-use soci_index::containerd;
-use soci_index::manual::{CompletionArgs, ManArgs};
+use clap::{Args, ValueEnum};
 use soci_index::platform::Platform;
 use soci_index::registry_args::RegistryArgs;
 use soci_index::source::{SourceError, SourceSpec};
-
-use super::build::{BuildArgs, read_recording};
-use super::convert::{ConvertArgs, Format};
-use super::prefetch::{PrefetchCommand, PrefetchInfoArgs, PrefetchListArgs, PrefetchRecordArgs};
-use super::verify::VerifyArgs;
-use crate::table::parse_go_duration;
 
 /// Which platforms are meant.
 #[derive(Debug, Args)]

@@ -15,8 +15,8 @@ use soci_index::source::{ImageSource, RegistrySource, SourceSpec, StandaloneSour
 use soci_index::store::Store;
 
 use crate::app::{App, client};
-use crate::interrupt::{interruptible};
 use crate::args::{ConvertArgs, Format, ImageArg};
+use crate::interrupt::interruptible;
 use crate::progress::{BuildView, CopyView};
 
 pub(crate) async fn run(app: &App, args: ConvertArgs) -> anyhow::Result<()> {

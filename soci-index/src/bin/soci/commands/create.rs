@@ -12,8 +12,8 @@ use soci_index::store::Store;
 
 use super::push;
 use crate::app::{App, client};
-use crate::interrupt::{interruptible};
 use crate::args::CreateArgs;
+use crate::interrupt::interruptible;
 use crate::progress::BuildView;
 
 pub(crate) async fn run(app: &App, args: CreateArgs) -> anyhow::Result<()> {

@@ -8,8 +8,8 @@ use soci_index::pull::{self, LayerOutcome, PullOptions, Pulled};
 use soci_index::source::RegistrySource;
 
 use crate::app::{App, client};
-use crate::interrupt::{interruptible};
 use crate::args::PullArgs;
+use crate::interrupt::interruptible;
 use crate::progress::PullView;
 
 pub(crate) async fn run(app: &App, args: PullArgs) -> anyhow::Result<()> {

@@ -10,8 +10,8 @@ use soci_index::source::{ImageSource, LocalFirst, RegistrySource, SourceSpec};
 use soci_index::verify::{self, Origin, Report, Subject, Verdict, VerifyError, VerifyOptions};
 
 use crate::app::{App, client};
-use crate::interrupt::{interruptible};
 use crate::args::VerifyArgs;
+use crate::interrupt::interruptible;
 use crate::progress::BarsOnly;
 
 pub(crate) async fn run(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
