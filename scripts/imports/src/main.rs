@@ -11,6 +11,8 @@ mod circles;
 mod crate_files;
 mod paths;
 mod rooms;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,12 +34,18 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if faults == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Reports the faults of a crate. Returns how many there are.
-fn examine(name: &str, files: &CrateFiles) -> usize {
+/// From each file to those that it imports from.
+fn arrows(files: &CrateFiles) -> BTreeSet<(String, String)> {
     let mut arrows = BTreeSet::new();
     for file in files.all() {
         arrows.extend(paths::targets(files, file).into_iter().map(|target| (file.path.clone(), target)));
     }
+    arrows
+}
+
+/// Reports the faults of a crate. Returns how many there are.
+fn examine(name: &str, files: &CrateFiles) -> usize {
+    let arrows = arrows(files);
     let circles = circles::find(&arrows);
     for circle in &circles {
         report(&format!("{name}: these files import each other in a circle: {}", circle.join(", ")));
