@@ -49,7 +49,8 @@ struct Row {
 impl Overview {
     /// Of the largest image that was started both lazily and by overlayfs; none if no image was.
     pub(crate) fn of_run(report: &Report) -> Option<Self> {
-        let size = |name: &str| report.images.iter().find(|image| image.name == name).map_or(0, |image| image.size);
+        let size =
+            |name: &str| report.images.iter().find(|image| image.name == name).map_or(0, |image| image.size);
         let groups = report.results.iter().filter(|group| {
             let has = |name: &str| group.variants.iter().any(|variant| variant.variant == name);
             has("lazy") && has("overlayfs")
@@ -68,14 +69,21 @@ impl Overview {
     pub(crate) fn of_document(document: &str) -> anyhow::Result<Self> {
         let (_, after) = document.split_once(MARKER).with_context(|| format!("no line {MARKER}"))?;
         let mut lines = after.lines().map(str::trim).skip_while(|line| !line.starts_with('|'));
-        let cells = |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let cells = |line: &str| {
+            line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
+        };
         let subject = lines.next().map(cells).and_then(|cells| cells.into_iter().next());
         let mut rows = Vec::new();
         // The line of dashes comes between.
         for line in lines.skip(1).take_while(|line| line.starts_with('|')) {
             let [variant, seconds, megabytes] = &cells(line)[..] else { bail!("not three cells: {line}") };
-            let number = |text: &str| text.parse::<f64>().with_context(|| format!("no number: {text:?} in {line}"));
-            rows.push(Row { variant: variant.clone(), seconds: number(seconds)?, megabytes: number(megabytes)? });
+            let number =
+                |text: &str| text.parse::<f64>().with_context(|| format!("no number: {text:?} in {line}"));
+            rows.push(Row {
+                variant: variant.clone(),
+                seconds: number(seconds)?,
+                megabytes: number(megabytes)?,
+            });
         }
         Ok(Self { subject: subject.context("no table after the marker")?, rows })
     }
@@ -113,7 +121,14 @@ impl Overview {
         let mut tick = 0.0;
         while tick <= longest {
             line(&mut body, (scale(tick), top - 4.0), (scale(tick), y - 4.0), LINE, "");
-            text(&mut body, scale(tick), y + 8.0, "middle", 11.0, &format!("{}", (tick * 1000.0).round() / 1000.0));
+            text(
+                &mut body,
+                scale(tick),
+                y + 8.0,
+                "middle",
+                11.0,
+                &format!("{}", (tick * 1000.0).round() / 1000.0),
+            );
             tick += step(longest);
         }
         let axis = "seconds from the pull command to the program's ready line; MB: fetched until then";
@@ -142,7 +157,9 @@ mod tests {
     fn it_names_the_image_the_ways_and_the_units_and_needs_nothing_from_elsewhere() {
         let picture = Overview::of_document(DOCUMENT).unwrap().draw();
         let axis = "seconds from the pull command";
-        for words in ["torch, 485 MB, over 10ms/1gbit", "without: overlayfs", "with, lazy", "5.0 s, 240 MB", axis] {
+        for words in
+            ["torch, 485 MB, over 10ms/1gbit", "without: overlayfs", "with, lazy", "5.0 s, 240 MB", axis]
+        {
             assert!(picture.contains(words), "no {words:?} in {picture}");
         }
         assert_eq!(picture.matches("http").count(), 1, "the name space is the only address: {picture}");
