@@ -16,10 +16,10 @@ const MARKER: &str = "<!-- docs/start.svg -->";
 const LINK: &str = "10ms/1gbit";
 /// The variants that are shown, in their order, and what they are called.
 const VARIANTS: [(&str, &str); 4] = [
-    ("overlayfs", "without: overlayfs, whole image"),
-    ("eager", "with, whole image"),
-    ("lazy", "with, lazy"),
-    ("recorded", "with, lazy, start recorded"),
+    ("overlayfs", "without it: overlayfs"),
+    ("eager", "with it: eager, the whole image"),
+    ("lazy", "with it: lazy"),
+    ("recorded", "with it: lazy, recorded start"),
 ];
 
 const LEFT: f64 = 220.0;
@@ -61,7 +61,9 @@ impl Overview {
             Some(Row { variant: (*name).into(), seconds: median.total, megabytes: median.bytes / 1e6 })
         });
         let megabytes = size(&group.image) as f64 / 1e6;
-        let subject = format!("{}, {megabytes:.0} MB, over {}", group.image, group.profile);
+        let link =
+            group.profile.replace("ms/", " ms, ").replace("gbit", " Gbit/s").replace("mbit", " Mbit/s");
+        let subject = format!("{} ({megabytes:.0} MB) over {link}", group.image);
         Some(Self { subject, rows: rows.collect() })
     }
 
@@ -141,7 +143,7 @@ impl Overview {
 mod tests {
     use super::*;
 
-    const DOCUMENT: &str = "words\n\n<!-- docs/start.svg -->\n\n| torch, 485 MB, over 10ms/1gbit | seconds | MB |\n\
+    const DOCUMENT: &str = "words\n\n<!-- docs/start.svg -->\n\n| torch (485 MB) over 10 ms, 1 Gbit/s | seconds | MB |\n\
                             |---|---|---|\n| overlayfs | 20.00 | 485.0 |\n| lazy | 5.00 | 240.4 |\n\nmore\n";
 
     #[test]
@@ -157,9 +159,13 @@ mod tests {
     fn it_names_the_image_the_ways_and_the_units_and_needs_nothing_from_elsewhere() {
         let picture = Overview::of_document(DOCUMENT).unwrap().draw();
         let axis = "seconds from the pull command";
-        for words in
-            ["torch, 485 MB, over 10ms/1gbit", "without: overlayfs", "with, lazy", "5.0 s, 240 MB", axis]
-        {
+        for words in [
+            "torch (485 MB) over 10 ms, 1 Gbit/s",
+            "without it: overlayfs",
+            "with it: lazy",
+            "5.0 s, 240 MB",
+            axis,
+        ] {
             assert!(picture.contains(words), "no {words:?} in {picture}");
         }
         assert_eq!(picture.matches("http").count(), 1, "the name space is the only address: {picture}");
