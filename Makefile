@@ -35,10 +35,11 @@ figures:
 	cargo build --release -p soci-index -p fuse-snapshotter -p benches --bins
 	./target/release/figures
 
-## bench: cold starts of containers over three links, lazily, eagerly and with overlayfs (needs root; see docs/benchmarks.md)
+## bench: cold starts of containers over three links, lazily, eagerly and with overlayfs, and the README's chart of them
+## (needs root; see docs/benchmarks.md)
 bench:
 	cargo build --release -p soci-index -p fuse-snapshotter -p benches --bins
-	./target/release/startup
+	./target/release/startup --chart docs/start.svg
 
 ## micro-bench: criterion micro-benchmarks
 micro-bench:

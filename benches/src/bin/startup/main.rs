@@ -14,11 +14,13 @@ mod interrupt;
 mod link;
 mod measure;
 mod node;
+mod overview;
 mod pages;
 mod report;
 mod requests;
 mod site;
 mod stats;
+mod svg;
 mod touched;
 mod usage;
 mod variant;
@@ -37,6 +39,7 @@ use testdata::workloads::startup_names;
 use floor::Local;
 use images::{Image, SMOKE};
 use link::Profile;
+use overview::Overview;
 use report::{Group, ImageReport, LayerReport, LinkReport, Machine, Report, VariantReport};
 use site::Site;
 use variant::Variant;
@@ -64,6 +67,7 @@ EXAMPLES
   startup --image redis --profile 10ms/1gbit       one image over one link
   startup --image torch --variant lazy --runs 3    the large image, our lazy snapshotter only
   startup --smoke                                  does it work at all? a tiny image, one start each
+  startup --chart docs/start.svg --recorded docs/benchmarks.md    the README's chart from its recorded rows
 
   startup --peer 'stargz=/run/containerd-stargz-grpc/containerd-stargz-grpc.sock,ctr-remote --address {address} \
 -n {namespace} image rpull --plain-http {ref}' --peer-reset 'stargz=systemctl restart stargz-snapshotter'
@@ -102,6 +106,12 @@ struct Args {
     /// Where results.json, table.txt, chart.svg and the daemon's logs are written
     #[arg(long, value_name = "DIR", default_value = "target/startup")]
     out: PathBuf,
+    /// Draw a start with this snapshotter and without it, of the largest image, to FILE
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
+    /// Draw the rows that DOCUMENT has recorded, and measure nothing
+    #[arg(long, value_name = "DOCUMENT", requires = "chart")]
+    recorded: Option<PathBuf>,
     /// Where the registry keeps its files while this runs
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     directory: PathBuf,
@@ -115,6 +125,11 @@ struct Args {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let (Some(chart), Some(document)) = (&args.chart, &args.recorded) {
+        let text = std::fs::read_to_string(document);
+        let text = text.with_context(|| format!("cannot read {}", document.display()))?;
+        return write(chart, &Overview::of_document(&text)?.draw());
+    }
     let variants =
         Variant::select(&args.variants, &args.peers, &args.peer_resets).map_err(anyhow::Error::msg)?;
     let known: Vec<_> = startup_names().into_iter().chain([SMOKE]).collect();
@@ -134,12 +149,21 @@ fn main() -> anyhow::Result<()> {
     let (json, table) = (serde_json::to_string_pretty(&report)?, report.table());
     for (name, text) in [("results.json", &json), ("table.txt", &table), ("chart.svg", &chart::draw(&report))]
     {
-        let path = args.out.join(name);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        write(&args.out.join(name), text)?;
     }
     println!("{}", if args.json { &json } else { &table });
     eprintln!("written: results.json, table.txt, chart.svg in {}", args.out.display());
+    if let Some(path) = &args.chart {
+        let overview = Overview::of_run(&report);
+        let overview = overview.context("no chart: no image was started both lazily and by overlayfs")?;
+        write(path, &overview.draw())?;
+        eprintln!("written: {}, which shows these rows:\n\n{}", path.display(), overview.table());
+    }
     Ok(())
+}
+
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn run(args: &Args, variants: &[Variant]) -> anyhow::Result<Report> {
