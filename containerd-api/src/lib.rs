@@ -3,20 +3,23 @@
 //!
 //! The definitions in `proto/` are our own text; names and field numbers are those of containerd's API (1.6 to 2.x), of
 //! which they are a part. Fields that are left out are ignored when read.
+//!
+//! `generated/` is made from them by a test (`tests/generated.rs`), so that a build needs neither `protoc` nor another
+//! compiler of definitions: these take longer to build than the rest of this crate.
 
 // Generated code.
 #![allow(missing_docs, unreachable_pub, clippy::all)]
 
 /// `containerd.types`.
 pub mod types {
-    tonic::include_proto!("containerd.types");
+    include!("generated/containerd.types.rs");
 }
 
 /// Kubernetes' container runtime interface, as far as the snapshotter looks into it.
 pub mod cri {
     use std::fmt;
 
-    tonic::include_proto!("runtime.v1");
+    include!("generated/runtime.v1.rs");
 
     impl fmt::Debug for AuthConfig {
         /// Shows no secret.
@@ -37,43 +40,43 @@ pub mod services {
     /// The snapshots service.
     pub mod snapshots {
         pub mod v1 {
-            tonic::include_proto!("containerd.services.snapshots.v1");
+            include!("generated/containerd.services.snapshots.v1.rs");
         }
     }
     /// The content store.
     pub mod content {
         pub mod v1 {
-            tonic::include_proto!("containerd.services.content.v1");
+            include!("generated/containerd.services.content.v1.rs");
         }
     }
     /// Names of images.
     pub mod images {
         pub mod v1 {
-            tonic::include_proto!("containerd.services.images.v1");
+            include!("generated/containerd.services.images.v1.rs");
         }
     }
     /// Leases.
     pub mod leases {
         pub mod v1 {
-            tonic::include_proto!("containerd.services.leases.v1");
+            include!("generated/containerd.services.leases.v1.rs");
         }
     }
     /// Applying layers.
     pub mod diff {
         pub mod v1 {
-            tonic::include_proto!("containerd.services.diff.v1");
+            include!("generated/containerd.services.diff.v1.rs");
         }
     }
     /// Plugins.
     pub mod introspection {
         pub mod v1 {
-            tonic::include_proto!("containerd.services.introspection.v1");
+            include!("generated/containerd.services.introspection.v1.rs");
         }
     }
     /// Version.
     pub mod version {
         pub mod v1 {
-            tonic::include_proto!("containerd.services.version.v1");
+            include!("generated/containerd.services.version.v1.rs");
         }
     }
 }

@@ -3,7 +3,7 @@
 /// The service's definitions, of `proto/control.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 mod generated {
-    tonic::include_proto!("soci.control.v1");
+    include!("generated/soci.control.v1.rs");
 }
 
 use std::sync::Arc;
