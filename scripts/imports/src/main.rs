@@ -4,8 +4,7 @@
 //! another file of the crate is an arrow to that file, whether it stands in a `use`, in a `pub use` or in an expression;
 //! a bare `mod child;` is none. Tests (`#[cfg(test)]`) are left out.
 //!
-//! The rooms are the top-level modules that the crate names in [`rooms::ROOMS`], from the lowest up: a room may use those
-//! before it.
+//! The rooms are the top-level modules of a crate that [`rooms`] lists from the lowest up: a room may use those below it.
 
 mod circles;
 mod crate_files;

@@ -115,7 +115,7 @@ pub(crate) async fn build(
     layer: &Descriptor,
     format: Format,
     options: &BuildOptions,
-    mut memory: Reservation,
+    memory: Reservation,
     advanced: impl Fn(u64) + Send,
 ) -> Result<Outcome, BuildLayerError> {
     let mut stream = gather(source.open_blob(layer, Check::ByCaller).await?);
@@ -131,21 +131,8 @@ pub(crate) async fn build(
     builder_options.span_size = options.span_size;
     builder_options.build_tool_identifier.clone_from(&options.tool);
 
-    let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
-    let builder = tokio::task::spawn_blocking(move || -> Result<_, Stopped> {
-        let mut builder = Builder::new(builder_options)?;
-        while let Some(chunk) = receiver.blocking_recv() {
-            builder.push(chunk)?;
-            let needed = builder.memory();
-            if needed > MAX_MEMORY {
-                return Err(BuildError::TocTooLarge { limit: MAX_ZTOC_SIZE }.into());
-            }
-            memory.grow_blocking(OVERHEAD + needed).map_err(Stopped::Crowded)?;
-        }
-        let built = builder.finish()?;
-        memory.shrink(built.bytes.len() as u64);
-        Ok((built, memory))
-    });
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
+    let builder = tokio::task::spawn_blocking(move || build_from(receiver, builder_options, memory));
     let mut size = 0;
     let mut failed = None;
     while let Some(chunk) = next {
@@ -179,13 +166,7 @@ pub(crate) async fn build(
             Err(BuildLayerError::Internal(error.to_string()))
         }
         Err(Stopped::Build(error)) => {
-            if !matches!(
-                error,
-                BuildError::UnsupportedEntry { .. }
-                    | BuildError::Sparse { .. }
-                    | BuildError::SingleFrame { .. }
-                    | BuildError::TocTooLarge { .. }
-            ) {
+            if may_be_damage(&error) {
                 if !source.always_checks() {
                     stream = source.open_blob(layer, Check::BySource).await?;
                 }
@@ -194,6 +175,37 @@ pub(crate) async fn build(
             Ok(Outcome::Refused(error))
         }
     }
+}
+
+/// Builds a zTOC of the chunks that arrive. It runs on a thread that may wait.
+fn build_from(
+    mut chunks: tokio::sync::mpsc::Receiver<Bytes>,
+    options: ztoc::BuildOptions,
+    mut memory: Reservation,
+) -> Result<(Built, Reservation), Stopped> {
+    let mut builder = Builder::new(options)?;
+    while let Some(chunk) = chunks.blocking_recv() {
+        builder.push(chunk)?;
+        let needed = builder.memory();
+        if needed > MAX_MEMORY {
+            return Err(BuildError::TocTooLarge { limit: MAX_ZTOC_SIZE }.into());
+        }
+        memory.grow_blocking(OVERHEAD + needed).map_err(Stopped::Crowded)?;
+    }
+    let built = builder.finish()?;
+    memory.shrink(built.bytes.len() as u64);
+    Ok((built, memory))
+}
+
+/// Whether a layer fails like this if its bytes are damaged. All other faults are properties of an undamaged layer.
+fn may_be_damage(error: &BuildError) -> bool {
+    !matches!(
+        error,
+        BuildError::UnsupportedEntry { .. }
+            | BuildError::Sparse { .. }
+            | BuildError::SingleFrame { .. }
+            | BuildError::TocTooLarge { .. }
+    )
 }
 
 /// Why a layer's zTOC could not be built, other than through the layer's own fault.

@@ -37,26 +37,12 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
     heading(format_args!("A layer of {FILES} small files"));
     let blob = directory.join("small.tar.gz");
     let layer = many_small_files_to(&blob, FILES);
-    let (mut ready, mut by_erofs, mut listed) = (Duration::MAX, Duration::MAX, Duration::MAX);
-    let built = build(&blob)?;
-    note(format_args!("zTOC                       {:.1} MB", built.bytes.len() as f64 / 1e6));
-    for _ in 0..ROUNDS {
-        listed = listed.min(time(Command::new("tar").arg("-tzf").arg(&blob))?);
-        ready = ready.min(mount_time(directory, &blob, &built, false)?);
-        by_erofs = by_erofs.min(mount_time(directory, &blob, &built, true)?);
-    }
-    note(format_args!(
-        "zTOC in memory to mounted  {:.0} ms, by EROFS {:.0} ms; tar -t of the layer {:.0} ms",
-        ready.as_secs_f64() * 1e3,
-        by_erofs.as_secs_f64() * 1e3,
-        listed.as_secs_f64() * 1e3
-    ));
+    let mut figures = mounting(directory, &blob)?;
 
     // The same files on the disk's own file system.
     let native = directory.join("native");
     std::fs::create_dir(&native)?;
     run(Command::new("tar").arg("-xzf").arg(&blob).arg("-C").arg(&native))?;
-
     let registry = TestRegistry::builder().start_blocking();
     let image = ImageBuilder::new().layer(layer).build();
     image.put_into(&registry, "small", "1");
@@ -67,24 +53,45 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
         .arg(&root)
         .args(["create", "--push", &reference])
         .stdout(Stdio::null()))?;
-    let cold = directory.join("small-cold");
+    figures.extend(finding(directory, &reference)?);
+    figures.extend(listing(directory, &reference, &native)?);
+    std::fs::remove_dir_all(&native)?;
+    Ok(figures)
+}
+
+/// How soon the layer is mounted, against how long it takes to list its archive.
+fn mounting(directory: &Path, blob: &Path) -> anyhow::Result<Vec<Figure>> {
+    let (mut ready, mut by_erofs, mut listed) = (Duration::MAX, Duration::MAX, Duration::MAX);
+    let built = build(blob)?;
+    note(format_args!("zTOC                       {:.1} MB", built.bytes.len() as f64 / 1e6));
+    for _ in 0..ROUNDS {
+        listed = listed.min(time(Command::new("tar").arg("-tzf").arg(blob))?);
+        ready = ready.min(mount_time(directory, blob, &built, false)?);
+        by_erofs = by_erofs.min(mount_time(directory, blob, &built, true)?);
+    }
+    note(format_args!(
+        "zTOC in memory to mounted  {:.0} ms, by EROFS {:.0} ms; tar -t of the layer {:.0} ms",
+        ready.as_secs_f64() * 1e3,
+        by_erofs.as_secs_f64() * 1e3,
+        listed.as_secs_f64() * 1e3
+    ));
+    Ok(vec![
+        figure("mounted after the zTOC has arrived / tar -t", ratio(ready, listed), Some(0.5)),
+        figure("mounted by EROFS after the zTOC has arrived / tar -t", ratio(by_erofs, listed), None),
+    ])
+}
+
+/// What `find` costs, against a server that does nothing but list as many files.
+fn finding(directory: &Path, reference: &str) -> anyhow::Result<Vec<Figure>> {
     let (mut find, mut bare, mut requests) = (Duration::MAX, Duration::MAX, 0.0);
     // By turns, so that a busy minute of the machine is not held against one of them.
     for _ in 0..ROUNDS {
-        let mount = Mount::new(&reference, &directory.join("mnt"), &cold, &["--front", "fuse"])?;
+        let mount = mount(directory, reference)?;
         std::thread::sleep(SETTLE);
         find = find.min(time(Command::new("find").arg(mount.directory()))?);
         requests = mount.finish()?["kernel_requests"].as_f64().context("no count")?;
         bare = bare.min(find_bare(&directory.join("bare"))?);
     }
-    let mount = Mount::new(&reference, &directory.join("mnt"), &cold, &["--front", "fuse"])?;
-    let list = |path: &Path| time(Command::new("ls").arg("-lR").arg(path));
-    list(mount.directory())?;
-    let second = list(mount.directory())?;
-    let memory = peak_memory(mount.pid());
-    mount.finish()?;
-    list(&native)?;
-    let ext4 = list(&native)?;
     // The root, `srv`, and two levels of directories with a hundred entries at most: one round trip each, and one for its
     // entries. A few more are asked once only, such as whether open and opendir are needed at all.
     let directories = 2.0 + (FILES / FAN / FAN) as f64 + (FILES / FAN) as f64;
@@ -94,51 +101,43 @@ pub(crate) fn measure(directory: &Path) -> anyhow::Result<Vec<Figure>> {
         find.as_secs_f64(),
         bare.as_secs_f64()
     ));
+    note(format_args!("kernel requests of find     {requests} for {directories:.0} directories"));
+    Ok(vec![
+        figure("find / bare FUSE", ratio(find, bare), Some(1.2)),
+        figure("round trips of find / allowed", requests / allowed, Some(1.0)),
+    ])
+}
+
+/// What a second listing costs, against the disk's file system, and the memory of the server.
+fn listing(directory: &Path, reference: &str, native: &Path) -> anyhow::Result<Vec<Figure>> {
+    let mount = mount(directory, reference)?;
+    let list = |path: &Path| time(Command::new("ls").arg("-lR").arg(path));
+    list(mount.directory())?;
+    let second = list(mount.directory())?;
+    let memory = peak_memory(mount.pid());
+    mount.finish()?;
+    list(native)?;
+    let disk = list(native)?;
     note(format_args!(
         "second ls -lR              {:.2} s, native {:.2} s",
         second.as_secs_f64(),
-        ext4.as_secs_f64()
+        disk.as_secs_f64()
     ));
-    note(format_args!("kernel requests of find     {requests} for {directories:.0} directories"));
-    std::fs::remove_dir_all(&native)?;
-    Ok(vec![
-        Figure {
-            name: "100,000 files: mounted after the zTOC has arrived / tar -t".into(),
-            value: ready.as_secs_f64() / listed.as_secs_f64(),
-            bar: Some(0.5),
-            unit: "",
-        },
-        Figure {
-            name: "100,000 files: mounted by EROFS after the zTOC has arrived / tar -t".into(),
-            value: by_erofs.as_secs_f64() / listed.as_secs_f64(),
-            bar: None,
-            unit: "",
-        },
-        Figure {
-            name: "100,000 files: find / bare FUSE".into(),
-            value: find.as_secs_f64() / bare.as_secs_f64(),
-            bar: Some(1.2),
-            unit: "",
-        },
-        Figure {
-            name: "100,000 files: round trips of find / allowed".into(),
-            value: requests / allowed,
-            bar: Some(1.0),
-            unit: "",
-        },
-        Figure {
-            name: "100,000 files: second ls -lR / native file system".into(),
-            value: second.as_secs_f64() / ext4.as_secs_f64(),
-            bar: Some(1.5),
-            unit: "",
-        },
-        Figure {
-            name: "100,000 files: peak memory of the server".into(),
-            value: memory as f64 / 1e6,
-            bar: Some(100.0),
-            unit: " MB",
-        },
-    ])
+    let memory =
+        Figure { unit: " MB", ..figure("peak memory of the server", memory as f64 / 1e6, Some(100.0)) };
+    Ok(vec![figure("second ls -lR / native file system", ratio(second, disk), Some(1.5)), memory])
+}
+
+fn figure(name: &str, value: f64, bar: Option<f64>) -> Figure {
+    Figure { name: format!("100,000 files: {name}").into(), value, bar, unit: "" }
+}
+
+fn ratio(ours: Duration, other: Duration) -> f64 {
+    ours.as_secs_f64() / other.as_secs_f64()
+}
+
+fn mount(directory: &Path, reference: &str) -> anyhow::Result<Mount> {
+    Mount::new(reference, &directory.join("mnt"), &directory.join("small-cold"), &["--front", "fuse"])
 }
 
 fn time(command: &mut Command) -> anyhow::Result<Duration> {

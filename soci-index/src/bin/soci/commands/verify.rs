@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::bail;
-use registry::Reference;
+use registry::{Client, Reference, Repository};
 use serde_json::json;
 use soci_index::image::{self, PlatformImage};
 use soci_index::source::{ImageSource, LocalFirst, RegistrySource, SourceSpec};
@@ -19,38 +19,7 @@ pub(crate) async fn run(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
 }
 
 async fn all(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
-    let in_containerd = match &args.image.spec {
-        SourceSpec::Containerd(name) => Some(app.of_containerd(name).await?.1),
-        _ => app.in_containerd(&args.image, args.quiet || args.json).await?.map(|(_, source)| source),
-    };
-    // What a lazy snapshotter never fetched is read from the registry.
-    let local_first = match in_containerd {
-        Some(local) => match local.image_name().parse::<Reference>() {
-            Ok(reference) => {
-                let client = client(&args.registry, reference.registry())?;
-                Ok(Arc::new(LocalFirst::new(local, RegistrySource::new(client, reference))))
-            }
-            Err(_) => Err(Arc::new(local) as Arc<dyn ImageSource>),
-        },
-        None => Err(app.image(args.image.spec.clone(), &args.registry).await?),
-    };
-    let source: Arc<dyn ImageSource> = match &local_first {
-        Ok(both) => Arc::clone(both) as Arc<dyn ImageSource>,
-        Err(other) => Arc::clone(other),
-    };
-    // The index of an image in containerd lies beside the image in its registry.
-    let registry = match &args.image.spec {
-        SourceSpec::Registry(reference) => {
-            Some((client(&args.registry, reference.registry())?, reference.repository().clone()))
-        }
-        _ => None,
-    };
-    let artifacts: Arc<dyn ImageSource> = match (&registry, &args.image.spec) {
-        (Some((client, _)), SourceSpec::Registry(reference)) => {
-            Arc::new(RegistrySource::new(client.clone(), reference.clone()))
-        }
-        _ => Arc::clone(&source),
-    };
+    let Sources { image: source, local_first, artifacts, registry } = sources(app, &args).await?;
     let store = app.store()?;
     let root = source.root().await?;
     let images = image::select(&*source, &root, &args.platforms.choice()).await?;
@@ -93,7 +62,7 @@ async fn all(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
     if args.json {
         app.output.line(serde_json::to_string_pretty(&results)?)?;
     }
-    if local_first.is_ok_and(|both| both.asked_registry()) && !args.quiet && !args.json {
+    if local_first.is_some_and(|both| both.asked_registry()) && !args.quiet && !args.json {
         app.output.note(format_args!(
             "containerd does not have all of the image, as with lazy layers; the rest was read from its registry"
         ));
@@ -105,6 +74,45 @@ async fn all(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
         bail!("{unchecked} of {} platforms could not be checked", images.len());
     }
     Ok(())
+}
+
+/// Where an image and its index are read from.
+struct Sources {
+    image: Arc<dyn ImageSource>,
+    /// The same, if it is in containerd and what is missing there comes from its registry.
+    local_first: Option<Arc<LocalFirst>>,
+    /// Where the index lies.
+    artifacts: Arc<dyn ImageSource>,
+    /// The image's repository, where an index is searched for.
+    registry: Option<(Client, Repository)>,
+}
+
+async fn sources(app: &App, args: &VerifyArgs) -> anyhow::Result<Sources> {
+    let in_containerd = match &args.image.spec {
+        SourceSpec::Containerd(name) => Some(app.of_containerd(name).await?.1),
+        _ => app.in_containerd(&args.image, args.quiet || args.json).await?.map(|(_, source)| source),
+    };
+    // What a lazy snapshotter never fetched is read from the registry.
+    let mut local_first = None;
+    let image: Arc<dyn ImageSource> = match in_containerd {
+        Some(local) => match local.image_name().parse::<Reference>() {
+            Ok(reference) => {
+                let client = client(&args.registry, reference.registry())?;
+                let both = Arc::new(LocalFirst::new(local, RegistrySource::new(client, reference)));
+                local_first = Some(Arc::clone(&both));
+                both
+            }
+            Err(_) => Arc::new(local),
+        },
+        None => app.image(args.image.spec.clone(), &args.registry).await?,
+    };
+    // The index of an image in containerd lies beside the image in its registry.
+    let SourceSpec::Registry(reference) = &args.image.spec else {
+        return Ok(Sources { artifacts: Arc::clone(&image), image, local_first, registry: None });
+    };
+    let client = client(&args.registry, reference.registry())?;
+    let artifacts = Arc::new(RegistrySource::new(client.clone(), reference.clone()));
+    Ok(Sources { image, local_first, artifacts, registry: Some((client, reference.repository().clone())) })
 }
 
 fn print(app: &App, image: &PlatformImage, report: &Report, quiet: bool) -> anyhow::Result<()> {
