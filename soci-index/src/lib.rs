@@ -30,13 +30,14 @@
 //! # }
 //! ```
 //!
-//! The binary `soci` is a thin shell around it. The library never prints: builds and pushes report through traits.
+//! The program `soci` is [`cli`], which alone prints: builds and pushes report through traits.
 
 // A test that meets something unexpected should stop right there.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod build;
 pub mod canonical_json;
+pub mod cli;
 pub mod containerd;
 pub mod convert;
 pub mod destination;

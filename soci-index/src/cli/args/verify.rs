@@ -2,8 +2,8 @@
 
 use clap::Args;
 use registry::Digest;
-use soci_index::build::DEFAULT_MEMORY;
-use soci_index::registry_args::RegistryArgs;
+use crate::build::DEFAULT_MEMORY;
+use crate::registry_args::RegistryArgs;
 
 use super::common::{ImageArg, PlatformArgs};
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use indicatif::MultiProgress;
 
-use crate::hints;
-use crate::interrupt::Interrupted;
+use crate::cli::hints;
+use crate::cli::interrupt::Interrupted;
 
 /// Where the command's words go. Progress bars step aside while it writes.
 #[derive(Debug, Default)]

@@ -16,17 +16,17 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use registry::Digest;
-use soci_index::containerd;
-use soci_index::manual::{CompletionArgs, ManArgs};
-use soci_index::platform::Platform;
-use soci_index::registry_args::RegistryArgs;
+use crate::containerd;
+use crate::manual::{CompletionArgs, ManArgs};
+use crate::platform::Platform;
+use crate::registry_args::RegistryArgs;
 
 pub(crate) use build::{BuildArgs, read_recording};
 pub(crate) use convert::{ConvertArgs, Format};
 pub(crate) use prefetch::{PrefetchCommand, PrefetchInfoArgs, PrefetchListArgs, PrefetchRecordArgs};
 pub(crate) use verify::VerifyArgs;
 
-use crate::table::parse_go_duration;
+use crate::cli::table::parse_go_duration;
 pub(crate) use common::{Existing, ImageArg, PlatformArgs, PushArgs, UploadArgs};
 
 /// `--version` prints `soci version v1.0.0 <revision>`; nerdctl parses this form.

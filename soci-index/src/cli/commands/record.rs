@@ -8,18 +8,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry::{Client, Descriptor, Digest, Reference, Repository};
 use serde_json::json;
-use soci_index::build::{RecordedError, create_recorded};
-use soci_index::discover::Nearby;
-use soci_index::image::{self, PlatformChoice};
-use soci_index::manifest::IndexManifest;
-use soci_index::oci::MAX_MANIFEST_SIZE;
-use soci_index::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact};
-use soci_index::recording::Recording;
-use soci_index::source::{ImageSource, SourceSpec};
-use soci_index::store::Store;
+use crate::build::{RecordedError, create_recorded};
+use crate::discover::Nearby;
+use crate::image::{self, PlatformChoice};
+use crate::manifest::IndexManifest;
+use crate::oci::MAX_MANIFEST_SIZE;
+use crate::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact};
+use crate::recording::Recording;
+use crate::source::{ImageSource, SourceSpec};
+use crate::store::Store;
 
-use crate::app::{App, client};
-use crate::args::{PrefetchRecordArgs, read_recording};
+use crate::cli::app::{App, client};
+use crate::cli::args::{PrefetchRecordArgs, read_recording};
 
 /// Where the snapshotter keeps recordings and zTOCs below its root directory.
 const RECORDINGS: &str = "recordings";

@@ -2,14 +2,14 @@
 
 use anyhow::bail;
 use serde_json::json;
-use soci_index::canonical_json;
-use soci_index::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact};
-use soci_index::store::{ArtifactKind, Record, Store};
+use crate::canonical_json;
+use crate::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact};
+use crate::store::{ArtifactKind, Record, Store};
 
 use super::index::{age, created};
-use crate::app::App;
-use crate::args::{PrefetchInfoArgs, PrefetchListArgs};
-use crate::table::Table;
+use crate::cli::app::App;
+use crate::cli::args::{PrefetchInfoArgs, PrefetchListArgs};
+use crate::cli::table::Table;
 
 pub(crate) async fn list(app: &App, args: PrefetchListArgs) -> anyhow::Result<()> {
     let store = app.store()?;
@@ -76,7 +76,7 @@ pub(crate) async fn info(app: &App, args: PrefetchInfoArgs) -> anyhow::Result<()
     let mut text = format!(
         "Digest:        {}\nVersion:       {}\nSpan Ranges:   {}\n",
         args.digest,
-        soci_index::prefetch::VERSION,
+        crate::prefetch::VERSION,
         artifact.ranges().len()
     );
     // One artifact may belong to several layers; the reference knows one of them.

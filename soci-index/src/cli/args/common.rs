@@ -3,9 +3,9 @@
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
-use soci_index::platform::Platform;
-use soci_index::registry_args::RegistryArgs;
-use soci_index::source::{SourceError, SourceSpec};
+use crate::platform::Platform;
+use crate::registry_args::RegistryArgs;
+use crate::source::{SourceError, SourceSpec};
 
 /// Which platforms are meant.
 #[derive(Debug, Args)]

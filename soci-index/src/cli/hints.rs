@@ -2,14 +2,14 @@
 
 use std::io;
 
-use soci_index::build::CreateError;
-use soci_index::containerd::ContainerdError;
-use soci_index::convert::ConvertError;
-use soci_index::destination::DestinationError;
-use soci_index::pull::PullError;
-use soci_index::push::PushError;
-use soci_index::source::SourceError;
-use soci_index::store::StoreError;
+use crate::build::CreateError;
+use crate::containerd::ContainerdError;
+use crate::convert::ConvertError;
+use crate::destination::DestinationError;
+use crate::pull::PullError;
+use crate::push::PushError;
+use crate::source::SourceError;
+use crate::store::StoreError;
 use tonic::Code;
 
 /// The hint for an error, if there is something useful to say.

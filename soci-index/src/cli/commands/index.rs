@@ -5,14 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::bail;
 use registry::Digest;
 use serde_json::json;
-use soci_index::canonical_json;
-use soci_index::manifest::IndexVersion;
-use soci_index::oci::MAX_MANIFEST_SIZE;
-use soci_index::store::{ArtifactKind, Record};
+use crate::canonical_json;
+use crate::manifest::IndexVersion;
+use crate::oci::MAX_MANIFEST_SIZE;
+use crate::store::{ArtifactKind, Record};
 
-use crate::app::{App, names_image};
-use crate::args::{IndexInfoArgs, IndexListArgs, IndexRemoveArgs};
-use crate::table::{Table, go_duration};
+use crate::cli::app::{App, names_image};
+use crate::cli::args::{IndexInfoArgs, IndexListArgs, IndexRemoveArgs};
+use crate::cli::table::{Table, go_duration};
 
 pub(crate) async fn list(app: &App, args: IndexListArgs) -> anyhow::Result<()> {
     let mut records = app.store()?.records().await?;
@@ -47,7 +47,7 @@ pub(crate) async fn list(app: &App, args: IndexListArgs) -> anyhow::Result<()> {
         table.row(vec![
             record.digest.to_string(),
             record.size.to_string(),
-            soci_index::text::excerpt(&record.image_ref),
+            crate::text::excerpt(&record.image_ref),
             record.platform.clone(),
             record.media_type.clone(),
             version(record),

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use anyhow::bail;
 use registry::{Client, Reference, Repository};
 use serde_json::json;
-use soci_index::image::{self, PlatformImage};
-use soci_index::source::{ImageSource, LocalFirst, RegistrySource, SourceSpec};
-use soci_index::verify::{self, Origin, Report, Subject, Verdict, VerifyError, VerifyOptions};
+use crate::image::{self, PlatformImage};
+use crate::source::{ImageSource, LocalFirst, RegistrySource, SourceSpec};
+use crate::verify::{self, Origin, Report, Subject, Verdict, VerifyError, VerifyOptions};
 
-use crate::app::{App, client};
-use crate::args::VerifyArgs;
-use crate::interrupt::interruptible;
-use crate::progress::BarsOnly;
+use crate::cli::app::{App, client};
+use crate::cli::args::VerifyArgs;
+use crate::cli::interrupt::interruptible;
+use crate::cli::progress::BarsOnly;
 
 pub(crate) async fn run(app: &App, args: VerifyArgs) -> anyhow::Result<()> {
     interruptible(all(app, args)).await

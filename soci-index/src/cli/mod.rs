@@ -1,6 +1,6 @@
-//! `soci`: builds, pushes and inspects SOCI indexes.
-
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+//! The command line of `soci`: builds, pushes and inspects SOCI indexes.
+//!
+//! It is in the library and not in the program, so that it is compiled once.
 
 mod app;
 mod args;
@@ -21,14 +21,10 @@ use args::{Cli, Command, IndexCommand, PrefetchCommand, ZtocCommand};
 use clap::{CommandFactory, Parser};
 use commands::push::Which;
 use output::Output;
-use soci_index::manual::{self, Section};
+use crate::manual::{self, Section};
 
-/// musl's allocator has one lock for all threads.
-#[cfg(target_env = "musl")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-fn main() -> ExitCode {
+/// Runs the program `soci`.
+pub fn main() -> ExitCode {
     #[cfg(target_env = "gnu")]
     memory::give_back();
     let cli = Cli::parse();
@@ -92,7 +88,7 @@ async fn run(cli: Cli, output: &Arc<Output>) -> anyhow::Result<()> {
 
 /// Logs go to stderr: warnings, or everything of ours with `--debug`; `RUST_LOG` decides if it is set.
 fn init_logging(debug: bool) {
-    let default = if debug { "warn,soci=debug,soci_index=debug,registry=debug,ztoc=debug" } else { "warn" };
+    let default = if debug { "warn,soci_index=debug,registry=debug,ztoc=debug" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
     tracing_subscriber::fmt()

@@ -1,8 +1,8 @@
 //! `soci rebuild-db`.
 
-use soci_index::store::Rebuilt;
+use crate::store::Rebuilt;
 
-use crate::app::App;
+use crate::cli::app::App;
 
 pub(crate) async fn run(app: &App) -> anyhow::Result<()> {
     let Rebuilt { dropped, unknown, indexes, artifacts } = app.store()?.rebuild().await?;

@@ -4,20 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
-use soci_index::containerd::{Containerd, Lease};
-use soci_index::convert::{self, Converted};
-use soci_index::destination::{
+use crate::containerd::{Containerd, Lease};
+use crate::convert::{self, Converted};
+use crate::destination::{
     ArchiveDestination, ContainerdDestination, CopyProgress, DestinationSpec, ImageDestination,
     LayoutDestination, Listing, RegistryDestination,
 };
-use soci_index::registry_args::RegistryArgs;
-use soci_index::source::{ImageSource, RegistrySource, SourceSpec, StandaloneSource};
-use soci_index::store::Store;
+use crate::registry_args::RegistryArgs;
+use crate::source::{ImageSource, RegistrySource, SourceSpec, StandaloneSource};
+use crate::store::Store;
 
-use crate::app::{App, client};
-use crate::args::{ConvertArgs, Format, ImageArg};
-use crate::interrupt::interruptible;
-use crate::progress::{BuildView, CopyView};
+use crate::cli::app::{App, client};
+use crate::cli::args::{ConvertArgs, Format, ImageArg};
+use crate::cli::interrupt::interruptible;
+use crate::cli::progress::{BuildView, CopyView};
 
 pub(crate) async fn run(app: &App, args: ConvertArgs) -> anyhow::Result<()> {
     interruptible(async {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
-use soci_index::pull::{self, LayerOutcome, PullOptions, Pulled};
-use soci_index::source::RegistrySource;
+use crate::pull::{self, LayerOutcome, PullOptions, Pulled};
+use crate::source::RegistrySource;
 
-use crate::app::{App, client};
-use crate::args::PullArgs;
-use crate::interrupt::interruptible;
-use crate::progress::PullView;
+use crate::cli::app::{App, client};
+use crate::cli::args::PullArgs;
+use crate::cli::interrupt::interruptible;
+use crate::cli::progress::PullView;
 
 pub(crate) async fn run(app: &App, args: PullArgs) -> anyhow::Result<()> {
     let started = Instant::now();

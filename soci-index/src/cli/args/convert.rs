@@ -4,7 +4,7 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 use clap::{Args, ValueEnum};
-use soci_index::registry_args::RegistryArgs;
+use crate::registry_args::RegistryArgs;
 
 use super::build::BuildArgs;
 use super::common::PlatformArgs;

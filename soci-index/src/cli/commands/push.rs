@@ -2,14 +2,14 @@
 
 use anyhow::{anyhow, bail};
 use registry::{Client, Digest, Repository};
-use soci_index::image;
-use soci_index::push::{self, ExistingIndex, PushError, PushOptions};
-use soci_index::source::{ImageSource, RegistrySource, SourceSpec};
-use soci_index::store::{ArtifactKind, Record, Store};
+use crate::image;
+use crate::push::{self, ExistingIndex, PushError, PushOptions};
+use crate::source::{ImageSource, RegistrySource, SourceSpec};
+use crate::store::{ArtifactKind, Record, Store};
 
-use crate::app::{App, client};
-use crate::args::{Existing, PushArgs, UploadArgs};
-use crate::progress::PushView;
+use crate::cli::app::{App, client};
+use crate::cli::args::{Existing, PushArgs, UploadArgs};
+use crate::cli::progress::PushView;
 
 /// Which index of an image is pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

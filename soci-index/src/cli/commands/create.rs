@@ -5,16 +5,16 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use registry::Reference;
 use serde_json::json;
-use soci_index::build::{self, CreatedIndex};
-use soci_index::containerd::{Containerd, ContainerdError, labels};
-use soci_index::source::{ImageSource, SourceSpec};
-use soci_index::store::Store;
+use crate::build::{self, CreatedIndex};
+use crate::containerd::{Containerd, ContainerdError, labels};
+use crate::source::{ImageSource, SourceSpec};
+use crate::store::Store;
 
 use super::push;
-use crate::app::{App, client};
-use crate::args::CreateArgs;
-use crate::interrupt::interruptible;
-use crate::progress::BuildView;
+use crate::cli::app::{App, client};
+use crate::cli::args::CreateArgs;
+use crate::cli::interrupt::interruptible;
+use crate::cli::progress::BuildView;
 
 pub(crate) async fn run(app: &App, args: CreateArgs) -> anyhow::Result<()> {
     let destination = destination(&args)?;

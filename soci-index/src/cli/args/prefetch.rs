@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use registry::Digest;
-use soci_index::platform::Platform;
-use soci_index::registry_args::RegistryArgs;
+use crate::platform::Platform;
+use crate::registry_args::RegistryArgs;
 
 use super::common::{ImageArg, PushArgs};
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use registry::Client;
-use soci_index::containerd::{self, Containerd, ContainerdError, Endpoint};
-use soci_index::image::PlatformChoice;
-use soci_index::registry_args::RegistryArgs;
-use soci_index::source::{ContainerdSource, ImageSource, LayoutSource, RegistrySource, SourceSpec};
-use soci_index::store::{self, Store};
+use crate::containerd::{self, Containerd, ContainerdError, Endpoint};
+use crate::image::PlatformChoice;
+use crate::registry_args::RegistryArgs;
+use crate::source::{ContainerdSource, ImageSource, LayoutSource, RegistrySource, SourceSpec};
+use crate::store::{self, Store};
 
-use crate::args::{ContentStore, Globals, ImageArg, PlatformArgs};
-use crate::output::Output;
+use crate::cli::args::{ContentStore, Globals, ImageArg, PlatformArgs};
+use crate::cli::output::Output;
 
 /// One run of the program.
 pub(crate) struct App {

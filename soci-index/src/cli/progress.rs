@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use registry::{Descriptor, Digest};
-use soci_index::build::{LayerEvent, Progress};
-use soci_index::destination::{Copied, CopyEvent, CopyProgress};
-use soci_index::platform::Platform;
-use soci_index::pull::{LayerOutcome, PullEvent, PullProgress};
-use soci_index::push::{PushEvent, PushProgress};
+use crate::build::{LayerEvent, Progress};
+use crate::destination::{Copied, CopyEvent, CopyProgress};
+use crate::platform::Platform;
+use crate::pull::{LayerOutcome, PullEvent, PullProgress};
+use crate::push::{PushEvent, PushProgress};
 
-use crate::output::Output;
+use crate::cli::output::Output;
 
 /// A bar on the terminal for each layer that is being read; nothing where stderr is no terminal.
 struct Bars {
@@ -107,7 +107,7 @@ impl Progress for BuildView {
     }
 
     fn prefetch_skipped(&self, platform: &Platform, file: &str, reason: &str) {
-        let file = soci_index::text::excerpt(file);
+        let file = crate::text::excerpt(file);
         self.output.warn(format_args!("prefetch file {file} of {platform}: {reason}"));
     }
 }

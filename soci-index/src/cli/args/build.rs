@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use soci_index::build::{BuildOptions, DEFAULT_MEMORY};
-use soci_index::recording::{MAX_RECORDING_SIZE, Recording};
+use crate::build::{BuildOptions, DEFAULT_MEMORY};
+use crate::recording::{MAX_RECORDING_SIZE, Recording};
 
 /// Largest list of files to prefetch, in bytes: half a million paths of usual length.
 const MAX_LIST_SIZE: u64 = 64 << 20;

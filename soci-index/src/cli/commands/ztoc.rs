@@ -10,19 +10,19 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use registry::{BlobReader, Descriptor, Digest, FileBlob};
 use serde_json::json;
-use soci_index::build::{BuildOptions, build_file, store_ztoc};
-use soci_index::canonical_json::{self, Encoder};
-use soci_index::extract;
-use soci_index::manifest::{MAX_ZTOC_SIZE, ZTOC};
-use soci_index::registry_args::RegistryArgs;
-use soci_index::source::ImageSource;
-use soci_index::store::{ArtifactKind, Record, Store};
+use crate::build::{BuildOptions, build_file, store_ztoc};
+use crate::canonical_json::{self, Encoder};
+use crate::extract;
+use crate::manifest::{MAX_ZTOC_SIZE, ZTOC};
+use crate::registry_args::RegistryArgs;
+use crate::source::ImageSource;
+use crate::store::{ArtifactKind, Record, Store};
 use ztoc::Ztoc;
 
-use crate::app::{App, names_image};
-use crate::args::{GetFileArgs, ImageArg, ZtocArg, ZtocBuildArgs, ZtocInfoArgs, ZtocListArgs};
-use crate::output::Output;
-use crate::table::Table;
+use crate::cli::app::{App, names_image};
+use crate::cli::args::{GetFileArgs, ImageArg, ZtocArg, ZtocBuildArgs, ZtocInfoArgs, ZtocListArgs};
+use crate::cli::output::Output;
+use crate::cli::table::Table;
 
 pub(crate) async fn list(app: &App, args: ZtocListArgs) -> anyhow::Result<()> {
     let store = app.store()?;
