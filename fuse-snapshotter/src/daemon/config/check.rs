@@ -13,8 +13,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::file::File;
 use super::keys::{KEYS, Key, Kind, LISTS, join};
+use super::notes::{Note, NoteKind};
+use super::render;
 use super::size::{self, ByteSize};
-use super::{Note, NoteKind};
 
 /// What is wrong, and in which line.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(super) fn read(text: &str) -> Result<(File, Vec<Note>), Mistake> {
     };
     let table = DeTable::parse(text).map_err(syntax)?;
     let span = table.span();
-    let mut check = Check { text, defaults: super::render::defaults(), notes: Vec::new() };
+    let mut check = Check { text, defaults: render::defaults(), notes: Vec::new() };
     let known = check.table("", "", table.into_inner())?;
     let deserializer = toml::Deserializer::from(Spanned::new(span, known));
     let mut file = File::deserialize(deserializer).map_err(syntax)?;
@@ -164,7 +165,7 @@ impl Check<'_> {
 
     /// Whether this is what would hold anyway. What every file made from `config default` has is not worth a word.
     fn is_default(&self, key: &Key, value: &DeValue<'_>) -> bool {
-        match super::render::lookup(&self.defaults, key) {
+        match render::lookup(&self.defaults, key) {
             Some(toml::Value::Boolean(default)) => value.as_bool() == Some(*default),
             Some(toml::Value::Integer(default)) => integer(value) == Some(*default),
             Some(toml::Value::String(default)) => {

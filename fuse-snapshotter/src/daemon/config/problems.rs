@@ -11,11 +11,12 @@ use std::sync::Arc;
 use registry::{Anonymous, Client, ClientConfig, Digest};
 use rustix::io::Errno;
 
-use super::file::Mirror;
+use super::configuration::Config;
+use super::file::{self, Mirror};
 use super::hosts::{names, without_scheme};
-use super::settings::{ContentStore, MetricsEndpoint, full_name};
+use super::settings::{ContentStore, MetricsEndpoint};
 use super::sockets::try_connect;
-use super::{Config, file};
+use super::values::full_name;
 
 /// Smallest cache that is of use, in bytes: reads of a few spans at a time have to fit.
 const USEFUL_CACHE: u64 = 256 << 20;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use soci_index::containerd::{Containerd, DEFAULT_NAMESPACE, Plugin};
 use toml::{Table, Value};
 
-use super::super::containerd_file::{ContainerdFile, Cri, DEFAULT_PATH, FileError};
-use super::Options;
-use super::report::{Report, Subject};
+use super::options::Options;
+use super::report::{Report, Subject, Verdict};
+use crate::daemon::node::containerd_file::{ContainerdFile, Cri, DEFAULT_PATH, FileError};
 use crate::daemon::node::version::{ContainerdVersion, Running};
 
 /// Longest command line of containerd that is read, in bytes.
@@ -180,7 +180,7 @@ fn judge_file(version: ContainerdVersion, file: &ContainerdFile, own: Own<'_>, r
         judge_transfer(file, own, report);
     }
     judge_cri(version, file, &file.cri(), own, report);
-    if report.findings[before..].iter().all(|finding| finding.verdict < super::Verdict::Warning) {
+    if report.findings[before..].iter().all(|finding| finding.verdict < Verdict::Warning) {
         report.ok(Subject::Containerd, "containerd-config", format!("{path} has all that clients need"));
     }
 }
