@@ -9,7 +9,7 @@ use anyhow::Context;
 use fuse_snapshotter::base::metrics::Metrics;
 use fuse_snapshotter::daemon::config::{Config, ContentStore, MetricsEndpoint, ParallelPull, Severity};
 use fuse_snapshotter::daemon::grpc::{Calls, ControlServer, Listener, SnapshotService, bind};
-use fuse_snapshotter::daemon::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
+use fuse_snapshotter::daemon::keychain::{KeychainSettings, Keychains, Kubeconfig};
 use fuse_snapshotter::daemon::metrics_server::Server;
 use fuse_snapshotter::image::{ContainerdContent, LocalContent, OpenOptions};
 use fuse_snapshotter::snapshotter::{IdMapping, Options, Snapshotter};
@@ -161,11 +161,11 @@ fn keychains(config: &Config, own: Option<&Path>) -> anyhow::Result<Keychains> {
             "cri_keychain.image_service_path is this daemon's own socket: name containerd's instead"
         );
     }
-    let kubeconfig = config.kubeconfig_keychain().then(|| KubeconfigSettings {
-        path: config.kubeconfig_path().map(Path::to_owned),
-        ..KubeconfigSettings::default()
-    });
-    Ok(Keychains::start(KeychainSettings { kubeconfig, cri, ..KeychainSettings::default() }))
+    let kubeconfig = config
+        .kubeconfig_keychain()
+        .then(|| Kubeconfig { path: config.kubeconfig_path().map(Path::to_owned) });
+    let settings = KeychainSettings { kubeconfig, cri, ..KeychainSettings::default() };
+    Keychains::start(settings).context("kubeconfig_keychain.enable_keychain")
 }
 
 fn tell(state: &[sd_notify::NotifyState<'_>]) {

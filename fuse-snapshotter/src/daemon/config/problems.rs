@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry::{Anonymous, Client, ClientConfig, Digest};
-use rustix::io::Errno;
 
 use super::configuration::Config;
 use super::file::{self, Mirror};
 use super::hosts::{names, without_scheme};
 use super::settings::{ContentStore, MetricsEndpoint};
-use super::sockets::try_connect;
+use super::sockets::listens;
 use super::values::full_name;
+use crate::daemon::keychain::kubernetes::{self, WithoutKubernetes};
 
 /// Smallest cache that is of use, in bytes: reads of a few spans at a time have to fit.
 const USEFUL_CACHE: u64 = 256 << 20;
@@ -71,7 +71,7 @@ impl Config {
         self.check_limits(&mut found);
         self.check_sockets(&mut found);
         self.check_metrics(&mut found);
-        self.check_keychains(&mut found);
+        self.check_keychains(kubernetes::BUILT_IN, &mut found);
         found.0.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
         found.0
     }
@@ -214,8 +214,13 @@ impl Config {
         }
     }
 
-    fn check_keychains(&self, found: &mut Found) {
+    /// `built_in`: this program has a client of Kubernetes.
+    fn check_keychains(&self, built_in: bool, found: &mut Found) {
         if !self.kubeconfig_keychain() {
+            return;
+        }
+        if !built_in {
+            found.error("kubeconfig_keychain.enable_keychain", WithoutKubernetes.to_string());
             return;
         }
         let key = "kubeconfig_keychain.kubeconfig_path";
@@ -291,13 +296,28 @@ fn usual_kubeconfigs() -> Vec<PathBuf> {
     paths
 }
 
-/// Whether somebody listens on a socket, or why not in words.
-fn listens(path: &Path) -> Result<(), String> {
-    let shown = path.display();
-    match try_connect(path) {
-        Ok(()) => Ok(()),
-        Err(Errno::NOENT) => Err(format!("there is no socket {shown}")),
-        Err(Errno::CONNREFUSED) => Err(format!("nobody listens on {shown}")),
-        Err(error) => Err(format!("cannot connect to {shown}: {error}")),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_without_kubernetes_refuses_its_keychain_and_says_what_to_do() {
+        let mut config = Config::default();
+        let problems = |config: &Config, built_in| {
+            let mut found = Found::default();
+            config.check_keychains(built_in, &mut found);
+            found.0
+        };
+        assert_eq!(problems(&config, false), []);
+        config.file.kubeconfig_keychain.enable_keychain = true;
+        config.file.kubeconfig_keychain.kubeconfig_path = "/nowhere".into();
+        let [refused] = &problems(&config, false)[..] else { unreachable!() };
+        assert_eq!(
+            (refused.severity, &*refused.key),
+            (Severity::Error, "kubeconfig_keychain.enable_keychain")
+        );
+        assert!(refused.message.contains("--features kubernetes"), "{refused}");
+        let with = problems(&config, true);
+        assert!(with.iter().all(|problem| problem.severity == Severity::Warning), "{with:?}");
     }
 }
