@@ -6,13 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use fuse_snapshotter::base::metrics::Metrics;
-use fuse_snapshotter::daemon::config::{Config, ContentStore, MetricsEndpoint, ParallelPull, Severity};
-use fuse_snapshotter::daemon::grpc::{Calls, ControlServer, Listener, SnapshotService, bind};
-use fuse_snapshotter::daemon::keychain::{KeychainSettings, Keychains, Kubeconfig};
-use fuse_snapshotter::daemon::metrics_server::Server;
-use fuse_snapshotter::image::{ContainerdContent, LocalContent, OpenOptions};
-use fuse_snapshotter::snapshotter::{IdMapping, Options, Snapshotter};
 use registry::Client;
 use soci_index::store::default_root;
 use tokio::runtime::Handle;
@@ -20,7 +13,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Cli, DEFAULT_ADDRESS, USER_NAMESPACE_COMMAND};
+use super::args::{Cli, DEFAULT_ADDRESS, USER_NAMESPACE_COMMAND};
+use crate::base::metrics::Metrics;
+use crate::daemon::config::{Config, ContentStore, MetricsEndpoint, ParallelPull, Severity};
+use crate::daemon::grpc::{Calls, ControlServer, Listener, SnapshotService, bind};
+use crate::daemon::keychain::{KeychainSettings, Keychains, Kubeconfig};
+use crate::daemon::metrics_server::Server;
+use crate::image::{ContainerdContent, LocalContent, OpenOptions};
+use crate::snapshotter::{IdMapping, Options, Snapshotter};
 
 /// Requests for layer contents that may be under way at once. Latency is what costs, so there are more than a fast link
 /// needs; a registry is not hammered by that many.
@@ -42,7 +42,7 @@ enum End {
 }
 
 /// Checks what can be said before anything is started.
-pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     let mut errors = Vec::new();
     for problem in config.problems() {
         match problem.severity {
@@ -55,7 +55,7 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves until a signal ends it.
-pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
+pub(super) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     // Before anything is mounted, so that no signal finds it half made.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -245,21 +245,13 @@ fn options(root: &Path, config: &Config, client: Client, metrics: Arc<Metrics>) 
 }
 
 /// Enters a new user namespace, says so, and waits for the end of standard input; see `snapshots::idmap`.
-pub(crate) fn hold_user_namespace() -> anyhow::Result<()> {
+pub(super) fn hold_user_namespace() -> anyhow::Result<()> {
     use std::io::{Read, Write};
-    fuse_snapshotter::base::sys::enter_user_namespace().context("cannot make a user namespace")?;
+    crate::base::sys::enter_user_namespace().context("cannot make a user namespace")?;
     std::io::stdout().write_all(&[1])?;
     std::io::stdout().flush()?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
-}
-
-/// The path of the program's own socket, for those who ask a running daemon.
-pub(crate) fn socket(address: &str) -> PathBuf {
-    match address.strip_prefix("fd://") {
-        Some(_) => PathBuf::from(DEFAULT_ADDRESS),
-        None => PathBuf::from(address.strip_prefix("unix://").unwrap_or(address)),
-    }
 }
 
 #[cfg(test)]
