@@ -11,8 +11,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::file::File;
-use super::keys::{KEYS, Key, Kind, LISTS, join};
+use super::file::{File, KEYS};
+use super::keys::{Key, Kind, LISTS, join};
 use super::notes::{Note, NoteKind};
 use super::render;
 use super::size::{self, ByteSize};
@@ -39,7 +39,7 @@ pub(super) fn read(text: &str) -> Result<(File, Vec<Note>), Mistake> {
     let known = check.table("", "", table.into_inner())?;
     let deserializer = toml::Deserializer::from(Spanned::new(span, known));
     let mut file = File::deserialize(deserializer).map_err(syntax)?;
-    file.resolve_defaults();
+    file.resolve_all_defaults();
     check.notes.sort_by_key(|note| note.line);
     Ok((file, check.notes))
 }
@@ -68,7 +68,7 @@ fn find(table: &str, name: &str) -> Found {
     if let Some(key) = KEYS.iter().find(|key| key.table == table && key.name.eq_ignore_ascii_case(name)) {
         return Found::Key(key);
     }
-    for key in KEYS {
+    for key in KEYS.iter() {
         let below = if table.is_empty() {
             Some(key.table)
         } else {

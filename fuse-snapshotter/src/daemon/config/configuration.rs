@@ -57,7 +57,7 @@ pub enum ConfigError {
 impl Default for Config {
     fn default() -> Self {
         let mut file = File::default();
-        file.resolve_defaults();
+        file.resolve_all_defaults();
         Self { file }
     }
 }

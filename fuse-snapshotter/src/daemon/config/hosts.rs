@@ -10,7 +10,7 @@ use registry::{
 };
 
 use super::configuration::Config;
-use super::file::{Host, Http, Mirror};
+use super::tables::http::{Host, Http, Mirror};
 use super::values::{milliseconds, seconds};
 
 /// What stands for "no limit": no answer takes that long, and clocks can still add it.

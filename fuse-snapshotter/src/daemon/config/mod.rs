@@ -6,12 +6,12 @@
 //!
 //! | module | subject |
 //! |---|---|
-//! | `keys` | the list of keys, which everything else is checked against |
-//! | `file` | the raw values and their defaults |
+//! | `file`, `tables` | the keys: name, default, documentation, check, and where the value goes |
+//! | `keys`, `table` | what a key is, and how it is declared |
 //! | `check` | from a text to raw values |
 //! | `notes` | what is to be said about a file that can be used |
 //! | `configuration` | the configuration in effect: [`Config`] |
-//! | `settings`, `hosts` | what the daemon sees: durations, sizes, choices, a [`registry::ClientConfig`] |
+//! | `settings`, `hosts`, `values` | what the daemon sees: [`Settings`](crate::snapshotter::Settings), [`registry::ClientConfig`] |
 //! | `problems` | what cannot work |
 //! | `render` | `config default` and `config dump` |
 
@@ -26,6 +26,8 @@ mod render;
 mod settings;
 mod size;
 pub(crate) mod sockets;
+mod table;
+mod tables;
 mod values;
 
 #[cfg(test)]
@@ -34,4 +36,4 @@ mod tests;
 pub use configuration::{Config, ConfigError, DEFAULT_PATH, Loaded};
 pub use notes::{Note, NoteKind};
 pub use problems::{Problem, Severity};
-pub use settings::{ContentStore, MetricsEndpoint, ParallelPull, PullModes};
+pub use settings::{ContentStore, MetricsEndpoint};

@@ -11,11 +11,12 @@ use std::sync::Arc;
 use registry::{Anonymous, Client, ClientConfig, Digest};
 
 use super::configuration::Config;
-use super::file::{self, Mirror};
+use super::file::File;
 use super::hosts::{names, without_scheme};
 use super::settings::{ContentStore, MetricsEndpoint};
 use super::sockets::listens;
-use super::values::full_name;
+use super::tables::http::{Host, Mirror, Registry, Resolver};
+use super::values::{full_name, limit};
 use crate::daemon::keychain::kubernetes::{self, WithoutKubernetes};
 
 /// Smallest cache that is of use, in bytes: reads of a few spans at a time have to fit.
@@ -121,7 +122,7 @@ impl Config {
     fn check_hosts_files(&self, found: &mut Found) {
         let key = "registry.config_path";
         let Some(path) = self.hosts_dir() else { return };
-        if self.file.registry != file::Registry::default() {
+        if self.file.registry != Registry::default() {
             for directory in std::env::split_paths(&path).filter(|directory| !directory.is_dir()) {
                 found.warning(key, format!("{} is not a directory", directory.display()));
             }
@@ -132,14 +133,22 @@ impl Config {
     }
 
     fn check_limits(&self, found: &mut Found) {
-        let parallel = self.parallel_pull();
+        let parallel = &self.file.pull_modes.parallel_pull_unpack;
         let pairs = [
-            ("max_concurrent_downloads", parallel.downloads, parallel.downloads_per_image),
-            ("max_concurrent_unpacks", parallel.unpacks, parallel.unpacks_per_image),
+            (
+                "max_concurrent_downloads",
+                parallel.max_concurrent_downloads,
+                parallel.max_concurrent_downloads_per_image,
+            ),
+            (
+                "max_concurrent_unpacks",
+                parallel.max_concurrent_unpacks,
+                parallel.max_concurrent_unpacks_per_image,
+            ),
         ];
         for (name, all, each) in pairs {
             let key = format!("pull_modes.parallel_pull_unpack.{name}");
-            match (all, each) {
+            match (limit(all), limit(each)) {
                 (Some(all), Some(each)) if all < each => {
                     found.error(key, format!("{all} for all images is less than {each} for each image"));
                 }
@@ -149,17 +158,17 @@ impl Config {
                 _ => {}
             }
         }
-        let modes = self.pull_modes();
-        if parallel.always && (modes.soci_v1 || modes.soci_v2) {
+        let pull = self.settings().pull;
+        if pull.always_unpack && (pull.v1 || pull.v2) {
             found.warning(
                 "pull_modes.parallel_pull_unpack.enable",
                 "it comes before indexes: no image is read lazily",
             );
-        } else if !(modes.soci_v1 || modes.soci_v2 || parallel.always) {
+        } else if !(pull.v1 || pull.v2 || pull.always_unpack) {
             found.warning("pull_modes", "neither soci_v1 nor soci_v2 is enabled: no image is read lazily");
         }
-        if self.cache_size() < USEFUL_CACHE {
-            let size = self.file.cache.max_size;
+        let size = self.file.cache.max_size;
+        if size.0 < USEFUL_CACHE {
             found.warning(
                 "cache.max_size",
                 format!("{size} is little; contents will be fetched again and again"),
@@ -257,10 +266,10 @@ fn check_mirror(key: &str, name: &str, mirror: &Mirror, found: &mut Found) {
         found.warning(&key, message);
     }
     let only = Config {
-        file: file::File {
-            resolver: file::Resolver {
-                host: [(name.to_owned(), file::Host { mirrors: vec![mirror.clone()] })].into(),
-                ..file::Resolver::default()
+        file: File {
+            resolver: Resolver {
+                host: [(name.to_owned(), Host { mirrors: vec![mirror.clone()] })].into(),
+                ..Resolver::default()
             },
             ..Config::default().file
         },
