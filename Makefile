@@ -21,9 +21,9 @@ check:
 conformance:
 	./scripts/conformance --release
 
-## build: the two programs, in target/release
+## build: the two programs, in target/release, with Kubernetes' logins
 build:
-	cargo build --release -p soci-index -p fuse-snapshotter
+	cargo build --release -p soci-index -p fuse-snapshotter --features fuse-snapshotter/kubernetes
 
 ## release: static programs for x86_64 and aarch64 with units, manual and completions, as archives in target/dist (needs
 ## rustup, python3-venv and PyPI)

@@ -1,5 +1,7 @@
-//! The daemon around the snapshotter: configuration, logins, gRPC, logging, status, and the examination of a node.
+//! The daemon around the snapshotter: configuration, logins, gRPC, logging, status, the
+//! examination of a node, and the command line.
 
+pub mod cli;
 pub mod config;
 pub mod grpc;
 pub mod keychain;

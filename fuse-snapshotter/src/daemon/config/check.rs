@@ -11,10 +11,11 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::file::File;
-use super::keys::{KEYS, Key, Kind, LISTS, join};
+use super::file::{File, KEYS};
+use super::keys::{Key, Kind, LISTS, join};
+use super::notes::{Note, NoteKind};
+use super::render;
 use super::size::{self, ByteSize};
-use super::{Note, NoteKind};
 
 /// What is wrong, and in which line.
 #[derive(Debug)]
@@ -34,11 +35,11 @@ pub(super) fn read(text: &str) -> Result<(File, Vec<Note>), Mistake> {
     };
     let table = DeTable::parse(text).map_err(syntax)?;
     let span = table.span();
-    let mut check = Check { text, defaults: super::render::defaults(), notes: Vec::new() };
+    let mut check = Check { text, defaults: render::defaults(), notes: Vec::new() };
     let known = check.table("", "", table.into_inner())?;
     let deserializer = toml::Deserializer::from(Spanned::new(span, known));
     let mut file = File::deserialize(deserializer).map_err(syntax)?;
-    file.resolve_defaults();
+    file.resolve_all_defaults();
     check.notes.sort_by_key(|note| note.line);
     Ok((file, check.notes))
 }
@@ -67,7 +68,7 @@ fn find(table: &str, name: &str) -> Found {
     if let Some(key) = KEYS.iter().find(|key| key.table == table && key.name.eq_ignore_ascii_case(name)) {
         return Found::Key(key);
     }
-    for key in KEYS {
+    for key in KEYS.iter() {
         let below = if table.is_empty() {
             Some(key.table)
         } else {
@@ -164,7 +165,7 @@ impl Check<'_> {
 
     /// Whether this is what would hold anyway. What every file made from `config default` has is not worth a word.
     fn is_default(&self, key: &Key, value: &DeValue<'_>) -> bool {
-        match super::render::lookup(&self.defaults, key) {
+        match render::lookup(&self.defaults, key) {
             Some(toml::Value::Boolean(default)) => value.as_bool() == Some(*default),
             Some(toml::Value::Integer(default)) => integer(value) == Some(*default),
             Some(toml::Value::String(default)) => {

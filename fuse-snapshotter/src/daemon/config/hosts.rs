@@ -9,9 +9,9 @@ use registry::{
     Capabilities, ClientConfig, CredentialProvider, HostConfig, RetryPolicy, ServerConfig, Timeouts,
 };
 
-use super::Config;
-use super::file::{Host, Http, Mirror};
-use super::settings::{milliseconds, seconds};
+use super::configuration::Config;
+use super::tables::http::{Host, Http, Mirror};
+use super::values::{milliseconds, seconds};
 
 /// What stands for "no limit": no answer takes that long, and clocks can still add it.
 const FOREVER: Duration = Duration::from_secs(24 * 3600);

@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use registry::{Anonymous, Client, ClientConfig, Digest};
-use rustix::io::Errno;
 
-use super::file::Mirror;
+use super::configuration::Config;
+use super::file::File;
 use super::hosts::{names, without_scheme};
-use super::settings::{ContentStore, MetricsEndpoint, full_name};
-use super::sockets::try_connect;
-use super::{Config, file};
+use super::settings::{ContentStore, MetricsEndpoint};
+use super::sockets::listens;
+use super::tables::http::{Host, Mirror, Registry, Resolver};
+use super::values::{full_name, limit};
+use crate::daemon::keychain::kubernetes::{self, WithoutKubernetes};
 
 /// Smallest cache that is of use, in bytes: reads of a few spans at a time have to fit.
 const USEFUL_CACHE: u64 = 256 << 20;
@@ -70,7 +72,7 @@ impl Config {
         self.check_limits(&mut found);
         self.check_sockets(&mut found);
         self.check_metrics(&mut found);
-        self.check_keychains(&mut found);
+        self.check_keychains(kubernetes::BUILT_IN, &mut found);
         found.0.sort_by_key(|problem| std::cmp::Reverse(problem.severity));
         found.0
     }
@@ -120,7 +122,7 @@ impl Config {
     fn check_hosts_files(&self, found: &mut Found) {
         let key = "registry.config_path";
         let Some(path) = self.hosts_dir() else { return };
-        if self.file.registry != file::Registry::default() {
+        if self.file.registry != Registry::default() {
             for directory in std::env::split_paths(&path).filter(|directory| !directory.is_dir()) {
                 found.warning(key, format!("{} is not a directory", directory.display()));
             }
@@ -131,14 +133,22 @@ impl Config {
     }
 
     fn check_limits(&self, found: &mut Found) {
-        let parallel = self.parallel_pull();
+        let parallel = &self.file.pull_modes.parallel_pull_unpack;
         let pairs = [
-            ("max_concurrent_downloads", parallel.downloads, parallel.downloads_per_image),
-            ("max_concurrent_unpacks", parallel.unpacks, parallel.unpacks_per_image),
+            (
+                "max_concurrent_downloads",
+                parallel.max_concurrent_downloads,
+                parallel.max_concurrent_downloads_per_image,
+            ),
+            (
+                "max_concurrent_unpacks",
+                parallel.max_concurrent_unpacks,
+                parallel.max_concurrent_unpacks_per_image,
+            ),
         ];
         for (name, all, each) in pairs {
             let key = format!("pull_modes.parallel_pull_unpack.{name}");
-            match (all, each) {
+            match (limit(all), limit(each)) {
                 (Some(all), Some(each)) if all < each => {
                     found.error(key, format!("{all} for all images is less than {each} for each image"));
                 }
@@ -148,17 +158,17 @@ impl Config {
                 _ => {}
             }
         }
-        let modes = self.pull_modes();
-        if parallel.always && (modes.soci_v1 || modes.soci_v2) {
+        let pull = self.settings().pull;
+        if pull.always_unpack && (pull.v1 || pull.v2) {
             found.warning(
                 "pull_modes.parallel_pull_unpack.enable",
                 "it comes before indexes: no image is read lazily",
             );
-        } else if !(modes.soci_v1 || modes.soci_v2 || parallel.always) {
+        } else if !(pull.v1 || pull.v2 || pull.always_unpack) {
             found.warning("pull_modes", "neither soci_v1 nor soci_v2 is enabled: no image is read lazily");
         }
-        if self.cache_size() < USEFUL_CACHE {
-            let size = self.file.cache.max_size;
+        let size = self.file.cache.max_size;
+        if size.0 < USEFUL_CACHE {
             found.warning(
                 "cache.max_size",
                 format!("{size} is little; contents will be fetched again and again"),
@@ -213,8 +223,13 @@ impl Config {
         }
     }
 
-    fn check_keychains(&self, found: &mut Found) {
+    /// `built_in`: this program has a client of Kubernetes.
+    fn check_keychains(&self, built_in: bool, found: &mut Found) {
         if !self.kubeconfig_keychain() {
+            return;
+        }
+        if !built_in {
+            found.error("kubeconfig_keychain.enable_keychain", WithoutKubernetes.to_string());
             return;
         }
         let key = "kubeconfig_keychain.kubeconfig_path";
@@ -251,10 +266,10 @@ fn check_mirror(key: &str, name: &str, mirror: &Mirror, found: &mut Found) {
         found.warning(&key, message);
     }
     let only = Config {
-        file: file::File {
-            resolver: file::Resolver {
-                host: [(name.to_owned(), file::Host { mirrors: vec![mirror.clone()] })].into(),
-                ..file::Resolver::default()
+        file: File {
+            resolver: Resolver {
+                host: [(name.to_owned(), Host { mirrors: vec![mirror.clone()] })].into(),
+                ..Resolver::default()
             },
             ..Config::default().file
         },
@@ -290,13 +305,28 @@ fn usual_kubeconfigs() -> Vec<PathBuf> {
     paths
 }
 
-/// Whether somebody listens on a socket, or why not in words.
-fn listens(path: &Path) -> Result<(), String> {
-    let shown = path.display();
-    match try_connect(path) {
-        Ok(()) => Ok(()),
-        Err(Errno::NOENT) => Err(format!("there is no socket {shown}")),
-        Err(Errno::CONNREFUSED) => Err(format!("nobody listens on {shown}")),
-        Err(error) => Err(format!("cannot connect to {shown}: {error}")),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_without_kubernetes_refuses_its_keychain_and_says_what_to_do() {
+        let mut config = Config::default();
+        let problems = |config: &Config, built_in| {
+            let mut found = Found::default();
+            config.check_keychains(built_in, &mut found);
+            found.0
+        };
+        assert_eq!(problems(&config, false), []);
+        config.file.kubeconfig_keychain.enable_keychain = true;
+        config.file.kubeconfig_keychain.kubeconfig_path = "/nowhere".into();
+        let [refused] = &problems(&config, false)[..] else { unreachable!() };
+        assert_eq!(
+            (refused.severity, &*refused.key),
+            (Severity::Error, "kubeconfig_keychain.enable_keychain")
+        );
+        assert!(refused.message.contains("--features kubernetes"), "{refused}");
+        let with = problems(&config, true);
+        assert!(with.iter().all(|problem| problem.severity == Severity::Warning), "{with:?}");
     }
 }

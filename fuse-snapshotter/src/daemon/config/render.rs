@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::file::File;
-use super::keys::{KEYS, Key, OUR_OWN};
+use super::file::{File, KEYS};
+use super::keys::Key;
 
 const HEAD: &str = "\
 # Configuration of soci-snapshotter-grpc, with the default values.
@@ -30,7 +30,7 @@ pub(super) fn explain(key: &Key) -> String {
     let doc = key.doc;
     match key.no_effect {
         Some(reason) => format!("{doc} No effect: {reason}."),
-        None if OUR_OWN.contains(&key.path().as_str()) => format!("{doc} Not in awslabs/soci-snapshotter."),
+        None if key.is_own => format!("{doc} Not in awslabs/soci-snapshotter."),
         None => doc.to_owned(),
     }
 }
@@ -40,7 +40,7 @@ pub(super) fn default_toml() -> String {
     let defaults = defaults();
     let mut text = HEAD.to_owned();
     let mut table = "";
-    for key in KEYS {
+    for key in KEYS.iter() {
         let value = lookup(&defaults, key);
         // What has no default is an example, commented out.
         let mark = if value.is_some() { "" } else { "# " };
@@ -51,7 +51,7 @@ pub(super) fn default_toml() -> String {
             text.push('\n');
         }
         let _ = writeln!(text, "# {}", explain(key));
-        let shown = value.map_or_else(|| example(key).to_owned(), ToString::to_string);
+        let shown = value.map_or_else(|| key.example.to_owned(), ToString::to_string);
         let _ = writeln!(text, "{mark}{} = {shown}", key.name);
     }
     text
@@ -70,18 +70,6 @@ fn heading(table: &str) -> String {
             "# [pull_modes.parallel_pull_unpack.decompress_streams.gzip]".to_owned()
         }
         table => format!("[{table}]"),
-    }
-}
-
-fn example(key: &Key) -> &'static str {
-    match key.name {
-        "host" => "\"https://mirror.example.com\"",
-        "insecure" => "false",
-        "request_timeout_sec" => "0",
-        "digest" => "\"sha256:dd64aa3e35bfa675d34c9eedf5773007d75b7dcf03c312fce2cbfcd912834f27\"",
-        "path" => "\"/usr/bin/unpigz\"",
-        "args" => "[\"-d\", \"-c\"]",
-        _ => "\"\"",
     }
 }
 

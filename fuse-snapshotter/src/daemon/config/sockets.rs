@@ -1,6 +1,6 @@
 //! Trying a unix socket without waiting.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -17,4 +17,25 @@ pub(crate) fn try_connect(path: &Path) -> Result<(), Errno> {
         Err(Errno::AGAIN | Errno::INPROGRESS) => Ok(()),
         outcome => outcome,
     }
+}
+
+/// Why nobody answers on a socket.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotListening {
+    #[error("there is no socket {}", .0.display())]
+    NoSocket(PathBuf),
+    #[error("nobody listens on {}", .0.display())]
+    Refused(PathBuf),
+    #[error("cannot connect to {}: {error}", path.display())]
+    Other { path: PathBuf, error: Errno },
+}
+
+/// Whether somebody listens on a socket, or why not.
+pub(super) fn listens(path: &Path) -> Result<(), NotListening> {
+    let own = path.to_owned();
+    try_connect(path).map_err(|error| match error {
+        Errno::NOENT => NotListening::NoSocket(own),
+        Errno::CONNREFUSED => NotListening::Refused(own),
+        error => NotListening::Other { path: own, error },
+    })
 }

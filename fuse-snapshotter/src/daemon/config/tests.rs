@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
 use std::os::unix::net::UnixListener;
@@ -6,9 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use registry::{Anonymous, ClientConfig, RetryPolicy, Timeouts};
+use tokio::sync::Semaphore;
 
-use super::keys::{KEYS, LISTS, OUR_OWN};
+use super::file::KEYS;
+use super::keys::LISTS;
+use super::values::limit;
 use super::*;
+use crate::snapshotter::pull::UNLIMITED;
 
 fn parse(text: &str) -> (Config, Vec<Note>) {
     Config::parse(text).unwrap_or_else(|mistake| panic!("line {}: {}", mistake.line, mistake.message))
@@ -83,7 +87,7 @@ fn a_dump_is_the_same_configuration() {
     assert_eq!(table["mount_timeout_sec"].as_integer(), Some(30));
 }
 
-/// The list of keys and the structures are two statements of the same thing.
+/// Names, tables and places are written in the declarations of tables apart from each other.
 #[test]
 fn every_key_of_the_list_is_one_of_the_structures_and_the_other_way_round() {
     fn collect(prefix: &str, value: &toml::Value, into: &mut BTreeSet<String>) {
@@ -116,7 +120,7 @@ fn every_key_of_the_list_is_one_of_the_structures_and_the_other_way_round() {
     let listed: BTreeSet<_> = KEYS.iter().map(|key| key.path()).collect();
     assert_eq!(written, listed);
     assert_eq!(listed.len(), KEYS.len());
-    assert!(OUR_OWN.iter().all(|own| listed.contains(*own)));
+    assert_eq!(KEYS.iter().filter(|key| key.is_own).count(), 10);
     assert!(LISTS.iter().all(|list| KEYS.iter().any(|key| key.table == *list)));
 }
 
@@ -125,7 +129,7 @@ fn names_may_be_in_any_case_but_not_twice() {
     let config = config("DEBUG = true\n[HTTP]\ndialtimeoutmsec = 7\n[Pull_Modes.SOCI_V1]\nEnable = false\n");
     assert!(config.debug());
     assert_eq!(client(&config).timeouts.connect, Duration::from_millis(7));
-    assert!(!config.pull_modes().soci_v1);
+    assert!(!config.settings().pull.v1);
     let (_, message) = mistake("debug = true\nDebug = false\n");
     assert!(message.contains("given twice"), "{message}");
 }
@@ -233,15 +237,19 @@ fn defaults_are_those_of_the_rest_of_the_project() {
     assert_eq!(client.hosts_dir, Some("/etc/containerd/certs.d".into()));
     assert!(client.hosts.is_empty());
     assert_eq!(client.read_retry, ClientConfig::default().read_retry);
-    assert_eq!(config.mount_timeout(), Duration::from_secs(30));
-    assert_eq!(config.cache_size(), 10 << 30);
-    assert_eq!(config.pull_modes(), PullModes { soci_v1: true, soci_v2: true });
+    let settings = config.settings();
+    assert_eq!(settings.pull.mount_timeout, Duration::from_secs(30));
+    assert_eq!(settings.fetch.cache_size, 10 << 30);
+    assert_eq!((settings.pull.v1, settings.pull.v2), (true, true));
     assert_eq!(config.content_store(), ContentStore::Soci);
     assert_eq!(config.metrics(), None);
-    assert!(config.background_fetch() && config.check_supported() && !config.keep_cache());
-    let parallel = config.parallel_pull();
-    assert_eq!((parallel.downloads, parallel.downloads_per_image), (None, Some(3)));
-    assert_eq!((parallel.unpacks, parallel.unpacks_per_image), (None, Some(3)));
+    assert!(settings.layers.background && settings.check_overlay && !settings.layers.keep_cache);
+    let parallel = &config.file.pull_modes.parallel_pull_unpack;
+    let pair = |all, each| (limit(all), limit(each));
+    let downloads = pair(parallel.max_concurrent_downloads, parallel.max_concurrent_downloads_per_image);
+    assert_eq!(downloads, (None, Some(3)));
+    let unpacks = pair(parallel.max_concurrent_unpacks, parallel.max_concurrent_unpacks_per_image);
+    assert_eq!(unpacks, (None, Some(3)));
     assert_eq!(config.problems(), []);
 }
 
@@ -273,19 +281,55 @@ fn values_reach_the_daemon_in_their_own_types() {
         "#,
     );
     assert_eq!(config.metrics(), Some(MetricsEndpoint::Unix("/run/m.sock".into())));
-    assert_eq!(config.layers_ahead(), None);
+    let settings = config.settings();
+    assert_eq!(settings.pull.parallel_layers, UNLIMITED);
     let common = client(&config);
     assert_eq!(common.timeouts.request, Duration::from_millis(1500));
     assert_eq!((common.retry.max_retries, common.hosts_dir), (0, None));
     assert_eq!(common.retry.unreachable_for, Duration::ZERO);
     let reads = &common.read_retry;
     assert_eq!((reads.max_retries, reads.max_elapsed), (4, Duration::from_secs(9)));
-    assert_eq!(config.fuse_threads(), 3);
+    assert_eq!(settings.trees.fuse_threads, 3);
     assert_eq!(config.content_store(), ContentStore::Containerd { address: "/run/c.sock".into() });
     assert_eq!(config.cri_keychain(), Some("/run/containerd/containerd.sock".into()));
-    assert_eq!((config.min_layer_size(), config.max_ztoc_percent()), (7, None));
+    assert_eq!((settings.pull.min_layer_size, settings.pull.max_ztoc_percent), (7, None));
     let off = "metrics_address = \":9\"\nno_prometheus = true";
     assert_eq!(super::tests::config(off).metrics(), None);
+}
+
+#[test]
+fn the_lower_limit_of_fetching_and_unpacking_holds() {
+    let limits = |downloads, downloads_per_image, unpacks, unpacks_per_image| {
+        let pull = config(&format!(
+            "[pull_modes.parallel_pull_unpack]\nmax_concurrent_downloads = {downloads}\n\
+             max_concurrent_downloads_per_image = {downloads_per_image}\nmax_concurrent_unpacks = {unpacks}\n\
+             max_concurrent_unpacks_per_image = {unpacks_per_image}\n"
+        ))
+        .settings()
+        .pull;
+        (pull.parallel_unpacks, pull.all_parallel_unpacks)
+    };
+    assert_eq!(limits(-1, -1, -1, -1), (UNLIMITED, UNLIMITED));
+    assert_eq!(limits(9, 3, -1, -1), (3, 9));
+    assert_eq!(limits(9, 3, 7, 4), (3, 7));
+    let usual = Config::default().settings().pull;
+    assert_eq!((usual.parallel_unpacks, usual.all_parallel_unpacks), (3, UNLIMITED));
+    // A semaphore takes it.
+    assert_eq!(Semaphore::new(UNLIMITED).available_permits(), UNLIMITED);
+}
+
+#[test]
+fn images_are_unpacked_without_an_index_too_if_all_are() {
+    let pull = |text: &str| config(text).settings().pull;
+    let table = "pull_modes.parallel_pull_unpack";
+    for (text, always, without_index) in [
+        (String::new(), false, false),
+        (format!("{table}.enable = true"), true, true),
+        (format!("{table}.experimental_parallel_pull_as_fallback = true"), false, true),
+    ] {
+        let pull = pull(&text);
+        assert_eq!((pull.always_unpack, pull.unpack_without_index), (always, without_index), "{text}");
+    }
 }
 
 #[test]
@@ -420,12 +464,13 @@ fn addresses_of_metrics_are_looked_at() {
 fn files_that_are_needed_are_looked_for() {
     let directory = tempfile::tempdir().unwrap();
     let missing = directory.path().join("missing");
+    let built_in = crate::daemon::keychain::kubernetes::BUILT_IN;
     let found = problems(&format!(
         "kubeconfig_keychain.enable_keychain = true\nkubeconfig_keychain.kubeconfig_path = \"{0}\"\nregistry.config_path = \"{0}\"",
         missing.display()
     ));
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found.iter().all(|found| found.starts_with("Warning")));
+    assert!(found.iter().all(|found| found.starts_with("Warning") || !built_in));
 
     // A file for the same registry is not used.
     let hosts = directory.path().join("r");
@@ -450,7 +495,7 @@ fn an_index_is_chosen_by_reference_or_by_repository() {
         "[pull_modes.index.\"r.example/app:v1\"]\ndigest = \"{one}\"\n[pull_modes.index.\"r.example/app\"]\ndigest = \
          \"{other}\"\n[pull_modes.index.redis]\ndigest = \"{one}\"\n"
     );
-    let chosen = parse(&text).0.chosen_indexes();
+    let chosen = parse(&text).0.settings().pull.chosen_indexes;
     let of = |image: &str| chosen.of(&image.parse().unwrap()).map(ToString::to_string);
     assert_eq!(of("r.example/app:v1"), Some(one.clone()));
     assert_eq!(of("r.example/app:v2"), Some(other.clone()));
@@ -491,7 +536,7 @@ fn the_documentation_has_every_key_with_its_default_and_meaning() {
     let defaults = render::defaults();
     let mut missing = String::new();
     let mut table = None;
-    for key in KEYS {
+    for key in KEYS.iter() {
         let default = render::lookup(&defaults, key).map_or_else(String::new, |value| format!("`{value}`"));
         let row = format!("| `{}` | {default} | {} |", key.name, render::explain(key));
         let place = key.table.replace('*', "NAME");

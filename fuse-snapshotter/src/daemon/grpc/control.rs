@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
+use super::status::status;
 use crate::snapshotter::Snapshotter;
 use generated::control_server::Control;
 use generated::{StatusRequest, StatusResponse};
@@ -31,7 +32,7 @@ impl ControlServer {
 #[tonic::async_trait]
 impl Control for ControlServer {
     async fn status(&self, _request: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
-        let status = self.snapshotter.status().await.map_err(|error| super::status(&error))?;
+        let status = self.snapshotter.status().await.map_err(|error| status(&error))?;
         let json = serde_json::to_string(&status).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(StatusResponse { json }))
     }

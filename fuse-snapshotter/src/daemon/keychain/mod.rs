@@ -20,7 +20,7 @@ use std::sync::Arc;
 use registry::{CredentialChain, CredentialProvider, DockerConfig};
 
 pub use cri::CriKeychain;
-pub use kubernetes::{KubeconfigSettings, KubernetesKeychain};
+pub use kubernetes::{Kubeconfig, WithoutKubernetes};
 
 /// Which sources of logins there are.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +28,7 @@ pub struct KeychainSettings {
     /// Docker's and Podman's configuration; by default those that the environment names.
     pub docker: DockerConfig,
     /// `[kubeconfig_keychain]`, if it is on.
-    pub kubeconfig: Option<KubeconfigSettings>,
+    pub kubeconfig: Option<Kubeconfig>,
     /// `image_service_path` of `[cri_keychain]`, if that is on.
     pub cri: Option<PathBuf>,
 }
@@ -43,16 +43,19 @@ pub struct Keychains {
 impl Keychains {
     /// Sets them up. Must be called within a tokio runtime, on which the cluster is watched until the last clone and the
     /// last of its [`Self::credentials`] are dropped. Nothing is waited for.
-    pub fn start(settings: KeychainSettings) -> Self {
+    ///
+    /// # Errors
+    /// If logins of a cluster are asked for, and this program is built without them.
+    pub fn start(settings: KeychainSettings) -> Result<Self, WithoutKubernetes> {
         let mut sources: Vec<Arc<dyn CredentialProvider>> = vec![Arc::new(settings.docker)];
         if let Some(kubeconfig) = settings.kubeconfig {
-            sources.push(Arc::new(KubernetesKeychain::start(kubeconfig)));
+            sources.push(kubernetes::start(kubeconfig)?);
         }
         let cri = settings.cri.map(CriKeychain::new);
         if let Some(cri) = &cri {
             sources.push(Arc::new(cri.clone()));
         }
-        Self { credentials: Arc::new(CredentialChain::new(sources)), cri }
+        Ok(Self { credentials: Arc::new(CredentialChain::new(sources)), cri })
     }
 
     /// For [`registry::ClientConfig::credentials`].

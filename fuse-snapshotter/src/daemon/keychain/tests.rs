@@ -1,12 +1,11 @@
 //! The order of the sources, with all of them at work.
-#![allow(clippy::unwrap_used)]
-
-use std::time::Duration;
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use registry::{Credential, DockerConfig};
 use tonic::Code;
 use tower::Service;
 
+use super::kubernetes::BUILT_IN;
 use super::*;
 
 async fn user(keychains: &Keychains) -> String {
@@ -31,12 +30,10 @@ async fn docker_comes_before_cri_and_is_read_again() {
     let docker = directory.path().join("config.json");
     let keychains = Keychains::start(KeychainSettings {
         docker: DockerConfig::from_file(&docker),
-        kubeconfig: Some(KubeconfigSettings {
-            path: Some(directory.path().join("missing")),
-            poll: Duration::from_secs(1),
-        }),
+        kubeconfig: BUILT_IN.then(|| Kubeconfig { path: Some(directory.path().join("missing")) }),
         cri: Some(directory.path().join("nobody")),
-    });
+    })
+    .unwrap();
     assert_eq!(user(&keychains).await, "");
     // A pull that fails for want of containerd leaves its login all the same.
     let response = keychains.cri().unwrap().service().call(pull()).await.unwrap();
@@ -47,5 +44,15 @@ async fn docker_comes_before_cri_and_is_read_again() {
     assert_eq!(user(&keychains).await, "docker");
     std::fs::remove_file(&docker).unwrap();
     assert_eq!(user(&keychains).await, "cri");
-    assert!(Keychains::start(KeychainSettings::default()).cri().is_none());
+    assert!(Keychains::start(KeychainSettings::default()).unwrap().cri().is_none());
+}
+
+#[tokio::test]
+async fn a_program_without_kubernetes_refuses_to_start_with_its_logins() {
+    let settings =
+        KeychainSettings { kubeconfig: Some(Kubeconfig::default()), ..KeychainSettings::default() };
+    match Keychains::start(settings) {
+        Ok(_) => assert!(BUILT_IN),
+        Err(error) => assert!(!BUILT_IN && error.to_string().contains("--features kubernetes")),
+    }
 }

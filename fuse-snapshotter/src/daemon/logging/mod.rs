@@ -19,9 +19,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 pub use json::JsonLayer;
 
-/// The crates of this project, and its program.
+/// The crates of this project.
 const OWN: [&str; 6] =
-    ["containerd_api", "fuse_snapshotter", "registry", "soci_index", "soci_snapshotter_grpc", "ztoc"];
+    ["containerd_api", "fuse_snapshotter", "kubernetes_logins", "registry", "soci_index", "ztoc"];
 
 /// Which crate reports requests of the kernel, at level debug.
 const FUSE: &str = "fuser";

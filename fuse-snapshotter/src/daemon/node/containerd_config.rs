@@ -75,7 +75,7 @@ fn quoted(path: &Path) -> Result<String, ContainerdConfigError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

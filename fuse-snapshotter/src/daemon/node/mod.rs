@@ -13,4 +13,4 @@ pub mod doctor;
 mod containerd_file;
 mod version;
 
-pub use version::{ContainerdVersion, Running, VersionError};
+pub use version::{ContainerdVersion, Running, RunningError, VersionError};

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::str::FromStr;
 use std::time::Duration;
 
-use soci_index::containerd::{Containerd, DEFAULT_NAMESPACE};
+use soci_index::containerd::{Containerd, ContainerdError, DEFAULT_NAMESPACE};
 
 /// How long `containerd --version` may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,45 +85,73 @@ pub struct Running {
     pub source: String,
 }
 
+/// Why the version of containerd is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum RunningError {
+    /// containerd cannot be asked.
+    #[error(transparent)]
+    Containerd(#[from] ContainerdError),
+    /// What it says is no version.
+    #[error("containerd at {address} says that it is {said:?}")]
+    NoVersion {
+        /// Its socket.
+        address: String,
+        /// Its words.
+        said: String,
+    },
+    /// The program does not run.
+    #[error("cannot run `containerd --version`: {0}")]
+    Run(std::io::Error),
+    /// The program runs for too long.
+    #[error("`containerd --version` does not end")]
+    Endless,
+    /// The program prints something else.
+    #[error("`containerd --version` says no version")]
+    Silent,
+    /// Neither containerd nor the program says it.
+    #[error("{0}; {1}")]
+    Both(Box<Self>, Box<Self>),
+}
+
 impl Running {
     /// The containerd that answers at `address`; without one, the program `containerd`.
     ///
     /// # Errors
-    /// In words, if neither says its version.
-    pub async fn find(address: &str) -> Result<Self, String> {
-        let asked = Self::ask(address).await;
-        match asked {
-            Ok(running) => Ok(running),
-            Err(why) => Self::program().await.map_err(|also| format!("{why}; {also}")),
-        }
+    /// If neither says its version.
+    pub async fn find(address: &str) -> Result<Self, RunningError> {
+        let why = match Self::ask(address).await {
+            Ok(running) => return Ok(running),
+            Err(why) => why,
+        };
+        Self::program().await.map_err(|also| RunningError::Both(Box::new(why), Box::new(also)))
     }
 
-    async fn ask(address: &str) -> Result<Self, String> {
-        let containerd =
-            Containerd::connect(address, DEFAULT_NAMESPACE).await.map_err(|error| error.to_string())?;
-        let said = containerd.version().await.map_err(|error| error.to_string())?;
-        let version =
-            said.parse().map_err(|_| format!("containerd at {address} says that it is {said:?}"))?;
+    async fn ask(address: &str) -> Result<Self, RunningError> {
+        let containerd = Containerd::connect(address, DEFAULT_NAMESPACE).await?;
+        let said = containerd.version().await?;
+        let Ok(version) = said.parse() else {
+            return Err(RunningError::NoVersion { address: address.to_owned(), said });
+        };
         Ok(Self { version, source: format!("containerd {said} answers at {address}") })
     }
 
     /// What `containerd --version` says.
-    pub(super) async fn program() -> Result<Self, String> {
+    pub(super) async fn program() -> Result<Self, RunningError> {
         let mut command = tokio::process::Command::new("containerd");
         command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
         let output = tokio::time::timeout(PATIENCE, command.output())
             .await
-            .map_err(|_| "`containerd --version` does not end".to_owned())?
-            .map_err(|error| format!("cannot run `containerd --version`: {error}"))?;
+            .map_err(|_| RunningError::Endless)?
+            .map_err(RunningError::Run)?;
         let said = String::from_utf8_lossy(&output.stdout[..output.stdout.len().min(MAX_TEXT)]).into_owned();
         let version = said.split_whitespace().find_map(|word| word.parse().ok());
-        let version = version.ok_or_else(|| "`containerd --version` says no version".to_owned())?;
+        let version = version.ok_or(RunningError::Silent)?;
         Ok(Self { version, source: format!("`containerd --version` says {version}") })
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

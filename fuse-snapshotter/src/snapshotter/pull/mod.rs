@@ -10,6 +10,7 @@
 //! has, such as those of a base image: the first request of a repeated pull is for the layer that failed.)
 
 mod chosen;
+mod options;
 mod pull;
 mod request;
 mod scratch;
@@ -21,19 +22,17 @@ use std::time::Duration;
 
 use registry::{Client, Descriptor, Digest};
 use soci_index::oci::{ImageManifest, MAX_MANIFEST_SIZE};
-use soci_index::store::Store;
 use tokio::sync::Semaphore;
 use ztoc::Ztoc;
 
 pub use chosen::ChosenIndexes;
+pub use options::{ContentOfNamespace, PullOptions, Surroundings, UNLIMITED};
 pub use request::{LayerRequest, RequestError};
 pub use scratch::{Scratch, ScratchRoot};
 
 use crate::base::lock::lock;
-use crate::base::metrics::Metrics;
 use crate::foresight::forecast::Command;
-use crate::foresight::recorded::Prefetch;
-use crate::image::{LocalContent, OpenLayer, OpenLayers};
+use crate::image::{OpenLayer, OpenLayers};
 use pull::Pull;
 
 /// How long a pull that nobody asks anything of is remembered.
@@ -44,56 +43,6 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// How often that is looked at.
 const STEP: Duration = Duration::from_millis(500);
-
-/// What containerd has of an image, in the namespace that is pulled into.
-pub type ContentOfNamespace = Arc<dyn Fn(&str) -> Vec<Arc<dyn LocalContent>> + Send + Sync>;
-
-/// Settings of [`Images`].
-#[derive(Clone)]
-pub struct ImageOptions {
-    /// How long making a layer ready for lazy reading may take.
-    pub mount_timeout: Duration,
-    /// Layers smaller than this, in bytes, are not read lazily.
-    pub min_layer_size: u64,
-    /// Layers whose zTOC is larger than so many percent of them are not read lazily, unless they are small; `None` for no limit.
-    pub max_ztoc_percent: Option<u64>,
-    /// Use indexes of version 1.
-    pub v1: bool,
-    /// Use indexes of version 2.
-    pub v2: bool,
-    /// Indexes that are used where the client names none.
-    pub chosen_indexes: ChosenIndexes,
-    /// Unpack all layers of images, and read none lazily.
-    pub always_unpack: bool,
-    /// Unpack the layers of images without an index, too, instead of leaving them to containerd.
-    pub unpack_without_index: bool,
-    /// Layers of one image that are fetched and unpacked at the same time.
-    pub parallel_unpacks: usize,
-    /// Layers of all images that are.
-    pub all_parallel_unpacks: usize,
-    /// Layers of all images that are made ready for lazy reading at the same time.
-    pub parallel_layers: usize,
-    /// The local artifact store, where `soci create` leaves indexes that were not pushed.
-    pub store: Option<Store>,
-    /// containerd's socket, if the blobs of that store are in its content store.
-    pub artifacts_in: Option<PathBuf>,
-    /// Gives the content that containerd has in a namespace.
-    pub content: ContentOfNamespace,
-    /// Marks of unpacked layers are those of overlayfs in a user namespace.
-    pub user_xattr: bool,
-    /// Says why a lazy layer cannot be served at all, if so: then all layers are unpacked.
-    pub obstacle: Arc<dyn Fn() -> Option<String> + Send + Sync>,
-    /// Where what happens is counted.
-    pub metrics: Arc<Metrics>,
-    /// Fetches ahead what the image's container will read.
-    pub prefetch: Arc<Prefetch>,
-}
-
-impl std::fmt::Debug for ImageOptions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ImageOptions").finish_non_exhaustive()
-    }
-}
 
 /// What became of a layer.
 #[derive(Debug, Clone)]
@@ -164,7 +113,8 @@ pub struct Images {
     client: Client,
     layers: Arc<OpenLayers>,
     scratch: Arc<ScratchRoot>,
-    options: ImageOptions,
+    options: PullOptions,
+    surroundings: Surroundings,
     lazy_slots: Arc<Semaphore>,
     unpack_slots: Arc<Semaphore>,
     pulls: Mutex<HashMap<request::PullKey, Arc<Pull>>>,
@@ -177,11 +127,22 @@ impl Images {
         client: Client,
         layers: Arc<OpenLayers>,
         scratch: Arc<ScratchRoot>,
-        options: ImageOptions,
+        options: PullOptions,
+        surroundings: Surroundings,
     ) -> Self {
+        let options = options.at_least_one();
         let lazy_slots = Arc::new(Semaphore::new(options.parallel_layers));
         let unpack_slots = Arc::new(Semaphore::new(options.all_parallel_unpacks));
-        Self { client, layers, scratch, options, lazy_slots, unpack_slots, pulls: Mutex::default() }
+        Self {
+            client,
+            layers,
+            scratch,
+            options,
+            surroundings,
+            lazy_slots,
+            unpack_slots,
+            pulls: Mutex::default(),
+        }
     }
 
     /// What `job` comes to, if that is within `mount_timeout`. Time in which no registry says anything does not count: whatever
@@ -225,7 +186,7 @@ impl Images {
 
     /// The layers of the image that a request is for, if this machine knows them already.
     pub(crate) async fn layers_here(&self, request: &LayerRequest) -> Option<Vec<Descriptor>> {
-        for place in (self.options.content)(&request.namespace) {
+        for place in (self.surroundings.content)(&request.namespace) {
             if let Some(json) = place.get(&request.manifest, MAX_MANIFEST_SIZE).await {
                 return ImageManifest::parse(&json).ok().map(|manifest| manifest.layers);
             }

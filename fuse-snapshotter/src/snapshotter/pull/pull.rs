@@ -95,7 +95,7 @@ impl Pull {
             images.client.clone(),
             request.reference.with_digest(request.manifest.clone()),
         ));
-        let mut store = images.options.store.clone();
+        let mut store = images.surroundings.store.clone();
         if let Some(address) = &images.options.artifacts_in {
             let endpoint = Endpoint::new(&address.to_string_lossy(), &request.namespace);
             store = store.map(|store| store.reading_containerd(endpoint));
@@ -104,7 +104,7 @@ impl Pull {
             source,
             registry: Some((images.client.clone(), request.reference.repository().clone())),
             store,
-            local: (images.options.content)(&request.namespace),
+            local: (images.surroundings.content)(&request.namespace),
         };
         let spent = Arc::new(AtomicBool::new(false));
         let looking = {
@@ -377,7 +377,7 @@ async fn look(origin: &ImageOrigin, request: &LayerRequest, images: &Images) -> 
     }
     // Without an index they are not read like this.
     let opened = if index.is_some() { opened } else { Opened::default() };
-    let metrics = index.as_ref().map(|index| images.options.metrics.layer(&index.digest));
+    let metrics = index.as_ref().map(|index| images.surroundings.metrics.layer(&index.digest));
     if let Some(metrics) = &metrics {
         metrics.observe(Operation::SociIndexFetch, started.elapsed());
     }
@@ -402,7 +402,7 @@ fn prefetch(
         let ztoc = index.manifest.ztoc_of(&layer.digest)?.descriptor.digest.clone();
         Some(LayerKey { layer: layer.digest.clone(), ztoc })
     });
-    options.prefetch.pulled(&request.manifest, keys.collect(), &index.manifest, origin)
+    images.surroundings.prefetch.pulled(&request.manifest, keys.collect(), &index.manifest, origin)
 }
 
 /// Why a layer is not read lazily.
@@ -462,7 +462,7 @@ impl LayerMaker {
             Ok(outcome) => return outcome,
             Err(not_lazy) => not_lazy,
         };
-        let metrics = &self.images.options.metrics;
+        let metrics = &self.images.surroundings.metrics;
         if kind == NotLazy::FAILED {
             metrics.count(DaemonCount::FuseMountFailure);
         }
@@ -507,7 +507,7 @@ impl LayerMaker {
             );
             return Err(NotLazy::new("large_ztoc", reason));
         }
-        if let Some(obstacle) = (options.obstacle)() {
+        if let Some(obstacle) = (self.images.surroundings.obstacle)() {
             return Err(NotLazy::new(NotLazy::FAILED, obstacle));
         }
         let (open, ztoc) = {
@@ -577,7 +577,7 @@ impl LayerMaker {
         let scratch =
             self.images.scratch.create().map_err(|error| format!("cannot make a directory: {error}"))?;
         let mut options = unpack::Options::default();
-        if self.images.options.user_xattr {
+        if self.images.surroundings.user_xattr {
             options.whiteouts = Whiteouts::UserXattr;
         }
         // It stays as long as anybody writes into it, even if nobody waits for that any more.

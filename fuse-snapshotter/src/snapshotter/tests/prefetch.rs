@@ -27,7 +27,7 @@ const FILES: [&str; 5] = ["upper7", "lower3", "upper1", "lower2", "upper2"];
 
 async fn rig(change: impl FnOnce(&mut Options)) -> Option<Rig> {
     Rig::with(|options| {
-        options.prefetch.quiet = QUIET;
+        options.settings.prefetch.quiet = QUIET;
         change(options);
     })
     .await
@@ -106,7 +106,7 @@ fn spans_of(image: &Image, file: &str) -> (usize, std::ops::Range<usize>, std::o
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cold_start_is_recorded_and_replayed_before_the_next_one() {
-    let Some(rig) = rig(|options| options.prefetch.requests = 1).await else { return };
+    let Some(rig) = rig(|options| options.settings.prefetch.requests = 1).await else { return };
     let image = large();
     rig.push_indexed(&image, &[0, 1]);
     let mut client = Client::new(&rig, "test");
@@ -280,7 +280,7 @@ async fn artifacts_that_are_wrong_do_no_harm() {
 /// An image's registry is dead, and the requests for it go on until their deadline.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn images_do_not_wait_for_each_others_registries() {
-    let Some(rig) = rig(|options| options.prefetch.requests = 1).await else { return };
+    let Some(rig) = rig(|options| options.settings.prefetch.requests = 1).await else { return };
     let artifact = PrefetchArtifact::new(vec![SpanRange::new(0, 3)]).unwrap().encode();
     let dead =
         image([layer([Entry::made("dead", Texture::Random, 77, 10 * SPAN)]), layer([Entry::file("x", "x")])]);
@@ -302,8 +302,8 @@ async fn images_do_not_wait_for_each_others_registries() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_switched_off_does_not_happen() {
     let Some(rig) = rig(|options| {
-        options.prefetch.replay = false;
-        options.prefetch.record = false;
+        options.settings.prefetch.replay = false;
+        options.settings.prefetch.record = false;
     })
     .await
     else {
@@ -324,7 +324,8 @@ async fn what_is_switched_off_does_not_happen() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recording_that_is_cut_short_is_kept() {
     for removed in [true, false] {
-        let Some(rig) = rig(|options| options.prefetch.quiet = Duration::from_secs(3600)).await else {
+        let Some(rig) = rig(|options| options.settings.prefetch.quiet = Duration::from_secs(3600)).await
+        else {
             return;
         };
         let image = large();

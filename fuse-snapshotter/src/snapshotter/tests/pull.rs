@@ -69,7 +69,7 @@ async fn small_layers_are_unpacked() {
     let image = simple();
     let sizes: Vec<_> = image.layers().iter().map(|layer| layer.size).collect();
     let largest = *sizes.iter().max().unwrap();
-    let Some(rig) = Rig::with(|options| options.min_layer_size = largest).await else { return };
+    let Some(rig) = Rig::with(|options| options.settings.pull.min_layer_size = largest).await else { return };
     rig.push_indexed(&image, &[0, 1, 2]);
     let mut client = Client::new(&rig, "test");
     let expected: Vec<_> = sizes.iter().map(|size| if *size == largest { "lazy" } else { "eager" }).collect();
@@ -92,7 +92,9 @@ async fn without_an_index_containerd_does_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_an_index_we_do_it_if_asked_to() {
-    let Some(rig) = Rig::with(|options| options.unpack_without_index = true).await else { return };
+    let Some(rig) = Rig::with(|options| options.settings.pull.unpack_without_index = true).await else {
+        return;
+    };
     let image = simple();
     rig.push(&image);
     let mut client = Client::new(&rig, "test");
@@ -194,7 +196,7 @@ async fn the_same_layer_twice_is_one_pull() {
 /// A layer that waits for those below it must not keep them from being made ready.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_layer_that_needs_those_below_leaves_them_room() {
-    let Some(rig) = Rig::with(|options| options.parallel_layers = 1).await else { return };
+    let Some(rig) = Rig::with(|options| options.settings.pull.parallel_layers = 1).await else { return };
     let image = image([layer([Entry::file("file", "content")]), layer([Entry::hard_link("link", "file")])]);
     rig.push_indexed(&image, &[0, 1]);
     let ztoc = Digest::of(&ztoc_of(&image.layers()[1]));

@@ -105,7 +105,7 @@ async fn whiteouts_in_the_lowest_layer_do_not_show() {
     check(&two, &[0, 1], &["lazy", "lazy"]).await;
     check(&two, &[1], &["eager", "lazy"]).await;
     check(&two, &[0], &["lazy", "eager"]).await;
-    let always = Rig::with(|options| options.unpack_without_index = true).await;
+    let always = Rig::with(|options| options.settings.pull.unpack_without_index = true).await;
     let Some(rig) = always else { return };
     rig.push(&alone);
     let mut client = Client::new(&rig, "test");

@@ -7,6 +7,7 @@
 //! removed.
 
 mod backend;
+mod keychain;
 mod messages;
 mod proxy;
 mod store;
@@ -14,69 +15,5 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use async_trait::async_trait;
-use registry::{Credential, CredentialProvider};
-
+pub use keychain::CriKeychain;
 pub use proxy::{ImageService, V1, V1Alpha2};
-
-use backend::Backend;
-use store::Store;
-
-/// The proxy in front of containerd's image service, and the logins that went through it. Clones share them.
-#[derive(Clone)]
-pub struct CriKeychain(Arc<Inner>);
-
-struct Inner {
-    backend: Backend,
-    store: Mutex<Store>,
-}
-
-impl CriKeychain {
-    /// In front of the image service that listens on the unix socket `image_service_path` (with or without `unix://`).
-    /// Nothing is connected yet: that happens with the first call, and anew after the other side was restarted.
-    ///
-    /// It must not be the socket on which [`Self::service`] is served: calls would go in circles.
-    pub fn new(image_service_path: impl AsRef<Path>) -> Self {
-        let backend = Backend::new(image_service_path.as_ref());
-        Self(Arc::new(Inner { backend, store: Mutex::default() }))
-    }
-
-    /// The service `runtime.v1.ImageService`, for `tonic::transport::Server::add_service`.
-    pub fn service(&self) -> ImageService<V1> {
-        ImageService::new(self.clone())
-    }
-
-    /// The service `runtime.v1alpha2.ImageService`, which containerd before 2.0 and kubelet before 1.26 know.
-    pub fn alpha_service(&self) -> ImageService<V1Alpha2> {
-        ImageService::new(self.clone())
-    }
-
-    fn backend(&self) -> &Backend {
-        &self.0.backend
-    }
-
-    fn store(&self) -> MutexGuard<'_, Store> {
-        self.0.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for CriKeychain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CriKeychain").field("backend", &self.0.backend.path()).finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl CredentialProvider for CriKeychain {
-    async fn credential(&self, host: &str, repository: &str) -> registry::Result<Option<Credential>> {
-        Ok(self.store().get(host, repository))
-    }
-
-    fn revision(&self, _host: &str, _repository: &str) -> u64 {
-        self.store().revision()
-    }
-}

@@ -16,8 +16,9 @@ use tonic::server::NamedService;
 use tonic::{Code, Status};
 use tower::Service;
 
+use super::keychain::CriKeychain;
+use super::messages;
 use super::store::Pull;
-use super::{CriKeychain, messages};
 
 /// What kubelet takes, and with it everybody else, plus the frame's head. Only for the calls that are looked into;
 /// others stream.
@@ -92,6 +93,16 @@ impl<V: Version> Service<Request<Body>> for ImageService<V> {
 }
 
 impl CriKeychain {
+    /// The service `runtime.v1.ImageService`, for `tonic::transport::Server::add_service`.
+    pub fn service(&self) -> ImageService<V1> {
+        ImageService::new(self.clone())
+    }
+
+    /// The service `runtime.v1alpha2.ImageService`, which containerd before 2.0 and kubelet before 1.26 know.
+    pub fn alpha_service(&self) -> ImageService<V1Alpha2> {
+        ImageService::new(self.clone())
+    }
+
     /// A call of no interest.
     async fn relay(&self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let response = self.backend().send(request).await?;

@@ -1,5 +1,5 @@
 //! The proxy between tonic's client and an image service of which the tests see every byte.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::convert::Infallible;
 use std::path::Path;

@@ -4,13 +4,13 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use soci_index::containerd::{Containerd, DEFAULT_NAMESPACE, Plugin};
+use soci_index::containerd::{Containerd, ContainerdError, DEFAULT_NAMESPACE, Plugin};
 use toml::{Table, Value};
 
-use super::super::containerd_file::{ContainerdFile, Cri, DEFAULT_PATH, FileError};
-use super::Options;
-use super::report::{Report, Subject};
-use crate::daemon::node::version::{ContainerdVersion, Running};
+use super::options::Options;
+use super::report::{Report, Subject, Verdict};
+use crate::daemon::node::containerd_file::{ContainerdFile, Cri, DEFAULT_PATH, FileError};
+use crate::daemon::node::version::{ContainerdVersion, Running, RunningError};
 
 /// Longest command line of containerd that is read, in bytes.
 const MAX_COMMAND: u64 = 1 << 16;
@@ -24,10 +24,10 @@ pub(super) struct Facts {
     /// The version that its configuration is read as.
     version: ContainerdVersion,
     /// How the version is known; the error says why it is not.
-    source: Result<String, String>,
+    source: Result<String, RunningError>,
     file: Result<ContainerdFile, FileError>,
     /// Its plugins as they run, or why that is not known.
-    plugins: Result<Vec<Plugin>, String>,
+    plugins: Result<Vec<Plugin>, ContainerdError>,
     /// Nobody expects one to run.
     assumed: bool,
 }
@@ -43,8 +43,8 @@ pub(super) struct Own<'a> {
 pub(super) async fn gather(options: &Options) -> Facts {
     let address = options.containerd_address.to_string_lossy();
     let plugins = match Containerd::connect(&address, DEFAULT_NAMESPACE).await {
-        Ok(containerd) => containerd.plugins().await.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+        Ok(containerd) => containerd.plugins().await,
+        Err(error) => Err(error),
     };
     let running = match options.containerd_version {
         Some(version) => Ok(Running { version, source: format!("containerd {version} is assumed") }),
@@ -180,7 +180,7 @@ fn judge_file(version: ContainerdVersion, file: &ContainerdFile, own: Own<'_>, r
         judge_transfer(file, own, report);
     }
     judge_cri(version, file, &file.cri(), own, report);
-    if report.findings[before..].iter().all(|finding| finding.verdict < super::Verdict::Warning) {
+    if report.findings[before..].iter().all(|finding| finding.verdict < Verdict::Warning) {
         report.ok(Subject::Containerd, "containerd-config", format!("{path} has all that clients need"));
     }
 }
@@ -368,5 +368,5 @@ fn judge_running(facts: &Facts, own: Own<'_>, report: &mut Report) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests;

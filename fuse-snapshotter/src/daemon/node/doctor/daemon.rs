@@ -1,7 +1,9 @@
 //! Whether a daemon answers, and what it says of itself.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::io::Errno;
 
 use super::containerd::Facts;
 use super::report::{Report, Subject};
@@ -12,36 +14,59 @@ use crate::daemon::status::Status;
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// The state of the daemon at a socket, or why there is none.
-pub(super) async fn ask(socket: &Path) -> Result<Status, String> {
-    let shown = socket.display();
-    match try_connect(socket) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::NOENT) => return Err("there is no such socket".to_owned()),
-        Err(rustix::io::Errno::CONNREFUSED) => return Err("nobody listens there".to_owned()),
-        Err(rustix::io::Errno::ACCESS) => return Err("permission denied; run this as root".to_owned()),
-        Err(error) => return Err(error.to_string()),
+/// Why no daemon answers.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    #[error("there is no such socket")]
+    NoSocket,
+    #[error("nobody listens there")]
+    Refused,
+    #[error("permission denied; run this as root")]
+    Denied,
+    #[error("{0}")]
+    Socket(Errno),
+    #[error("cannot connect to {}: {source}", socket.display())]
+    Connect { socket: PathBuf, source: tonic::transport::Error },
+    #[error("what listens there is not soci-snapshotter-grpc of this project")]
+    OtherProgram,
+    #[error("{}", .0.message())]
+    Failed(Box<tonic::Status>),
+    #[error("its answer makes no sense")]
+    Nonsense(#[source] serde_json::Error),
+    #[error("no answer for {} s; does the service start?", PATIENCE.as_secs())]
+    Silent,
+}
+
+impl From<Errno> for NoAnswer {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::NOENT => Self::NoSocket,
+            Errno::CONNREFUSED => Self::Refused,
+            Errno::ACCESS => Self::Denied,
+            other => Self::Socket(other),
+        }
     }
+}
+
+/// The state of the daemon at a socket, or why there is none.
+pub(super) async fn ask(socket: &Path) -> Result<Status, NoAnswer> {
+    try_connect(socket)?;
     let asking = async {
         let mut client = ControlClient::connect(&socket.to_string_lossy())
             .await
-            .map_err(|error| format!("cannot connect to {shown}: {error}"))?;
+            .map_err(|source| NoAnswer::Connect { socket: socket.to_owned(), source })?;
         let json = client.status().await.map_err(|status| match status.code() {
-            tonic::Code::Unimplemented => {
-                "what listens there is not soci-snapshotter-grpc of this project".to_owned()
-            }
-            _ => status.message().to_owned(),
+            tonic::Code::Unimplemented => NoAnswer::OtherProgram,
+            _ => NoAnswer::Failed(Box::new(status)),
         })?;
-        serde_json::from_str(&json).map_err(|_| "its answer makes no sense".to_owned())
+        serde_json::from_str(&json).map_err(NoAnswer::Nonsense)
     };
-    tokio::time::timeout(PATIENCE, asking)
-        .await
-        .unwrap_or_else(|_| Err(format!("no answer for {} s; does the service start?", PATIENCE.as_secs())))
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or(Err(NoAnswer::Silent))
 }
 
 /// `containerd` may know another socket, at which the daemon is after all.
 pub(super) fn judge(
-    state: &Result<Status, String>,
+    state: &Result<Status, NoAnswer>,
     socket: &Path,
     containerd: &Facts,
     snapshotter: &str,

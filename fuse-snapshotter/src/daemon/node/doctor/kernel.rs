@@ -21,7 +21,7 @@ pub(super) struct Kernel {
     /// Its release, such as `6.1.0-18-amd64`.
     pub(super) release: String,
     /// Whether `/dev/fuse` can be opened, or why not.
-    pub(super) fuse: Result<(), String>,
+    pub(super) fuse: Result<(), Errno>,
     pub(super) overlayfs: bool,
     pub(super) erofs: bool,
 }
@@ -41,7 +41,7 @@ impl Kernel {
         let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse");
         Self {
             release: rustix::system::uname().release().to_string_lossy().into_owned(),
-            fuse: fuse.map(drop).map_err(|error| error.to_string()),
+            fuse: fuse.map(drop).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO)),
             overlayfs: has("overlay"),
             erofs: has("erofs"),
         }
@@ -114,10 +114,10 @@ pub(super) fn judge(kernel: &Kernel, needs: Needs, report: &mut Report) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
-    use super::super::Verdict;
     use super::*;
+    use crate::daemon::node::doctor::Verdict;
 
     fn kernel() -> Kernel {
         Kernel { release: "6.12.3-amd64".into(), fuse: Ok(()), overlayfs: true, erofs: true }
@@ -133,7 +133,7 @@ mod tests {
     fn the_first_line_names_what_the_kernel_lacks_of_what_the_configuration_needs() {
         let all = Needs { id_mapping: true, erofs: true };
         assert!(judged(&kernel(), all).worst().is_none());
-        let no_fuse = Kernel { fuse: Err("No such file or directory".into()), ..kernel() };
+        let no_fuse = Kernel { fuse: Err(Errno::NOENT), ..kernel() };
         let no_overlay = Kernel { overlayfs: false, ..kernel() };
         let no_erofs = Kernel { erofs: false, ..kernel() };
         for (lacking, id, word) in [

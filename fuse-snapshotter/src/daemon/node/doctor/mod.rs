@@ -15,38 +15,17 @@
 mod containerd;
 mod daemon;
 mod kernel;
+mod options;
 mod registry;
 mod report;
 mod root;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ::registry::Reference;
-
-use super::version::ContainerdVersion;
-use crate::daemon::config::{Config, ConfigError, Loaded, Severity};
+pub use options::Options;
 pub use report::{Finding, Report, Subject, Verdict};
 
-/// What to look at.
-#[derive(Debug)]
-pub struct Options {
-    /// The daemon's socket.
-    pub socket: PathBuf,
-    /// The daemon's root directory, if no daemon answers that says it.
-    pub root: PathBuf,
-    /// The daemon's configuration.
-    pub config: Result<Loaded, ConfigError>,
-    /// containerd's socket.
-    pub containerd_address: PathBuf,
-    /// containerd's configuration; `None` for the one that it was started with.
-    pub containerd_config: Option<PathBuf>,
-    /// The version of containerd to assume; `None` for the one that runs.
-    pub containerd_version: Option<ContainerdVersion>,
-    /// The name under which containerd has the snapshotter.
-    pub snapshotter: String,
-    /// Images to look for in their registries.
-    pub images: Vec<Reference>,
-}
+use crate::daemon::config::{Config, ConfigError, DEFAULT_PATH, Loaded, Severity};
 
 /// Looks at the node. Findings come in an order in which a cause stands before what follows from it.
 pub async fn examine(options: Options) -> Report {
@@ -80,7 +59,7 @@ fn judge_config(loaded: &Result<Loaded, ConfigError>, report: &mut Report) -> Co
             return Config::default();
         }
     };
-    let path = loaded.path.as_deref().unwrap_or(Path::new(crate::daemon::config::DEFAULT_PATH)).display();
+    let path = loaded.path.as_deref().unwrap_or(Path::new(DEFAULT_PATH)).display();
     let mut sound = true;
     for note in &loaded.notes {
         report.note(Subject::Configuration, "configuration-in-vain", format!("{path}, {note}"));

@@ -97,8 +97,8 @@ impl ImageDoctor<'_> {
         if let Err(error) = self.read_a_range(&manifest).await {
             return self.judge(&error, report).await;
         }
-        let modes = self.config.pull_modes();
-        let wanted = Wanted { explicit: None, v1: modes.soci_v1, v2: modes.soci_v2 };
+        let modes = self.config.settings().pull;
+        let wanted = Wanted { explicit: None, v1: modes.v1, v2: modes.v2 };
         let repository = self.image.repository();
         match find_index(&self.client, repository, &descriptor, &manifest, &wanted, &NothingNearby).await {
             Ok(Some(index)) => {

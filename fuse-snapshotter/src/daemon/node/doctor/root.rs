@@ -23,7 +23,7 @@ pub(super) fn check(root: &Path, config: &Config) -> Checked {
     if !rustix::process::geteuid().is_root() {
         return Checked::NotTried("only root can mount overlayfs");
     }
-    if !config.check_supported() {
+    if !config.settings().check_overlay {
         return Checked::NotTried("snapshotter.skip_check_snapshotter_supported is set");
     }
     match try_root(root) {

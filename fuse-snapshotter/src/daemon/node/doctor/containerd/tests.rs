@@ -1,5 +1,5 @@
-use super::super::super::containerd_config::{ROOT, SOCKET, containerd_config};
 use super::*;
+use crate::daemon::node::containerd_config::{ROOT, SOCKET, containerd_config};
 
 /// What the doctor says of a configuration, `[0]` being its first line.
 fn lines(version: &str, text: &str) -> Vec<String> {
@@ -11,7 +11,7 @@ fn lines(version: &str, text: &str) -> Vec<String> {
         version,
         source: Ok("assumed".to_owned()),
         file: ContainerdFile::load(&path, version),
-        plugins: Err("none".to_owned()),
+        plugins: Err(ContainerdError::Invalid("none".to_owned())),
         assumed: true,
     };
     let mut report = Report::default();

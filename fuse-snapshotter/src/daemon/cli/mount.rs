@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use fuse_snapshotter::image::ImageOrigin;
-use fuse_snapshotter::mount::{MountedImage, Options};
 use registry::Client;
 use serde_json::json;
 use soci_index::image::PlatformChoice;
@@ -15,12 +13,14 @@ use soci_index::source::{ImageSource, LayoutSource, RegistrySource, SourceSpec};
 use soci_index::store::{Store, default_root};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::args::MountArgs;
+use super::args::MountArgs;
+use crate::image::ImageOrigin;
+use crate::mount::{MountedImage, Options};
 
 /// How often to look whether somebody else has unmounted the image.
 const WATCH: Duration = Duration::from_millis(500);
 
-pub(crate) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::Result<()> {
+pub(super) async fn run(root: Option<PathBuf>, args: Box<MountArgs>) -> anyhow::Result<()> {
     // Before the mount, so that no signal finds it half made and leaves it behind.
     let mut stop = StopSignals::new().context("cannot wait for signals")?;
     let root = root.unwrap_or_else(default_root);

@@ -2,16 +2,16 @@
 
 use std::path::absolute;
 
-use fuse_snapshotter::daemon::config::Config;
-use fuse_snapshotter::daemon::node::doctor::{Options, examine};
 use soci_index::store::default_root;
 
-use crate::args::{Cli, DoctorArgs};
-use crate::config::containerd_address;
-use crate::daemon::socket;
+use super::args::{Cli, DoctorArgs, socket};
+use super::config::containerd_address;
+use super::output::print;
+use crate::daemon::config::Config;
+use crate::daemon::node::doctor::{Options, examine};
 
 /// Looks at the node and prints what was found. Whether all is well.
-pub(crate) async fn run(cli: &Cli, args: DoctorArgs) -> anyhow::Result<bool> {
+pub(super) async fn run(cli: &Cli, args: DoctorArgs) -> anyhow::Result<bool> {
     let config = Config::load(cli.config.as_deref());
     let usual = Config::default();
     let address =
@@ -28,6 +28,6 @@ pub(crate) async fn run(cli: &Cli, args: DoctorArgs) -> anyhow::Result<bool> {
     };
     let report = examine(options).await;
     let text = if args.json { format!("{:#}\n", report.to_json()) } else { report.to_string() };
-    crate::print(text.as_bytes())?;
+    print(text.as_bytes())?;
     Ok(report.worst().is_none())
 }

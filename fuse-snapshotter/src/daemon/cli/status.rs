@@ -3,13 +3,13 @@
 use std::io::Write;
 
 use anyhow::Context;
-use fuse_snapshotter::daemon::grpc::ControlClient;
-use fuse_snapshotter::daemon::status::Status;
 
-use crate::daemon::socket;
+use super::args::socket;
+use crate::daemon::grpc::ControlClient;
+use crate::daemon::status::Status;
 
 /// Asks the daemon at `address` how it is, and prints that.
-pub(crate) async fn run(address: &str, json: bool) -> anyhow::Result<()> {
+pub(super) async fn run(address: &str, json: bool) -> anyhow::Result<()> {
     let path = socket(address);
     let mut client = ControlClient::connect(&path.to_string_lossy()).await.with_context(|| {
         format!("no daemon answers at {} (is it running? is --address right?)", path.display())

@@ -1,13 +1,11 @@
 //! The command line.
 //!
 //! Doc comments here are help texts, in which brackets are brackets.
-#![allow(rustdoc::broken_intra_doc_links)]
+#![expect(rustdoc::broken_intra_doc_links, reason = "in a help text brackets are brackets")]
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use fuse_snapshotter::daemon::node::ContainerdVersion;
-use fuse_snapshotter::mount::Front;
 use registry::{Digest, Reference};
 use soci_index::manual::{CompletionArgs, ManArgs};
 use soci_index::platform::Platform;
@@ -15,14 +13,25 @@ use soci_index::registry_args::RegistryArgs;
 use soci_index::source::SourceSpec;
 use tracing::level_filters::LevelFilter;
 
+use crate::daemon::node::ContainerdVersion;
+use crate::mount::Front;
+
 /// This program.
-pub(crate) const NAME: &str = "soci-snapshotter-grpc";
+pub(super) const NAME: &str = "soci-snapshotter-grpc";
 
 /// The daemon's socket unless the user says otherwise.
-pub(crate) const DEFAULT_ADDRESS: &str = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock";
+pub(super) const DEFAULT_ADDRESS: &str = "/run/soci-snapshotter-grpc/soci-snapshotter-grpc.sock";
+
+/// The path of the daemon's socket, for commands that ask a running daemon.
+pub(super) fn socket(address: &str) -> PathBuf {
+    match address.strip_prefix("fd://") {
+        Some(_) => PathBuf::from(DEFAULT_ADDRESS),
+        None => PathBuf::from(address.strip_prefix("unix://").unwrap_or(address)),
+    }
+}
 
 /// The command that the daemon runs for itself.
-pub(crate) const USER_NAMESPACE_COMMAND: &str = "hold-user-namespace";
+pub(super) const USER_NAMESPACE_COMMAND: &str = "hold-user-namespace";
 
 /// Lazily loaded container images: files are fetched from the registry when they are read.
 ///
@@ -47,7 +56,7 @@ Examples:
 
 Exit status: 0 success, 1 failure, 2 wrong usage."
 )]
-pub(crate) struct Cli {
+pub(super) struct Cli {
     /// The daemon's socket: a path, unix://PATH, or fd:// for the one that systemd passes
     #[arg(
         long,
@@ -57,10 +66,10 @@ pub(crate) struct Cli {
         env = "SOCI_SNAPSHOTTER_ADDRESS",
         hide_env_values = true
     )]
-    pub(crate) address: String,
+    pub(super) address: String,
     /// Configuration of the daemon [default: /etc/soci-snapshotter-grpc/config.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE", env = "SOCI_SNAPSHOTTER_CONFIG", hide_env_values = true)]
-    pub(crate) config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// What is logged to standard error: error, warn, info, debug or trace [default: info for the daemon, warn for
     /// commands]
     #[arg(
@@ -71,13 +80,13 @@ pub(crate) struct Cli {
         env = "SOCI_SNAPSHOTTER_LOG_LEVEL",
         hide_env_values = true
     )]
-    pub(crate) log_level: Option<LevelFilter>,
+    pub(super) log_level: Option<LevelFilter>,
     /// Root directory, for the cache and unpacked layers [default: /var/lib/soci-snapshotter-grpc for root, otherwise
     /// soci-snapshotter-grpc in $XDG_DATA_HOME or ~/.local/share]
     #[arg(long, global = true, value_name = "DIR", env = "SOCI_SNAPSHOTTER_ROOT", hide_env_values = true)]
-    pub(crate) root: Option<PathBuf>,
+    pub(super) root: Option<PathBuf>,
     #[command(subcommand)]
-    pub(crate) command: Option<Command>,
+    pub(super) command: Option<Command>,
 }
 
 /// Names of levels as in the reference, which has `warning`, `fatal` and `panic` too.
@@ -93,7 +102,7 @@ fn log_level(name: &str) -> Result<LevelFilter, String> {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {
+pub(super) enum Command {
     Mount(Box<MountArgs>),
     /// Show what a running daemon serves: for every image and layer how, why so, and what was fetched of it
     Status {
@@ -114,7 +123,7 @@ pub(crate) enum Command {
 
 /// Values of `--front`.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum FrontArg {
+pub(super) enum FrontArg {
     /// erofs where that is possible, else fuse
     Auto,
     /// An EROFS image that the kernel reads by itself; needs root and Linux 6.12
@@ -134,7 +143,7 @@ impl From<FrontArg> for Front {
 }
 
 #[derive(Debug, Clone, Subcommand)]
-pub(crate) enum ConfigCommand {
+pub(super) enum ConfigCommand {
     /// Print a configuration with every key, its meaning and its default
     Default,
     /// Print the configuration in effect; what the file says in vain or cannot work is said on standard error
@@ -159,26 +168,26 @@ Examples:
   soci-snapshotter-grpc config containerd --version 1.7
   soci-snapshotter-grpc --root /mnt/fast/soci config containerd > /etc/containerd/conf.d/soci.toml"
 )]
-pub(crate) struct ContainerdConfigArgs {
+pub(super) struct ContainerdConfigArgs {
     /// Version of containerd, such as 1.7 or 2.3.7 [default: that of the one that runs here, else of the program
     /// containerd]
     #[arg(long = "version", value_name = "VERSION")]
-    pub(crate) containerd_version: Option<ContainerdVersion>,
+    pub(super) containerd_version: Option<ContainerdVersion>,
     /// Version of the configuration file: from containerd 2.3 on it may be 3 or 4 [default: the highest that this
     /// containerd reads]
     #[arg(long, value_name = "N")]
-    pub(crate) config_version: Option<i64>,
+    pub(super) config_version: Option<i64>,
     #[command(flatten)]
-    pub(crate) containerd: ContainerdArgs,
+    pub(super) containerd: ContainerdArgs,
 }
 
 /// Where containerd is.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct ContainerdArgs {
+pub(super) struct ContainerdArgs {
     /// containerd's socket [default: content_store.containerd_address of the configuration, which is
     /// /run/containerd/containerd.sock unless it says otherwise]
     #[arg(long, value_name = "SOCKET")]
-    pub(crate) containerd_address: Option<PathBuf>,
+    pub(super) containerd_address: Option<PathBuf>,
 }
 
 /// Look at this node, and say what will not be lazy, why, and what to do
@@ -194,25 +203,25 @@ Examples:
   soci-snapshotter-grpc doctor --json | jq -r .worst.message
 
 Exit status: 0 all is well, 1 something was found, 2 wrong usage.")]
-pub(crate) struct DoctorArgs {
+pub(super) struct DoctorArgs {
     /// Images to look for in their registries: reachable, with the daemon's logins, in ranges, with an index?
     #[arg(value_name = "IMAGE")]
-    pub(crate) images: Vec<Reference>,
+    pub(super) images: Vec<Reference>,
     #[command(flatten)]
-    pub(crate) containerd: ContainerdArgs,
+    pub(super) containerd: ContainerdArgs,
     /// containerd's configuration [default: the file that the running containerd was started with, else
     /// /etc/containerd/config.toml]
     #[arg(long, value_name = "FILE")]
-    pub(crate) containerd_config: Option<PathBuf>,
+    pub(super) containerd_config: Option<PathBuf>,
     /// Version of containerd to assume instead of asking; one that does not run is no fault then
     #[arg(long, value_name = "VERSION")]
-    pub(crate) containerd_version: Option<ContainerdVersion>,
+    pub(super) containerd_version: Option<ContainerdVersion>,
     /// The name under which containerd has the snapshotter
     #[arg(long, value_name = "NAME", default_value = "soci")]
-    pub(crate) snapshotter: String,
+    pub(super) snapshotter: String,
     /// Print JSON
     #[arg(long)]
-    pub(crate) json: bool,
+    pub(super) json: bool,
 }
 
 /// Mount an image as one read-only tree, read lazily
@@ -236,34 +245,34 @@ Examples:
   soci-snapshotter-grpc mount --background localhost:5000/app /mnt
   soci-snapshotter-grpc mount --soci-index-digest sha256:… registry.example.com/app:v1 /mnt"
 )]
-pub(crate) struct MountArgs {
+pub(super) struct MountArgs {
     /// The image
     #[arg(value_name = "IMAGE")]
-    pub(crate) image: SourceSpec,
+    pub(super) image: SourceSpec,
     /// The directory to mount it at; it must exist
     #[arg(value_name = "DIR")]
-    pub(crate) directory: PathBuf,
+    pub(super) directory: PathBuf,
     /// Use this SOCI index and no other
     #[arg(long, value_name = "DIGEST")]
-    pub(crate) soci_index_digest: Option<Digest>,
+    pub(super) soci_index_digest: Option<Digest>,
     /// Unpack every layer before the mount, to compare
     #[arg(long, conflicts_with_all = ["soci_index_digest", "background"])]
-    pub(crate) no_lazy: bool,
+    pub(super) no_lazy: bool,
     /// Of an image for several platforms, the one to mount, as os/arch[/variant] [default: this machine's]
     #[arg(long, short)]
-    pub(crate) platform: Option<Platform>,
+    pub(super) platform: Option<Platform>,
     /// Fetch the rest of the image while nobody reads
     #[arg(long)]
-    pub(crate) background: bool,
+    pub(super) background: bool,
     /// Largest size of the cache, in MiB
     #[arg(long, value_name = "MIB", default_value = "10240")]
-    pub(crate) cache_size: u64,
+    pub(super) cache_size: u64,
     /// How long a read is tried when the registry does not answer, or fails, before it fails, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "300")]
-    pub(crate) fetch_timeout: u64,
+    pub(super) fetch_timeout: u64,
     /// Let other users look in, too (needs `user_allow_other` in /etc/fuse.conf unless you are root)
     #[arg(long)]
-    pub(crate) allow_other: bool,
+    pub(super) allow_other: bool,
     /// What tells the kernel the names and attributes of layers that are read lazily
     #[arg(
         long,
@@ -272,10 +281,10 @@ pub(crate) struct MountArgs {
         env = "SOCI_SNAPSHOTTER_FRONT",
         hide_env_values = true
     )]
-    pub(crate) front: FrontArg,
+    pub(super) front: FrontArg,
     /// Print JSON: a line when the image is mounted, and a line with the report at the end
     #[arg(long)]
-    pub(crate) json: bool,
+    pub(super) json: bool,
     #[command(flatten)]
-    pub(crate) registry: RegistryArgs,
+    pub(super) registry: RegistryArgs,
 }

@@ -4,14 +4,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use fuse_snapshotter::daemon::config::{Config, DEFAULT_PATH, NoteKind, Severity};
-use fuse_snapshotter::daemon::node::Running;
-use fuse_snapshotter::daemon::node::containerd_config::{ROOT, containerd_config};
 
-use crate::args::{Cli, ConfigCommand, ContainerdArgs, ContainerdConfigArgs};
-use crate::daemon::socket;
+use super::args::{Cli, ConfigCommand, ContainerdArgs, ContainerdConfigArgs, socket};
+use super::output::print;
+use crate::daemon::config::{Config, DEFAULT_PATH, NoteKind, Severity};
+use crate::daemon::node::Running;
+use crate::daemon::node::containerd_config::{ROOT, containerd_config};
 
-pub(crate) fn run(path: Option<&Path>, command: &ConfigCommand) -> anyhow::Result<()> {
+pub(super) fn run(path: Option<&Path>, command: &ConfigCommand) -> anyhow::Result<()> {
     let text = match command {
         ConfigCommand::Default => Config::default_toml(),
         ConfigCommand::Dump => {
@@ -36,11 +36,11 @@ pub(crate) fn run(path: Option<&Path>, command: &ConfigCommand) -> anyhow::Resul
         // It asks containerd, and so is no matter of files alone.
         ConfigCommand::Containerd(_) => return Ok(()),
     };
-    crate::print(text.as_bytes())
+    print(text.as_bytes())
 }
 
 /// Prints the configuration for containerd.
-pub(crate) async fn containerd(cli: &Cli, args: &ContainerdConfigArgs) -> anyhow::Result<()> {
+pub(super) async fn containerd(cli: &Cli, args: &ContainerdConfigArgs) -> anyhow::Result<()> {
     let version = match args.containerd_version {
         Some(version) => version,
         None => {
@@ -57,11 +57,11 @@ pub(crate) async fn containerd(cli: &Cli, args: &ContainerdConfigArgs) -> anyhow
     // Not the root of whoever runs this: it is the daemon's, which runs as root.
     let root = cli.root.as_deref().unwrap_or(Path::new(ROOT));
     let (socket, root) = (std::path::absolute(socket(&cli.address))?, std::path::absolute(root)?);
-    crate::print(containerd_config(version, args.config_version, &socket, &root)?.as_bytes())
+    print(containerd_config(version, args.config_version, &socket, &root)?.as_bytes())
 }
 
 /// containerd's socket: as the command line, or else the daemon's configuration says.
-pub(crate) fn containerd_address(args: &ContainerdArgs, config: &Config) -> PathBuf {
+pub(super) fn containerd_address(args: &ContainerdArgs, config: &Config) -> PathBuf {
     let Some(given) = &args.containerd_address else { return config.containerd_address() };
     given.strip_prefix("unix://").map_or_else(|_| given.clone(), |path| Path::new("/").join(path))
 }

@@ -20,7 +20,7 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// The types of secrets that hold logins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// `{"auths": …}`
     DockerConfigJson,
     /// The form of Docker before 1.7, without `auths` around it.
@@ -28,9 +28,9 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 2] = [Self::DockerConfigJson, Self::DockerCfg];
+    pub(crate) const ALL: [Self; 2] = [Self::DockerConfigJson, Self::DockerCfg];
 
-    pub(super) fn secret_type(self) -> &'static str {
+    pub(crate) fn secret_type(self) -> &'static str {
         match self {
             Self::DockerConfigJson => "kubernetes.io/dockerconfigjson",
             Self::DockerCfg => "kubernetes.io/dockercfg",
@@ -48,7 +48,7 @@ impl Kind {
 /// A secret. Its content is taken as it comes, because the client library logs answers that do not fit their type; and
 /// `Debug` shows none of it.
 #[derive(Clone, Deserialize)]
-pub(super) struct Secret {
+pub(crate) struct Secret {
     #[serde(default)]
     metadata: ObjectMeta,
     #[serde(default)]
@@ -94,19 +94,19 @@ impl Resource for Secret {
 type Name = (String, String);
 
 /// The logins of one secret.
-pub(super) struct Entry {
+pub(crate) struct Entry {
     keys: Vec<(Pattern, Credential)>,
     bytes: usize,
 }
 
 /// What a secret is called.
-pub(super) fn name(secret: &Secret) -> Name {
+pub(crate) fn name(secret: &Secret) -> Name {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     (text(&secret.metadata.namespace), text(&secret.metadata.name))
 }
 
 /// Reads a secret. `None` in place of the entry if it has nothing to offer.
-pub(super) fn read(kind: Kind, secret: &Secret) -> (Name, Option<Entry>) {
+pub(crate) fn read(kind: Kind, secret: &Secret) -> (Name, Option<Entry>) {
     let name = name(secret);
     let complain = |what: &str| {
         tracing::warn!(
@@ -145,7 +145,7 @@ pub(super) fn read(kind: Kind, secret: &Secret) -> (Name, Option<Entry>) {
 
 /// What all secrets offer.
 #[derive(Default)]
-pub(super) struct Logins {
+pub(crate) struct Logins {
     entries: BTreeMap<(Name, Kind), Entry>,
     bytes: usize,
     full: bool,
@@ -155,7 +155,7 @@ pub(super) struct Logins {
 
 impl Logins {
     /// A secret came, changed, or (`None`) has gone or become useless.
-    pub(super) fn set(&mut self, kind: Kind, name: Name, entry: Option<Entry>) {
+    pub(crate) fn set(&mut self, kind: Kind, name: Name, entry: Option<Entry>) {
         self.revision += 1;
         let key = (name, kind);
         if let Some(old) = self.entries.remove(&key) {
@@ -173,7 +173,7 @@ impl Logins {
     }
 
     /// Of this kind, these and no others are there now.
-    pub(super) fn replace(&mut self, kind: Kind, listed: Self) {
+    pub(crate) fn replace(&mut self, kind: Kind, listed: Self) {
         self.revision += 1;
         self.entries.retain(|(_, other), _| *other != kind);
         self.bytes = self.entries.values().map(|entry| entry.bytes).sum();
@@ -183,17 +183,17 @@ impl Logins {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// A number that changes with every change.
-    pub(super) fn revision(&self) -> u64 {
+    pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
     /// The login with the most specific key.
-    pub(super) fn get(&self, host: &str, repository: &str) -> Option<Credential> {
+    pub(crate) fn get(&self, host: &str, repository: &str) -> Option<Credential> {
         let all = self.entries.values().flat_map(|entry| &entry.keys);
         let ranked = all.filter_map(|(key, login)| Some((key.rank(host, repository)?, login)));
         // The first of equals; `max_by` would give the last.
@@ -203,7 +203,7 @@ impl Logins {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -10,14 +10,15 @@
 mod kubeconfig;
 mod logins;
 mod pattern;
+mod settings;
+mod shared;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,54 +26,19 @@ use registry::{Credential, CredentialProvider};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use logins::{Kind, Logins};
+pub use settings::KubeconfigSettings;
+
+use shared::Shared;
 
 /// What a pull that comes right after the daemon's start waits, once, for the first list: with it, that pull is lazy
 /// too. It does not wait for an API server that is known not to answer.
 const FIRST_LIST: Duration = Duration::from_secs(5);
-
-/// Where the kubeconfig is.
-#[derive(Debug, Clone)]
-pub struct KubeconfigSettings {
-    /// `None`: the files that `KUBECONFIG` names, or `~/.kube/config`. It may be missing, and may come later.
-    pub path: Option<PathBuf>,
-    /// How often it is looked at for changes; 10 s.
-    pub poll: Duration,
-}
-
-impl Default for KubeconfigSettings {
-    fn default() -> Self {
-        Self { path: None, poll: Duration::from_secs(10) }
-    }
-}
 
 /// Logins from the cluster's secrets. Dropping it ends the watch.
 pub struct KubernetesKeychain {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
     started: Instant,
-}
-
-struct Shared {
-    logins: Mutex<Logins>,
-    /// Which kinds have been listed, or failed to be, for the first time.
-    settled: tokio::sync::watch::Sender<[bool; 2]>,
-}
-
-impl Shared {
-    fn logins(&self) -> MutexGuard<'_, Logins> {
-        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn settle(&self, kinds: &[Kind]) {
-        self.settled.send_if_modified(|settled| {
-            let before = *settled;
-            for (kind, done) in Kind::ALL.iter().zip(settled.iter_mut()) {
-                *done |= kinds.contains(kind);
-            }
-            *settled != before
-        });
-    }
 }
 
 impl KubernetesKeychain {
@@ -83,7 +49,7 @@ impl KubernetesKeychain {
             logins: Mutex::default(),
             settled: tokio::sync::watch::Sender::new([false; 2]),
         });
-        let task = tokio::spawn(watch::run(settings, shared.clone()));
+        let task = tokio::spawn(watch::run(settings, Arc::clone(&shared)));
         Self { shared, task, started: Instant::now() }
     }
 }

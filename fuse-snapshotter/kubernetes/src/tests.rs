@@ -1,5 +1,5 @@
 //! The keychain and an API server that does what real ones do to their clients.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::convert::Infallible;
 use std::fs;

@@ -6,28 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
-use fuse_snapshotter::base::metrics::Metrics;
-use fuse_snapshotter::daemon::config::{Config, ContentStore, MetricsEndpoint, ParallelPull, Severity};
-use fuse_snapshotter::daemon::grpc::{Calls, ControlServer, Listener, SnapshotService, bind};
-use fuse_snapshotter::daemon::keychain::{KeychainSettings, Keychains, KubeconfigSettings};
-use fuse_snapshotter::daemon::metrics_server::Server;
-use fuse_snapshotter::image::{ContainerdContent, LocalContent, OpenOptions};
-use fuse_snapshotter::snapshotter::{IdMapping, Options, Snapshotter};
 use registry::Client;
 use soci_index::store::default_root;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Cli, DEFAULT_ADDRESS, USER_NAMESPACE_COMMAND};
-
-/// Requests for layer contents that may be under way at once. Latency is what costs, so there are more than a fast link
-/// needs; a registry is not hammered by that many.
-const CONNECTIONS: usize = 8;
-
-/// What stands for no limit.
-const UNLIMITED: usize = Semaphore::MAX_PERMITS;
+use super::args::{Cli, DEFAULT_ADDRESS, USER_NAMESPACE_COMMAND};
+use crate::base::metrics::Metrics;
+use crate::daemon::config::{Config, MetricsEndpoint, Severity};
+use crate::daemon::grpc::{Calls, ControlServer, Listener, SnapshotService, bind};
+use crate::daemon::keychain::{KeychainSettings, Keychains, Kubeconfig};
+use crate::daemon::metrics_server::Server;
+use crate::image::{ContainerdContent, LocalContent};
+use crate::snapshotter::pull::ContentOfNamespace;
+use crate::snapshotter::{IdMapping, Options, Snapshotter};
 
 /// How long calls that are under way may take when the daemon is told to end. systemd waits as long.
 const GRACE: Duration = Duration::from_secs(25);
@@ -42,7 +35,7 @@ enum End {
 }
 
 /// Checks what can be said before anything is started.
-pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
+pub(super) fn check(config: &Config) -> anyhow::Result<()> {
     let mut errors = Vec::new();
     for problem in config.problems() {
         match problem.severity {
@@ -55,7 +48,7 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves until a signal ends it.
-pub(crate) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
+pub(super) async fn run(cli: &Cli, config: &Config) -> anyhow::Result<()> {
     // Before anything is mounted, so that no signal finds it half made.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -142,16 +135,6 @@ async fn serve_metrics(
     Ok(Some(tokio::spawn(server.run(Arc::clone(metrics)))))
 }
 
-/// Layers that may be fetched and unpacked at the same time: for each image, and altogether. Fetching and unpacking are one
-/// stream, so the lower limit of the two holds.
-fn parallel_unpacks(parallel: &ParallelPull) -> (usize, usize) {
-    let lower = |a: Option<usize>, b: Option<usize>| a.unwrap_or(UNLIMITED).min(b.unwrap_or(UNLIMITED));
-    (
-        lower(parallel.downloads_per_image, parallel.unpacks_per_image),
-        lower(parallel.downloads, parallel.unpacks),
-    )
-}
-
 /// Where credentials come from. `own`: the path of the daemon's own socket.
 fn keychains(config: &Config, own: Option<&Path>) -> anyhow::Result<Keychains> {
     let cri = config.cri_keychain();
@@ -161,11 +144,11 @@ fn keychains(config: &Config, own: Option<&Path>) -> anyhow::Result<Keychains> {
             "cri_keychain.image_service_path is this daemon's own socket: name containerd's instead"
         );
     }
-    let kubeconfig = config.kubeconfig_keychain().then(|| KubeconfigSettings {
-        path: config.kubeconfig_path().map(Path::to_owned),
-        ..KubeconfigSettings::default()
-    });
-    Ok(Keychains::start(KeychainSettings { kubeconfig, cri, ..KeychainSettings::default() }))
+    let kubeconfig = config
+        .kubeconfig_keychain()
+        .then(|| Kubeconfig { path: config.kubeconfig_path().map(Path::to_owned) });
+    let settings = KeychainSettings { kubeconfig, cri, ..KeychainSettings::default() };
+    Keychains::start(settings).context("kubeconfig_keychain.enable_keychain")
 }
 
 fn tell(state: &[sd_notify::NotifyState<'_>]) {
@@ -196,93 +179,38 @@ async fn serve(
         .context("cannot serve")
 }
 
+/// What the snapshotter is made with.
 fn options(root: &Path, config: &Config, client: Client, metrics: Arc<Metrics>) -> anyhow::Result<Options> {
     let own = std::env::current_exe().context("cannot find this program")?;
-    let address = config.containerd_address();
-    // One connection for each namespace.
+    Ok(Options {
+        root: root.to_owned(),
+        client,
+        content: content_of_containerd(config.containerd_address()),
+        user_namespace_program: (own, vec![USER_NAMESPACE_COMMAND.to_owned()]),
+        id_mapping: IdMapping::Auto,
+        metrics,
+        settings: config.settings(),
+    })
+}
+
+/// What the containerd at a socket has, over one connection for each namespace.
+fn content_of_containerd(address: PathBuf) -> ContentOfNamespace {
     let known: Mutex<HashMap<String, Arc<dyn LocalContent>>> = Mutex::default();
-    let content = move |namespace: &str| -> Vec<Arc<dyn LocalContent>> {
+    Arc::new(move |namespace: &str| {
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let content = known
             .entry(namespace.to_owned())
             .or_insert_with(|| Arc::new(ContainerdContent::new(address.clone(), namespace)));
         vec![Arc::clone(content)]
-    };
-    let modes = config.pull_modes();
-    let parallel = config.parallel_pull();
-    let (parallel_unpacks, all_parallel_unpacks) = parallel_unpacks(&parallel);
-    let artifacts_in = match config.content_store() {
-        ContentStore::Soci => None,
-        ContentStore::Containerd { address } => Some(address),
-    };
-    Ok(Options {
-        root: root.to_owned(),
-        check_overlay: config.check_supported(),
-        client,
-        cache_size: config.cache_size(),
-        connections: CONNECTIONS,
-        layers: OpenOptions { background: config.background_fetch(), keep_cache: config.keep_cache() },
-        fuse_threads: config.fuse_threads(),
-        mount_timeout: config.mount_timeout(),
-        min_layer_size: config.min_layer_size(),
-        max_ztoc_percent: config.max_ztoc_percent(),
-        v1: modes.soci_v1,
-        v2: modes.soci_v2,
-        chosen_indexes: config.chosen_indexes(),
-        always_unpack: parallel.always,
-        unpack_without_index: parallel.always || parallel.as_fallback,
-        parallel_unpacks,
-        all_parallel_unpacks,
-        parallel_layers: config.layers_ahead().unwrap_or(UNLIMITED),
-        artifacts_in,
-        content: Arc::new(content),
-        user_namespace_program: (own, vec![USER_NAMESPACE_COMMAND.to_owned()]),
-        metrics,
-        fuse_metrics_wait: config.fuse_metrics_wait(),
-        prefetch: config.prefetch(),
-        id_mapping: IdMapping::Auto,
     })
 }
 
-/// Enters a new user namespace, says so, and waits for the end of standard input; see `snapshots::idmap`.
-pub(crate) fn hold_user_namespace() -> anyhow::Result<()> {
+/// Enters a new user namespace, says so, and waits for the end of standard input; see `snapshotter::idmap`.
+pub(super) fn hold_user_namespace() -> anyhow::Result<()> {
     use std::io::{Read, Write};
-    fuse_snapshotter::base::sys::enter_user_namespace().context("cannot make a user namespace")?;
+    crate::base::sys::enter_user_namespace().context("cannot make a user namespace")?;
     std::io::stdout().write_all(&[1])?;
     std::io::stdout().flush()?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
-}
-
-/// The path of the program's own socket, for those who ask a running daemon.
-pub(crate) fn socket(address: &str) -> PathBuf {
-    match address.strip_prefix("fd://") {
-        Some(_) => PathBuf::from(DEFAULT_ADDRESS),
-        None => PathBuf::from(address.strip_prefix("unix://").unwrap_or(address)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_lower_limit_of_fetching_and_unpacking_holds() {
-        let limits = |downloads, downloads_per_image, unpacks, unpacks_per_image| {
-            parallel_unpacks(&ParallelPull {
-                always: true,
-                as_fallback: false,
-                downloads,
-                downloads_per_image,
-                unpacks,
-                unpacks_per_image,
-            })
-        };
-        assert_eq!(limits(None, None, None, None), (UNLIMITED, UNLIMITED));
-        assert_eq!(limits(Some(9), Some(3), None, None), (3, 9));
-        assert_eq!(limits(Some(9), Some(3), Some(7), Some(4)), (3, 7));
-        assert_eq!(parallel_unpacks(&Config::default().parallel_pull()), (3, UNLIMITED));
-        // A semaphore takes it.
-        assert_eq!(Semaphore::new(UNLIMITED).available_permits(), UNLIMITED);
-    }
 }

@@ -10,7 +10,8 @@ use kube::{Api, Client};
 
 use super::kubeconfig::{self, Fingerprint, Found};
 use super::logins::{self, Kind, Logins, Secret};
-use super::{KubeconfigSettings, Shared};
+use super::settings::KubeconfigSettings;
+use super::shared::Shared;
 
 /// A secret has up to 1 MiB.
 const PAGE: u32 = 50;
@@ -19,7 +20,7 @@ const RESTART: Duration = Duration::from_secs(1);
 
 /// Never ends. Each change of the kubeconfig, or of a certificate that it names, starts anew; what was read before
 /// stays until the new list is complete.
-pub(super) async fn run(settings: KubeconfigSettings, shared: Arc<Shared>) {
+pub(crate) async fn run(settings: KubeconfigSettings, shared: Arc<Shared>) {
     let mut said = String::new();
     let mut failing = [false; 2];
     loop {
@@ -33,13 +34,15 @@ pub(super) async fn run(settings: KubeconfigSettings, shared: Arc<Shared>) {
                 None
             }
             Found::Broken(problem) => {
-                say_once(&mut said, problem, |error| tracing::warn!(error, "the kubeconfig cannot be used"));
+                say_once(&mut said, problem.to_string(), |error| {
+                    tracing::warn!(error, "the kubeconfig cannot be used")
+                });
                 None
             }
             Found::Config(config) => match kubeconfig::connect(*config).await {
                 Ok(client) => Some(client),
                 Err(problem) => {
-                    say_once(&mut said, problem, |error| {
+                    say_once(&mut said, problem.to_string(), |error| {
                         tracing::warn!(error, "the kubeconfig cannot be used")
                     });
                     None

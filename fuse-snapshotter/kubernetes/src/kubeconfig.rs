@@ -12,10 +12,10 @@ const MAX_FILE: u64 = 8 << 20;
 
 /// The contents of all files that a connection is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Fingerprint([u8; 32]);
+pub(crate) struct Fingerprint([u8; 32]);
 
 /// The files in which the kubeconfig may be; those of `KUBECONFIG` are merged.
-pub(super) fn candidates(path: Option<&Path>) -> Vec<PathBuf> {
+pub(crate) fn candidates(path: Option<&Path>) -> Vec<PathBuf> {
     if let Some(path) = path {
         return vec![path.to_owned()];
     }
@@ -28,18 +28,56 @@ pub(super) fn candidates(path: Option<&Path>) -> Vec<PathBuf> {
     home.map(|home| Path::new(&home).join(".kube/config")).into_iter().collect()
 }
 
+/// Why a kubeconfig cannot be used. None of it shows what the file holds, which are secrets.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The file is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    Malformed { path: PathBuf, reason: Reason },
+    /// The current context does not lead to a cluster.
+    #[error("{0}")]
+    Context(Reason),
+    /// No client can be made of it.
+    #[error("{}", describe_client(.0))]
+    Client(Box<kube::Error>),
+    /// The thread that makes the client has ended.
+    #[error(transparent)]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// An error of the kubeconfig's reader. Messages of the YAML reader quote the file, so they are not shown.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Reason {
+    #[error("it is not the YAML of a kubeconfig")]
+    Yaml,
+    #[error(transparent)]
+    Other(KubeconfigError),
+}
+
+impl From<KubeconfigError> for Reason {
+    fn from(error: KubeconfigError) -> Self {
+        match error {
+            KubeconfigError::Parse(_) => Self::Yaml,
+            other => Self::Other(other),
+        }
+    }
+}
+
 /// What is there now.
-pub(super) enum Found {
+pub(crate) enum Found {
     /// No file at all.
     Missing,
     /// A file that cannot be used, and why, without what it holds.
-    Broken(String),
+    Broken(Problem),
     /// A usable one.
     Config(Box<Kubeconfig>),
 }
 
 /// Reads `candidates`. The fingerprint is that of the same moment, or of one just before.
-pub(super) fn read(candidates: &[PathBuf]) -> (Fingerprint, Found) {
+pub(crate) fn read(candidates: &[PathBuf]) -> (Fingerprint, Found) {
     let mut hash = Sha256::new();
     let mut merged: Option<Kubeconfig> = None;
     let mut problem = None;
@@ -47,15 +85,17 @@ pub(super) fn read(candidates: &[PathBuf]) -> (Fingerprint, Found) {
         match add(&mut hash, path) {
             Ok(true) => {}
             Ok(false) => continue,
-            Err(error) => {
-                problem.get_or_insert(format!("{}: {error}", path.display()));
+            Err(source) => {
+                problem.get_or_insert(Problem::Unreadable { path: path.clone(), source });
                 continue;
             }
         }
         let next = Kubeconfig::read_from(path);
         match next.and_then(|next| merged.take().unwrap_or_default().merge(next)) {
             Ok(all) => merged = Some(all),
-            Err(error) => problem = Some(format!("{}: {}", path.display(), describe(&error))),
+            Err(error) => {
+                problem = Some(Problem::Malformed { path: path.clone(), reason: error.into() });
+            }
         }
     }
     let found = match (problem, merged) {
@@ -102,25 +142,17 @@ fn referenced(config: &Kubeconfig) -> impl Iterator<Item = &String> {
 }
 
 /// A client of the current context's cluster. Nothing is sent yet, but an exec plugin is run.
-pub(super) async fn connect(config: Kubeconfig) -> Result<Client, String> {
+pub(crate) async fn connect(config: Kubeconfig) -> Result<Client, Problem> {
     let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
         .await
-        .map_err(|error| describe(&error))?;
+        .map_err(|error| Problem::Context(error.into()))?;
     // The plugin may take its time, and is waited for without giving up the thread.
     let client = tokio::task::spawn_blocking(move || Client::try_from(config)).await;
-    client.map_err(|error| error.to_string())?.map_err(|error| describe_client(&error))
-}
-
-/// Messages of the YAML reader quote the file, which holds secrets.
-fn describe(error: &KubeconfigError) -> String {
-    match error {
-        KubeconfigError::Parse(_) => "it is not the YAML of a kubeconfig".to_owned(),
-        other => other.to_string(),
-    }
+    client?.map_err(|error| Problem::Client(Box::new(error)))
 }
 
 /// What went wrong with a request, without what a plugin has put out.
-pub(super) fn describe_client(error: &kube::Error) -> String {
+pub(crate) fn describe_client(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         let hint = match status.code {
             401 => "; the kubeconfig's user is not accepted",

@@ -10,7 +10,7 @@ const MAX_KEY: usize = 1024;
 
 /// A key, taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pattern {
+pub(crate) struct Pattern {
     /// In lower case.
     host: String,
     port: String,
@@ -20,11 +20,11 @@ pub(super) struct Pattern {
 }
 
 /// How well a key fits: more is better.
-pub(super) type Rank = (usize, std::cmp::Reverse<usize>);
+pub(crate) type Rank = (usize, std::cmp::Reverse<usize>);
 
 impl Pattern {
     /// From `host[:port][/path]` or a URL. `None` if it can match nothing.
-    pub(super) fn new(key: &str) -> Option<Self> {
+    pub(crate) fn new(key: &str) -> Option<Self> {
         if key.len() > MAX_KEY {
             return None;
         }
@@ -51,7 +51,7 @@ impl Pattern {
     }
 
     /// Whether this is a key for `repository` of the registry `host` (`host[:port]`).
-    pub(super) fn rank(&self, host: &str, repository: &str) -> Option<Rank> {
+    pub(crate) fn rank(&self, host: &str, repository: &str) -> Option<Rank> {
         let hub = ["index.docker.io", "docker.io"];
         let aliases = hub.into_iter().filter(|_| same_registry(host, "docker.io"));
         let host_fits = std::iter::once(host).chain(aliases).any(|host| self.matches_host(host));
@@ -115,7 +115,7 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
