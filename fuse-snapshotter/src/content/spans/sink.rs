@@ -25,15 +25,12 @@ pub(crate) struct Verified {
     /// What was seen of tar headers.
     pub(crate) headers: SpanHeaders,
     writer: ContentWriter,
-    continues: bool,
-    first_block: u16,
-    last_block: u16,
 }
 
 impl Verified {
     /// Makes the contents visible.
     pub(crate) fn publish(self) {
-        self.writer.publish(self.continues, self.first_block, self.last_block);
+        self.writer.publish();
     }
 }
 
@@ -45,9 +42,6 @@ pub(crate) struct Contents {
     /// Place in the archive of the next byte, and an entry not behind it.
     position: u64,
     entry: usize,
-    /// First and last content bytes seen: entry, and position in its content.
-    first: Option<(usize, u64)>,
-    last: Option<(usize, u64)>,
 }
 
 impl Contents {
@@ -59,8 +53,6 @@ impl Contents {
             headers: SpanHeaders::default(),
             position: start,
             entry: table.entry_at(start),
-            first: None,
-            last: None,
         }
     }
 
@@ -93,9 +85,8 @@ impl Contents {
             match piece {
                 Piece::Header { entry, at, .. } => self.headers.push(&self.table, entry, at, now),
                 Piece::Content { entry, at, .. } => {
-                    self.writer.write(self.table.stream_offset(entry) + at, now);
-                    self.first.get_or_insert((entry, at));
-                    self.last = Some((entry, at + length as u64));
+                    let start = self.table.stream_offset(entry);
+                    self.writer.write(start + at, now, start + self.table.size(entry));
                 }
                 Piece::Filler { .. } => {}
             }
@@ -106,16 +97,7 @@ impl Contents {
 
     /// All bytes have come, and are right.
     fn verified(self) -> Verified {
-        let length =
-            |place: Option<(usize, u64)>| place.map_or(0, |(entry, at)| self.table.block_length(entry, at));
-        Verified {
-            first_block: length(self.first),
-            // The last byte's block, not that of the byte behind it.
-            last_block: length(self.last.map(|(entry, end)| (entry, end.saturating_sub(1)))),
-            continues: self.last.is_some_and(|(entry, end)| end < self.table.size(entry)),
-            headers: self.headers,
-            writer: self.writer,
-        }
+        Verified { headers: self.headers, writer: self.writer }
     }
 }
 

@@ -164,12 +164,6 @@ impl LayerTable {
         offset + range.start.min(size)..offset + range.end.min(size)
     }
 
-    /// How many bytes of content the block that holds byte `at` of an entry has.
-    pub(crate) fn block_length(&self, entry: usize, at: u64) -> u16 {
-        let start = at - at % BLOCK_SIZE;
-        (self.sizes[entry].saturating_sub(start)).min(BLOCK_SIZE) as u16
-    }
-
     /// End of the content of an entry with its padding, which is where the next header begins.
     fn end(&self, entry: usize) -> u64 {
         (self.offsets[entry] + self.sizes[entry]).next_multiple_of(TAR_BLOCK)
