@@ -3,14 +3,14 @@
 
 mod background;
 mod cancel;
+mod chunks;
 mod corrupt;
 mod flights;
 mod golden;
 mod headers;
-mod likely;
 mod limits;
 mod network;
-mod pieces;
 mod prefetch;
 pub(crate) mod rig;
+mod speculative;
 mod zstd;

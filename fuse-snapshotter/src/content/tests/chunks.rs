@@ -7,7 +7,7 @@ use testdata::image::{Compression, Entry, Texture};
 
 use super::rig::{Image, Rig, Trouble, check, entry, until, within};
 
-const PIECE: u64 = 256 << 10;
+const CHUNK: u64 = 256 << 10;
 
 /// Two files that do not compress, each in a span of 16 pieces or a little more.
 fn image() -> Image {
@@ -28,7 +28,7 @@ async fn a_span_comes_in_pieces_and_whole() {
     let wanted = rig.image.compressed(&rig.image.spans(second));
     let all = requests[0].start..requests[requests.len() - 1].end;
     assert!(all.start <= wanted.start && wanted.end <= all.end, "{all:?}");
-    assert!(requests.iter().all(|piece| piece.end - piece.start <= PIECE), "{requests:?}");
+    assert!(requests.iter().all(|piece| piece.end - piece.start <= CHUNK), "{requests:?}");
     assert!(rig.fake.most_active.load(std::sync::atomic::Ordering::SeqCst) > 1);
     assert_eq!(rig.layer.stats().requests, requests.len() as u64);
 }
@@ -52,7 +52,7 @@ async fn a_reader_overtakes_at_the_next_piece() {
     let rig = Rig::far(image());
     rig.fake.close();
     let background = tokio::spawn(Arc::clone(&rig.layer).fetch_in_background());
-    // It leaves lanes free.
+    // It leaves slots free.
     until(|| rig.fake.requests().len() == 2).await;
     let third = entry(&rig.image, "third");
     let reader = tokio::spawn({
@@ -83,7 +83,7 @@ async fn a_piece_whose_connection_is_slow_is_asked_for_again() {
     let middle = (start + end) / 2;
     // The first answer for it stops in the middle.
     rig.fake.plan(move |_, range| {
-        let whole = range.end - range.start == PIECE;
+        let whole = range.end - range.start == CHUNK;
         (whole && range.contains(&middle)).then_some(Trouble::Silent(100_000))
     });
     rig.read_all(second).await.unwrap();
@@ -105,8 +105,8 @@ async fn what_rides_along_comes_after_what_is_waited_for() {
     let wanted = rig.image.compressed(&(spans.start..spans.start + 1));
     until(|| rig.layer.flights() == 0).await;
     let requests = rig.fake.requests();
-    let of_span = (wanted.end - wanted.start).div_ceil(PIECE) as usize;
-    // Those that get lanes together may begin in any order.
+    let of_span = (wanted.end - wanted.start).div_ceil(CHUNK) as usize;
+    // Those that get slots together may begin in any order.
     let (before, after) = requests.split_at(of_span - 6);
     assert!(before.iter().all(|range| range.end <= wanted.end), "{requests:?}");
     assert!(after.iter().any(|range| range.start >= wanted.end), "{requests:?}");
