@@ -147,8 +147,8 @@ impl LayerContents {
         true
     }
 
-    /// Whether the cache has a part of a block that was not whole when the caller looked. It may have become whole since,
-    /// and then it has no parts any more.
+    /// Whether the cache has a part of a block that was not whole when the caller looked. It may have become whole
+    /// since, and then it has no parts any more.
     pub(crate) fn has_part(&self, block: u32, part: &Range<u16>) -> bool {
         self.cache.has_part(block, part) || self.cache.has(block)
     }

@@ -92,9 +92,9 @@ struct UnderWay {
 pub(crate) struct Flights(Arc<Mutex<BTreeMap<u64, UnderWay>>>);
 
 impl Flights {
-    /// Joins the flights of some ranges of the archive; for those that nobody is fetching yet, the caller gets the ticket
-    /// to do it. A range that overlaps one under way joins it, so that the caller has to look again after that. All are
-    /// as urgent as to the most urgent of those that joined. An empty range is nobody else's.
+    /// Joins the flights of some ranges of the archive; for those that nobody is fetching yet, the caller gets the
+    /// ticket to do it. A range that overlaps one under way joins it, so that the caller has to look again after that.
+    /// All are as urgent as to the most urgent of those that joined. An empty range is nobody else's.
     pub(crate) fn join_or_start(
         &self,
         ranges: impl IntoIterator<Item = Range<u64>>,

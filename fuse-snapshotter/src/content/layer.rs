@@ -54,7 +54,8 @@ impl LazyLayer {
     ) -> Arc<Self> {
         let (digest, root) = (reader.digest().clone(), Arc::clone(&context.cache));
         if let Some(round_trip) = reader.round_trip() {
-            // Its zTOC has come from there, so that the first spans need not be asked for to know what the link is like.
+            // Its zTOC has come from there, so that the first spans need not be asked for to know what the link is
+            // like.
             context.link.estimate.begin(round_trip);
         }
         let metrics = context.metrics().layer(&digest);
@@ -173,8 +174,8 @@ impl LazyLayer {
         self.contents.read(entry, offset, buffer)
     }
 
-    /// Fetches what the cache lacks of an entry's content, and reads it then. Meant for what [`LazyLayer::try_read`] did
-    /// not find: it begins with the fetch. `buffer` must not reach beyond the content.
+    /// Fetches what the cache lacks of an entry's content, and reads it then. Meant for what [`LazyLayer::try_read`]
+    /// did not find: it begins with the fetch. `buffer` must not reach beyond the content.
     ///
     /// # Errors
     /// As [`LazyLayer::try_read`], or if the content cannot be had; see [`FetchError`].
@@ -224,9 +225,9 @@ impl LazyLayer {
         self.table().spans_of(entry, range)
     }
 
-    /// Fetches the spans of a run that the cache lacks and nobody is fetching, and waits for all of them. Returns how many
-    /// spans, and how many compressed bytes, were fetched. Does nothing when the cache is full. Dropping the future drops
-    /// the request; what has arrived stays.
+    /// Fetches the spans of a run that the cache lacks and nobody is fetching, and waits for all of them. Returns how
+    /// many spans, and how many compressed bytes, were fetched. Does nothing when the cache is full. Dropping the
+    /// future drops the request; what has arrived stays.
     ///
     /// # Errors
     /// If a span cannot be had. Others of the run may be there all the same.
@@ -234,8 +235,8 @@ impl LazyLayer {
         expected::fetch_spans(&self.fetcher, run).await
     }
 
-    /// Fetches what is missing of a range of an entry's content, because a reader is expected to ask for it soon. Readers
-    /// that wait already go first; speculative and background fetches come after it.
+    /// Fetches what is missing of a range of an entry's content, because a reader is expected to ask for it soon.
+    /// Readers that wait already go first; speculative and background fetches come after it.
     ///
     /// # Errors
     /// If it cannot be had; see [`FetchError`].
@@ -252,10 +253,22 @@ impl LazyLayer {
     }
 
     /// Fetches what is missing of a range of an entry's content, because a reader is likely to ask for most of it some
-    /// time: one span after the other, while no reader waits. `false` if there is no use in going on, because it cannot be
-    /// had or the cache is full.
+    /// time: one span after the other, while no reader waits. `false` if there is no use in going on, because it cannot
+    /// be had or the cache is full.
     pub async fn prefetch_idle(&self, entry: usize, range: Range<u64>) -> bool {
         expected::fetch_idle(&self.fetcher, entry, range).await
+    }
+
+    /// The same layer, whose readers are served by this supplier.
+    #[cfg(test)]
+    pub(super) fn with_supplier(layer: &Self, supplier: Arc<dyn Supplier>) -> Self {
+        Self {
+            contents: Arc::clone(&layer.contents),
+            supplier,
+            fetcher: Arc::clone(&layer.fetcher),
+            served_bytes: Counter::default(),
+            last_error: Mutex::default(),
+        }
     }
 
     #[cfg(test)]

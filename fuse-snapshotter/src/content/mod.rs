@@ -9,8 +9,9 @@
 //!    many readers want it, and neighbouring spans are one request.
 //! 3. The link to the registry decides how the request goes out: before all that no reader waits for, in one piece
 //!    if the registry is near, in chunks over several connections if it is far.
-//! 4. A span is hashed and inflated while it arrives, and its tar headers are checked against the zTOC. It becomes visible
-//!    in the cache once its digest matches. Readers of the first span of a request do not wait for the last one.
+//! 4. A span is hashed and inflated while it arrives, and its tar headers are checked against the zTOC. It becomes
+//!    visible in the cache once its digest matches. Readers of the first span of a request do not wait for the last
+//!    one.
 //! 5. The read looks into the cache once more, and answers.
 //!
 //! A span whose digest is wrong again and again, and a registry that does not do ranges, lead to the whole layer being

@@ -1,5 +1,5 @@
 //! Fetching over fakes and over a registry in the test process.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test may panic")]
 
 mod background;
 mod cancel;
@@ -13,4 +13,5 @@ mod network;
 mod prefetch;
 pub(crate) mod rig;
 mod speculative;
+mod suppliers;
 mod zstd;

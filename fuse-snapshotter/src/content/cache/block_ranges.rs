@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    #[allow(clippy::single_range_in_vec_init)]
+    #[expect(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
     fn parts_are_a_set_of_bytes() {
         // Against a set of bytes, for all pairs of ranges in a small block.
         let ranges = || (0..8_u16).flat_map(|start| (start..=8).map(move |end| start..end));

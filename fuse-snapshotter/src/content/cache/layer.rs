@@ -288,8 +288,8 @@ impl LayerCache {
         true
     }
 
-    /// Checks blocks that were written before the process started, by what was just read of them: `data`, which begins at
-    /// `offset`. So the first read of a block costs no more system calls than the next one.
+    /// Checks blocks that were written before the process started, by what was just read of them: `data`, which begins
+    /// at `offset`. So the first read of a block costs no more system calls than the next one.
     fn check(&self, blocks: Range<u32>, offset: u64, data: &mut [u8]) -> io::Result<bool> {
         let mut intact = true;
         for block in blocks {
@@ -312,7 +312,8 @@ impl LayerCache {
                 read.copy_from_slice(&found[(from - start) as usize..(to - start) as usize]);
                 self.blocks.set_checked(block);
             } else {
-                tracing::warn!(layer = %self.directory.display(), block, "a cached block is corrupt; it is fetched again");
+                tracing::warn!(layer = %self.directory.display(), block,
+                    "a cached block is corrupt; it is fetched again");
                 self.forget(block);
                 intact = false;
             }

@@ -95,8 +95,8 @@ impl CacheRoot {
         Ok(opened)
     }
 
-    /// Removes what is cached of a layer with a zTOC (hex digests). Whoever has it open still can read what they have, but
-    /// nothing of it is kept.
+    /// Removes what is cached of a layer with a zTOC (hex digests). Whoever has it open still can read what they have,
+    /// but nothing of it is kept.
     pub fn discard(&self, layer: &str, ztoc: &str) {
         let directory = self.layer_directory(layer, ztoc);
         let mut layers = lock(&self.layers);

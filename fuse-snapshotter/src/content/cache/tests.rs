@@ -1,5 +1,5 @@
 //! The cache against a model of it, and what it promises.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
 mod concurrent;
 mod full;

@@ -10,7 +10,8 @@ use crate::base::lock::lock;
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(20);
 const USUAL_RATE: u64 = 50 << 20;
 
-/// Round trip below which a registry is so near that one request for a span does: at 10 ms a second one beside it gained nothing.
+/// Round trip below which a registry is so near that one request for a span does: at 10 ms a second one beside it
+/// gained nothing.
 const NEAR: Duration = Duration::from_millis(25);
 
 /// Answers after which a link may count as long: the first ones wait for connections, too.
@@ -25,14 +26,15 @@ const WINDOW: Duration = Duration::from_millis(200);
 /// So many chunks are what a link carries in one round trip.
 const CHUNKS_IN_FLIGHT: u64 = 3;
 
-/// Bounds of a chunk, in bytes. Shorter ones cost more requests than they save time; longer ones would keep readers waiting.
+/// Bounds of a chunk, in bytes. Shorter ones cost more requests than they save time; longer ones would keep readers
+/// waiting.
 const CHUNK: std::ops::RangeInclusive<u64> = (256 << 10)..=(4 << 20);
 
 /// Time from a request to the first byte of the answer, and bytes in a second that the link has been seen to carry.
 #[derive(Debug, Default)]
 pub(crate) struct LinkEstimate {
-    /// In microseconds; 0: not known. Shorter answers count at once, longer ones little by little: they may have waited behind
-    /// other bytes.
+    /// In microseconds; 0: not known. Shorter answers count at once, longer ones little by little: they may have waited
+    /// behind other bytes.
     round_trip: AtomicU64,
     answers: AtomicU64,
     /// In bytes a second; 0: not known.

@@ -1,9 +1,10 @@
 //! One chunk of a range, asked for twice if a reader waits for it, or will soon, and its connection is slow.
 //!
-//! Of several connections over a long link some stay slow for seconds: those that began while others filled it. A span is
-//! complete when the last of its chunks is, and that is the one which got the slowest connection. A chunk is hedged when
-//! all of this holds: a reader waits or is expected, three round trips have passed, and the rest would end two round
-//! trips later than its fair share of the link. What is left is then asked for once more; the quicker answer counts.
+//! Of several connections over a long link some stay slow for seconds: those that began while others filled it. A span
+//! is complete when the last of its chunks is, and that is the one which got the slowest connection. A chunk is hedged
+//! when all of this holds: a reader waits or is expected, three round trips have passed, and the rest would end two
+//! round trips later than its fair share of the link. What is left is then asked for once more; the quicker answer
+//! counts.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,14 +17,14 @@ use futures::{FutureExt, StreamExt};
 use registry::Result;
 use tokio::sync::mpsc;
 
+use super::ask::Patience;
 use super::links::Link;
 use super::priority::Priority;
-use super::read::Patience;
 use super::request_slots::Slot;
 use super::sources::{Received, Source, Verdict};
 
-/// Round trips after which a chunk is looked at for the first time: one for the request, and two for a connection that can
-/// send half of it at a time.
+/// Round trips after which a chunk is looked at for the first time: one for the request, and two for a connection that
+/// can send half of it at a time.
 const PATIENCE: u32 = 3;
 
 /// A chunk of which the rest would take so many round trips longer than its share of the link allows is worth another
@@ -124,8 +125,8 @@ impl Transfer {
         Some(Received { bytes: received.bytes.slice(known..), from: received.from })
     }
 
-    /// Whether the rest would take much longer than its share of the link allows. A link that is full is no reason to ask
-    /// again: another request would only make it fuller.
+    /// Whether the rest would take much longer than its share of the link allows. A link that is full is no reason to
+    /// ask again: another request would only make it fuller.
     fn is_late(&self, link: &Link) -> bool {
         let (position, left) = (self.position(), self.chunk.end - self.position());
         let share = link.estimate.transfer(left) * (link.slots.busy() as u32 + 1);

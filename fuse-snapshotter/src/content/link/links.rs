@@ -11,8 +11,8 @@ use super::request_slots::{LONGEST_QUEUE, RequestSlots, Slot};
 use super::schedule::Schedule;
 use crate::base::lock::lock;
 
-/// Requests at a time to a registry over a long link. As many as it takes that some bytes come while others are asked for;
-/// of more than that each connection stays slow, because congestion control sees the others' bytes as congestion.
+/// Requests at a time to a registry over a long link. As many as it takes that some bytes come while others are asked
+/// for; of more than that each connection stays slow, because congestion control sees the others' bytes as congestion.
 const SLOTS: usize = 6;
 
 /// Spans that are kept unfinished of all layers in a registry: each may take two megabytes of memory.
@@ -83,8 +83,8 @@ impl Link {
         self.estimate.chunk_size().is_some()
     }
 
-    /// Waits for a free connection. Not for ever: those that have all of them may themselves be waiting, for a registry that
-    /// does not answer, and the time that a reader may have to wait for it counts from its own request.
+    /// Waits for a free connection. Not for ever: those that have all of them may themselves be waiting, for a registry
+    /// that does not answer, and the time that a reader may have to wait for it counts from its own request.
     pub(crate) async fn connection(&self) -> Option<SemaphorePermit<'_>> {
         tokio::time::timeout(LONGEST_QUEUE, self.connections.acquire()).await.ok()?.ok()
     }

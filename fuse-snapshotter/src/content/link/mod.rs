@@ -5,6 +5,7 @@
 //! [chunks](chunked_range) of it, which wait for [slots](request_slots) by their [`priority`] and are
 //! [hedged](hedged_chunk). Fetches that no reader waits for take turns ([`schedule`]).
 
+pub(crate) mod ask;
 mod chunked_range;
 pub(crate) mod estimate;
 mod hedged_chunk;

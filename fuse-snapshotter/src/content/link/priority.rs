@@ -62,8 +62,8 @@ pub(crate) struct RangePriorities {
 }
 
 impl RangePriorities {
-    /// How urgent the bytes at a position are. Bytes come in order, so what is in front of bytes that a reader waits for
-    /// is as urgent as those.
+    /// How urgent the bytes at a position are. Bytes come in order, so what is in front of bytes that a reader waits
+    /// for is as urgent as those.
     pub(crate) fn at(&self, position: u64) -> Priority {
         let from_here = self.parts.iter().filter(|(end, _)| *end > position);
         from_here.map(|(_, priority)| priority.get()).fold(self.least, Priority::min)

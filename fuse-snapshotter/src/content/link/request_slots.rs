@@ -1,9 +1,9 @@
 //! Whose request goes next over a long link.
 //!
 //! What is asked of a registry that is many milliseconds away is asked for in chunks, a few at a time
-//! ([`chunked_range`](super::chunked_range)), and each chunk waits for a slot. A reader's request comes before those for what
-//! is only expected to be read. It goes ahead at the next chunk, not at the next span, and no request is given up for
-//! it: connections stay as quick as they have become.
+//! ([`chunked_range`](super::chunked_range)), and each chunk waits for a slot. A reader's request comes before those
+//! for what is only expected to be read. It goes ahead at the next chunk, not at the next span, and no request is given
+//! up for it: connections stay as quick as they have become.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -85,9 +85,9 @@ impl RequestSlots {
         lock(&self.0).count
     }
 
-    /// Takes a place in the queue at once, and waits for a slot when polled. The priority is asked anew whenever `changes`
-    /// says that something is different. `None` for a reader when nobody has got a slot for a long time: it has waited
-    /// enough.
+    /// Takes a place in the queue at once, and waits for a slot when polled. The priority is asked anew whenever
+    /// `changes` says that something is different. `None` for a reader when nobody has got a slot for a long time: it
+    /// has waited enough.
     pub(crate) fn take<T: Send + Sync, U: Fn() -> Priority + Send>(
         self: &Arc<Self>,
         priority: U,

@@ -17,7 +17,8 @@ use super::priority::Priority;
 /// Background requests at a time. One leaves most of a processor to the containers.
 const BACKGROUND: usize = 1;
 
-/// Requests at a time for what a reader is expected to ask for soon. A reader that comes has to share the link with them.
+/// Requests at a time for what a reader is expected to ask for soon. A reader that comes has to share the link with
+/// them.
 const EXPECTED: usize = 3;
 
 /// Requests at a time for what tells what else is expected, beside those.
@@ -149,8 +150,8 @@ impl Schedule {
         permit
     }
 
-    /// Waits until no layer is being pulled, but not for long: no container starts before its image is there, but others
-    /// may be pulled all the time.
+    /// Waits until no layer is being pulled, but not for long: no container starts before its image is there, but
+    /// others may be pulled all the time.
     pub(crate) async fn pulled(&self) {
         let mut readers = self.readers.subscribe();
         let _ = tokio::time::timeout(PATIENCE, readers.wait_for(|readers| readers.pulling == 0)).await;

@@ -65,8 +65,8 @@ pub(crate) async fn fetch_range(
     Ok(())
 }
 
-/// Fetches what is missing of a range of an entry one span after the other, while no reader waits. `false` if there is no
-/// use in going on, because it cannot be had or the cache is full.
+/// Fetches what is missing of a range of an entry one span after the other, while no reader waits. `false` if there is
+/// no use in going on, because it cannot be had or the cache is full.
 pub(crate) async fn fetch_idle(fetcher: &SpanFetcher, entry: usize, range: Range<u64>) -> bool {
     for span in fetcher.missing_spans(entry, &range) {
         let _turn = fetcher.link().speculative_turn().await;
@@ -77,8 +77,8 @@ pub(crate) async fn fetch_idle(fetcher: &SpanFetcher, entry: usize, range: Range
     true
 }
 
-/// How many of some spans are fetched at once: the last of them waits for the first, and so does a reader that comes for
-/// it.
+/// How many of some spans are fetched at once: the last of them waits for the first, and so does a reader that comes
+/// for it.
 fn batch_size(fetcher: &SpanFetcher, spans: &[usize]) -> usize {
     let mut bytes = 0;
     let fits = |span: &&usize| {

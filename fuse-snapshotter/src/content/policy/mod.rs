@@ -1,4 +1,5 @@
-//! What is fetched although no reader waits for it, each by a [fetcher](crate::content::spans::fetcher) that it is handed.
+//! What is fetched although no reader waits for it, each by a [fetcher](crate::content::spans::fetcher) that it is
+//! handed.
 //!
 //! * [`readahead`]: what comes along with a reader's request.
 //! * [`expected`]: what readers are known to ask for soon.

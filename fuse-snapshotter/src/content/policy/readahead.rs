@@ -24,8 +24,8 @@ pub(crate) struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// A reader waits for spans `first..end` of an entry, which is in the spans `all`, in a layer of `spans` spans. Returns
-    /// the end of what to fetch. `sparing`: bytes that nobody wants are dear.
+    /// A reader waits for spans `first..end` of an entry, which is in the spans `all`, in a layer of `spans` spans.
+    /// Returns the end of what to fetch. `sparing`: bytes that nobody wants are dear.
     pub(crate) fn extend(
         &mut self,
         entry: usize,

@@ -1,9 +1,9 @@
 //! What may be read once a part of a file was: the rest of it.
 //!
-//! Libraries, archives and images of classes are read in many places, and each place that a reader has to wait for costs a
-//! round trip in which the link idles. Files of up to five spans are fetched whole. In larger files the window reaches
-//! around the places where readers have waited, and grows by one span on each side with every further wait; spans close
-//! to several such places come first. All this is fetched while no reader waits.
+//! Libraries, archives and images of classes are read in many places, and each place that a reader has to wait for
+//! costs a round trip in which the link idles. Files of up to five spans are fetched whole. In larger files the window
+//! reaches around the places where readers have waited, and grows by one span on each side with every further wait;
+//! spans close to several such places come first. All this is fetched while no reader waits.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -52,8 +52,8 @@ impl Waits {
         self.count += 1;
     }
 
-    /// The spans that are likely to be wanted, the likeliest first: those that lie near most places, and of them those that are
-    /// near the last one. What is behind that comes next most often, whatever is known.
+    /// The spans that are likely to be wanted, the likeliest first: those that lie near most places, and of them those
+    /// that are near the last one. What is behind that comes next most often, whatever is known.
     fn candidates(&self) -> Vec<usize> {
         let Some(last) = self.places.front().copied() else { return Vec::new() };
         let length = self.spans.end() - self.spans.start() + 1;

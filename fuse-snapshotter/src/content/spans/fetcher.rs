@@ -134,8 +134,8 @@ impl SpanFetcher {
         self.complete.store(complete, Ordering::Relaxed);
     }
 
-    /// How much of the layer, compressed, was fetched, in bytes; all of it once it is complete. The header in front of the
-    /// first span, which nobody needs, counts with the first span, so that all of the layer is all of its bytes.
+    /// How much of the layer, compressed, was fetched, in bytes; all of it once it is complete. The header in front of
+    /// the first span, which nobody needs, counts with the first span, so that all of the layer is all of its bytes.
     pub(crate) fn fetched_size(&self) -> u64 {
         if self.complete.load(Ordering::Relaxed) {
             return self.size;

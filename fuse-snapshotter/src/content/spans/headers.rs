@@ -1,8 +1,8 @@
 //! Checking the tar headers that pass by against the zTOC.
 //!
 //! A header that a span boundary cuts is put together from its parts when both spans have been read. Until then
-//! the zTOC is believed: it is itself named by a digest. So it is with headers in spans that nobody reads: to fetch them
-//! with the content would cost another span for many a first read.
+//! the zTOC is believed: it is itself named by a digest. So it is with headers in spans that nobody reads: to fetch
+//! them with the content would cost another span for many a first read.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};

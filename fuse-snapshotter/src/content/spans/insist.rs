@@ -11,7 +11,7 @@ use super::stream::IGNORED;
 use super::whole_layer;
 use crate::base::metrics::Operation;
 use crate::content::error::FetchError;
-use crate::content::link::read::Patience;
+use crate::content::link::ask::Patience;
 use crate::content::link::sources::{Source, Verdict};
 
 /// How often a span with a wrong digest is fetched again before the whole layer is.

@@ -58,8 +58,8 @@ impl SpanRequest {
         Self { tickets, priority, began_demanded, end: 0, arrival: u64::MAX, received: 0, asked: None }
     }
 
-    /// The same, and what follows up to a span, as long as nobody else has it or fetches it. It gives way to readers that
-    /// come after the `arrival`-th; if it began for a reader, only what follows does.
+    /// The same, and what follows up to a span, as long as nobody else has it or fetches it. It gives way to readers
+    /// that come after the `arrival`-th; if it began for a reader, only what follows does.
     pub(crate) fn going_on_to(self, end: usize, arrival: u64) -> Self {
         Self { end, arrival, ..self }
     }

@@ -9,7 +9,8 @@ use super::sink::{SpanContents, SpanSink, Verified};
 use super::twin;
 use crate::base::metrics::Operation;
 use crate::content::error::FetchError;
-use crate::content::link::read::{Body, Next, Patience};
+use crate::content::link::ask::Patience;
+use crate::content::link::read::{Body, Next};
 use crate::content::link::sources::{Received, Senders, Verdict};
 
 /// The complaint about a server that would send everything for each span.
@@ -241,8 +242,8 @@ impl SpanFetcher {
         }
     }
 
-    /// Goes on to the span behind if the request reaches that far, nobody else has it or fetches it, and no other reader
-    /// has come.
+    /// Goes on to the span behind if the request reaches that far, nobody else has it or fetches it, and no other
+    /// reader has come.
     fn go_on(&self, request: &mut SpanRequest, span: usize, last: usize) {
         let goes_on =
             !request.began_demanded() || span <= last || !self.link().schedule.is_disturbed(request.arrival);

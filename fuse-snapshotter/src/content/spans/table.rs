@@ -142,8 +142,8 @@ impl LayerTable {
         self.blocks.get(entry).copied()
     }
 
-    /// What a place in the cache's stream holds: the entry, the offset in its content, and how many bytes there are until
-    /// another entry begins, padding included. `None` behind the end.
+    /// What a place in the cache's stream holds: the entry, the offset in its content, and how many bytes there are
+    /// until another entry begins, padding included. `None` behind the end.
     pub(crate) fn at_stream(&self, position: u64) -> Option<(usize, u64, u64)> {
         let block = u32::try_from(position / BLOCK_SIZE).ok().filter(|block| *block < self.block_count)?;
         // Of entries that begin at one block all but the last are empty.

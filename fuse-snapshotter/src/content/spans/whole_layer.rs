@@ -13,8 +13,8 @@ use tokio::sync::OnceCell;
 use crate::base::lock::lock;
 use crate::content::contents::LayerContents;
 use crate::content::error::FetchError;
+use crate::content::link::ask::Patience;
 use crate::content::link::links::Link;
-use crate::content::link::read::Patience;
 use crate::content::link::sources::Sources;
 
 /// How long a layer that does not have its digest, or finds no room, is not fetched again: with every read that fails,
