@@ -1,81 +1,53 @@
-//! Filling the cache from the registry, span by span, as reads ask for it.
+//! The bytes of layers that are read lazily: no FUSE, no containerd.
 //!
-//! [`LazyLayer::try_read`] serves what the cache has, without waiting. What is missing is fetched by
-//! [`LazyLayer::fill`]: the spans that hold the wanted blocks, each by one flight at a time however many readers
-//! want it, neighbouring ones in one request. A span is hashed and inflated while it arrives (`span`), the tar
-//! headers in it are checked against the zTOC (`headers`), and it is published once its digest matches. Readers
-//! of the first span of a request do not wait for the last one.
+//! What happens to a read:
 //!
-//! When the layer is gone from all repositories, another image's layer with the same content may stand in (`twin`).
+//! 1. [`LazyLayer::try_read`] looks into the [`cache`] and answers from it, without waiting. That is the end of most
+//!    reads.
+//! 2. If something is missing, [`LazyLayer::read`] asks the layer's supplier for it and waits. The
+//!    supplier finds the spans that hold the missing blocks. Each span has one flight at a time, however
+//!    many readers want it, and neighbouring spans are one request.
+//! 3. The link to the registry decides how the request goes out: before all that no reader waits for, in one piece
+//!    if the registry is near, in chunks over several connections if it is far.
+//! 4. A span is hashed and inflated while it arrives, and its tar headers are checked against the zTOC. It becomes
+//!    visible in the cache once its digest matches. Readers of the first span of a request do not wait for the last
+//!    one.
+//! 5. The read looks into the cache once more, and answers.
 //!
-//! A span that fails its digest again and again, and a registry that does not do ranges, lead to
-//! the whole layer being fetched and verified by its own digest (`whole`), and served from the local copy.
+//! A span whose digest is wrong again and again, and a registry that does not do ranges, lead to the whole layer being
+//! fetched, verified by its own digest, and read from the local copy. When the layer is gone from all repositories,
+//! another image's layer with the same content may stand in.
+//!
+//! The parts:
+//!
+//! * [`tree`]: the directory tree of an image, merged from the zTOCs of its layers.
+//! * [`cache`]: blocks of contents on the disk; `contents` says which files of a layer they are, and which files are
+//!   refused.
+//! * `supplier`: who brings bytes into the cache. Today that is `spans`.
+//! * `link`: how bytes come from a registry, and whose come first.
+//! * `policy`: what is fetched although no reader waits for it.
+//! * `layer`: all of it put together, as the fronts see it; `context` is what all layers share.
 
 pub mod cache;
+mod contents;
+mod context;
+mod error;
+mod flights;
 mod layer;
 mod link;
 mod policy;
 mod spans;
+mod stats;
+mod supplier;
 pub mod tree;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::sync::Arc;
-
-pub use layer::{FetchContext, LayerStats, LazyLayer};
-pub use link::schedule::Pulling;
+pub use context::FetchContext;
+pub use error::FetchError;
+pub use layer::LazyLayer;
+pub use link::links::Pulling;
 pub use spans::table::{LayerTable, TableError};
 pub(crate) use spans::twin::Twin;
-
-/// Why bytes cannot be had.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum FetchError {
-    /// The registry, or the way there.
-    #[error(transparent)]
-    Registry(#[from] registry::Error),
-    /// What arrived is not what the zTOC says, even after retries.
-    #[error("span {span} of layer {layer} is corrupt: {reason}")]
-    Corrupt {
-        /// Digest of the layer.
-        layer: String,
-        /// Index of the span.
-        span: usize,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The zTOC contradicts the verified layer, or the tar headers in it.
-    #[error("the zTOC of layer {layer} is false: {reason}")]
-    False {
-        /// Digest of the layer.
-        layer: String,
-        /// Where it contradicts the layer.
-        reason: String,
-    },
-    /// The cache's disk.
-    #[error("cannot use the cache: {0}")]
-    Cache(#[source] Arc<std::io::Error>),
-    /// The fetch was given up because something more urgent came; ask again.
-    #[error("the fetch was cancelled")]
-    Cancelled,
-}
-
-impl FetchError {
-    /// What is to blame, as the metrics name it; none if the fetch was given up.
-    #[must_use]
-    pub fn kind(&self) -> Option<&'static str> {
-        match self {
-            Self::Registry(_) => Some("registry"),
-            Self::Corrupt { .. } => Some("corrupt"),
-            Self::False { .. } => Some("false_ztoc"),
-            Self::Cache(_) => Some("cache"),
-            Self::Cancelled => None,
-        }
-    }
-}
-
-impl From<std::io::Error> for FetchError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Cache(Arc::new(error))
-    }
-}
+pub use stats::LayerStats;

@@ -1,16 +1,17 @@
 //! Fetching over fakes and over a registry in the test process.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test may panic")]
 
 mod background;
 mod cancel;
+mod chunks;
 mod corrupt;
 mod flights;
 mod golden;
 mod headers;
-mod likely;
 mod limits;
 mod network;
-mod pieces;
 mod prefetch;
 pub(crate) mod rig;
+mod speculative;
+mod suppliers;
 mod zstd;

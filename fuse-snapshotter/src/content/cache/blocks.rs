@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::BLOCK_SIZE;
+use super::block::{BLOCK, Block};
 
 /// Blocks that are evicted together: 1 MiB.
 pub(super) const REGION: u32 = 256;
@@ -18,7 +18,7 @@ pub(super) fn checksum(block: &[u8]) -> u32 {
 
 /// The same for a block of which only the beginning is given, if the rest of it is zeros.
 pub(super) fn padded_checksum(start: &[u8]) -> u32 {
-    const ZEROS: [u8; BLOCK_SIZE as usize] = [0; BLOCK_SIZE as usize];
+    const ZEROS: Block = [0; BLOCK];
     crc32c::crc32c_append(crc32c::crc32c(start), &ZEROS[start.len().min(ZEROS.len())..]) | 1
 }
 

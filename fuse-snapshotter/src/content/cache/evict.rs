@@ -3,11 +3,37 @@
 use std::sync::Weak;
 use std::time::SystemTime;
 
-use super::{BLOCK_SIZE, CacheRoot};
+use super::block::BLOCK_SIZE;
+use super::root::{CacheRoot, MAX_SLACK};
 use crate::base::lock::lock;
 
+/// Fewest bytes that are evicted at once when the disk is full: some spans.
+const MIN_STEP: u64 = 8 << 20;
+
+impl CacheRoot {
+    /// Makes room if the cache has outgrown its limit: layers that nobody has open go first, then the least
+    /// recently used regions of open ones. So it does if the disk is full before that, for whoever filled it.
+    pub fn trim(&self) {
+        if self.disk.takes_wish_for_room() {
+            trim(self, self.target().min(self.used().saturating_sub(self.step())));
+        } else if self.used() > self.limit() {
+            trim(self, self.target());
+        }
+        if self.disk.in_memory() > 0 && !self.disk.is_failing() {
+            // There is room for it again, where it can stay.
+            let open: Vec<_> = lock(&self.layers).values().filter_map(Weak::upgrade).collect();
+            open.iter().for_each(|layer| layer.forget_memory());
+        }
+    }
+
+    /// What is evicted at once from a cache whose disk is full.
+    fn step(&self) -> u64 {
+        (self.used() / 10).clamp(MIN_STEP, MAX_SLACK)
+    }
+}
+
 /// Evicts until there are `target` bytes.
-pub(super) fn trim(root: &CacheRoot, target: u64) {
+fn trim(root: &CacheRoot, target: u64) {
     // Whoever comes second would only do the same work again.
     let Ok(_single) = root.trimming.try_lock() else { return };
     remove_closed(root, target);

@@ -10,70 +10,66 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
+use super::block::{BLOCK, BLOCK_SIZE, Block};
+use super::block_ranges::BlockRanges;
 use super::blocks::{BlockTable, REGION, checksum, padded_checksum};
 use super::disk::Disk;
-use super::memory::{Block, Memory};
-use super::parts::Parts;
+use super::error::{CacheError, io_error};
+use super::memory::Memory;
 use super::usage::Usage;
-use super::{BLOCK_SIZE, CacheError, io_error};
 use crate::base::lock::lock;
-
-const BLOCK: usize = BLOCK_SIZE as usize;
 
 /// Words that are read from the disk at once.
 const BATCH: usize = 64 * 1024;
 
-/// Blocks of which a part is in memory, of a layer: more are fetched again.
-const MOST_PARTIAL: usize = 1024;
-
 /// Contents of one layer, addressed as a stream in which each file starts at a block boundary.
 #[derive(Debug)]
 pub struct LayerCache {
-    directory: PathBuf,
-    data: File,
-    words: File,
-    blocks: BlockTable,
-    state: Mutex<State>,
+    pub(super) directory: PathBuf,
+    pub(super) data: File,
+    pub(super) words: File,
+    pub(super) blocks: BlockTable,
+    pub(super) state: Mutex<State>,
     /// Counts evictions, so that a read notices one that passed under it.
-    evictions: AtomicU64,
-    usage: Arc<Usage>,
-    disk: Arc<Disk>,
+    pub(super) evictions: AtomicU64,
+    pub(super) usage: Arc<Usage>,
+    pub(super) disk: Arc<Disk>,
     /// Blocks that are in memory, so that nobody takes the lock to look for one where there is none.
-    in_memory: AtomicUsize,
+    pub(super) in_memory: AtomicUsize,
     companion: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
 /// What changes together with the words on disk.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     /// Blocks that are there in part.
-    partial: HashMap<u32, Partial>,
+    pub(super) partial: HashMap<u32, Partial>,
     /// Regions that are being written, or waited for.
-    pins: HashMap<u32, Pins>,
-    memory: Memory,
+    pub(super) pins: HashMap<u32, Pins>,
+    pub(super) memory: Memory,
 }
 
 impl State {
     /// Whether a reader waits for a block.
-    fn is_wanted(pins: &HashMap<u32, Pins>, block: u32) -> bool {
+    pub(super) fn is_wanted(pins: &HashMap<u32, Pins>, block: u32) -> bool {
         pins.get(&(block / REGION)).is_some_and(|pins| pins.readers > 0)
     }
 }
 
 /// A block that is there in part.
 #[derive(Debug, Default)]
-struct Partial {
-    parts: Parts,
+pub(super) struct Partial {
+    pub(super) ranges: BlockRanges,
     /// Its contents, if the disk has not taken all of them.
-    memory: Option<Box<Block>>,
+    pub(super) memory: Option<Box<Block>>,
 }
 
 /// How often a region is pinned.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Pins {
+pub(super) struct Pins {
     /// By those who wait for something in it.
     readers: u32,
     /// By those who write to it.
@@ -189,7 +185,7 @@ impl LayerCache {
     /// Whether these bytes of a block are present although the whole block is not. No bytes always are.
     #[must_use]
     pub fn has_part(&self, block: u32, part: &Range<u16>) -> bool {
-        part.is_empty() || lock(&self.state).partial.get(&block).is_some_and(|known| known.parts.has(part))
+        part.is_empty() || lock(&self.state).partial.get(&block).is_some_and(|known| known.ranges.has(part))
     }
 
     /// What all who fill this cache have in common; made on first use. There must be only one writer of a block
@@ -234,7 +230,7 @@ impl LayerCache {
         now.tv_sec.unsigned_abs() * 1000 + now.tv_nsec.unsigned_abs() / 1_000_000
     }
 
-    fn touch(&self, range: &Range<u32>) {
+    pub(super) fn touch(&self, range: &Range<u32>) {
         let now = Self::now();
         let mut block = range.start;
         while block < range.end {
@@ -292,8 +288,8 @@ impl LayerCache {
         true
     }
 
-    /// Checks blocks that were written before the process started, by what was just read of them: `data`, which begins at
-    /// `offset`. So the first read of a block costs no more system calls than the next one.
+    /// Checks blocks that were written before the process started, by what was just read of them: `data`, which begins
+    /// at `offset`. So the first read of a block costs no more system calls than the next one.
     fn check(&self, blocks: Range<u32>, offset: u64, data: &mut [u8]) -> io::Result<bool> {
         let mut intact = true;
         for block in blocks {
@@ -316,7 +312,8 @@ impl LayerCache {
                 read.copy_from_slice(&found[(from - start) as usize..(to - start) as usize]);
                 self.blocks.set_checked(block);
             } else {
-                tracing::warn!(layer = %self.directory.display(), block, "a cached block is corrupt; it is fetched again");
+                tracing::warn!(layer = %self.directory.display(), block,
+                    "a cached block is corrupt; it is fetched again");
                 self.forget(block);
                 intact = false;
             }
@@ -325,7 +322,7 @@ impl LayerCache {
     }
 
     /// A block as it is on the disk.
-    fn on_disk(&self, block: u32) -> io::Result<[u8; BLOCK]> {
+    pub(super) fn on_disk(&self, block: u32) -> io::Result<[u8; BLOCK]> {
         let mut found = [0; BLOCK];
         self.data.read_exact_at(&mut found, u64::from(block) * BLOCK_SIZE)?;
         Ok(found)
@@ -342,142 +339,9 @@ impl LayerCache {
 
     /// Writes the words of blocks from `first` on. They count in the next process only, and one that is out of date is
     /// found out by then: the block does not have it.
-    fn write_words(&self, first: u32, raw: &[u8]) {
+    pub(super) fn write_words(&self, first: u32, raw: &[u8]) {
         if let Err(error) = self.words.write_all_at(raw, u64::from(first) * 4) {
             self.disk.refused(&self.directory, &error);
-        }
-    }
-
-    /// Writes data that are not valid yet. The caller must have pinned the region and must not touch blocks that
-    /// are valid. Whether the disk has taken them.
-    pub(super) fn write(&self, offset: u64, data: &[u8]) -> bool {
-        if self.disk.is_distrusted() {
-            return false;
-        }
-        match self.data.write_all_at(data, offset) {
-            Ok(()) => self.disk.took(),
-            Err(error) => {
-                self.disk.refused(&self.directory, &error);
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Whether a reader waits for a block, so that it is to be kept in memory if need be.
-    pub(super) fn is_wanted(&self, block: u32) -> bool {
-        State::is_wanted(&lock(&self.state).pins, block)
-    }
-
-    /// Makes whole blocks valid that are in memory only.
-    pub(super) fn keep(&self, blocks: Vec<(u32, Box<Block>)>) {
-        let mut state = lock(&self.state);
-        for (block, data) in blocks {
-            self.keep_locked(&mut state, block, data);
-        }
-    }
-
-    fn keep_locked(&self, state: &mut State, block: u32, data: Box<Block>) {
-        let State { pins, memory, .. } = state;
-        if block < self.len() && !self.blocks.is_present(block) {
-            memory.keep(block, data, |block| State::is_wanted(pins, block));
-            self.in_memory.store(memory.len(), Ordering::Release);
-        }
-    }
-
-    /// Lets go of blocks in memory that no reader waits for.
-    pub(super) fn forget_memory(&self) {
-        if self.in_memory.load(Ordering::Acquire) > 0 {
-            let State { pins, memory, .. } = &mut *lock(&self.state);
-            memory.retain(|block| State::is_wanted(pins, block));
-            self.in_memory.store(memory.len(), Ordering::Release);
-        }
-    }
-
-    /// Makes whole blocks valid, of which `words` has the checksums; 0 leaves a block alone.
-    pub(super) fn publish(&self, first: u32, words: &[u32]) {
-        let _state = lock(&self.state);
-        self.publish_locked(first, words);
-    }
-
-    fn publish_locked(&self, first: u32, words: &[u32]) {
-        let mut added = 0;
-        for (block, word) in (first..).zip(words).filter(|(_, word)| **word != 0) {
-            added += u64::from(self.blocks.publish(block, *word));
-        }
-        self.usage.add(added);
-        // What is new is in use: it must not be the first to be evicted.
-        self.touch(&(first..first.saturating_add(words.len() as u32)));
-        // As they stand in the table, since blocks between may be valid already.
-        let raw: Vec<u8> =
-            (first..).take(words.len()).flat_map(|block| self.blocks.word(block).to_le_bytes()).collect();
-        self.write_words(first, &raw);
-    }
-
-    /// Makes a part of a block valid. Once the parts cover the block's first `length` bytes, it is. `data`: its bytes,
-    /// if the disk has not taken them. What cannot be read back is not made valid.
-    pub(super) fn publish_part(&self, block: u32, part: Range<u16>, length: u16, data: Option<&[u8]>) {
-        let mut state = lock(&self.state);
-        let State { pins, partial, .. } = &mut *state;
-        if data.is_some() && partial.len() > MOST_PARTIAL {
-            partial.retain(|block, known| known.memory.is_none() || State::is_wanted(pins, *block));
-        }
-        let known = partial.entry(block).or_default();
-        let within = usize::from(part.start)..usize::from(part.end);
-        if data.is_some() && known.memory.is_none() {
-            let Ok(before) = self.on_disk(block) else { return };
-            known.memory = Some(Box::new(before));
-        }
-        if let Some(memory) = &mut known.memory {
-            match (data, self.on_disk(block)) {
-                (Some(data), _) if data.len() == within.len() => memory[within].copy_from_slice(data),
-                (None, Ok(found)) => memory[within.clone()].copy_from_slice(&found[within]),
-                _ => return,
-            }
-        }
-        known.parts.add(part);
-        if !known.parts.has(&(0..length)) {
-            return;
-        }
-        let Some(whole) = state.partial.remove(&block) else { return };
-        match (whole.memory, self.on_disk(block)) {
-            (Some(memory), _) => self.keep_locked(&mut state, block, memory),
-            (None, Ok(found)) => self.publish_locked(block, &[checksum(&found)]),
-            (None, Err(error)) => self.disk.lost(&self.directory, &error),
-        }
-    }
-
-    /// Forgets a part of a block that is about to be written anew.
-    pub(super) fn retract_part(&self, block: u32, part: &Range<u16>) {
-        let mut state = lock(&self.state);
-        if let Some(known) = state.partial.get_mut(&block) {
-            known.parts.subtract(part);
-            if known.parts.is_empty() {
-                state.partial.remove(&block);
-            }
-        }
-    }
-
-    /// Removes a region and gives its space back, unless it is pinned; returns whether it did.
-    pub(super) fn evict(&self, region: u32) -> io::Result<bool> {
-        let range = region * REGION..(region + 1).saturating_mul(REGION).min(self.len());
-        // Held to the end, so that nobody writes here between the look at the pins and the hole.
-        let mut state = lock(&self.state);
-        if state.pins.contains_key(&region) {
-            return Ok(false);
-        }
-        let removed = range.clone().filter(|block| self.blocks.remove(*block)).count() as u64;
-        state.partial.retain(|block, _| !range.contains(block));
-        // Before the hole: whoever reads from it then sees that the count has changed.
-        self.evictions.fetch_add(1, Ordering::AcqRel);
-        self.usage.remove(removed);
-        self.write_words(range.start, &vec![0; range.len() * 4]);
-        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let (start, length) = (u64::from(range.start) * BLOCK_SIZE, range.len() as u64 * BLOCK_SIZE);
-        match rustix::fs::fallocate(&self.data, flags, start, length) {
-            // A file system without holes keeps the space until the block is written again.
-            Ok(()) | Err(Errno::OPNOTSUPP) => Ok(true),
-            Err(error) => Err(error.into()),
         }
     }
 

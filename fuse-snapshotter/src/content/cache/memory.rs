@@ -3,11 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::BLOCK_SIZE;
+use super::block::{BLOCK_SIZE, Block};
 use super::disk::Disk;
-
-/// Contents of a block.
-pub(super) type Block = [u8; BLOCK_SIZE as usize];
 
 /// Bytes of blocks in memory, of all layers together. What readers wait for is kept beyond it.
 const LIMIT: u64 = 64 << 20;

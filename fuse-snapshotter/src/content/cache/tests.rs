@@ -1,5 +1,5 @@
 //! The cache against a model of it, and what it promises.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![expect(clippy::unwrap_used, reason = "a failed test may panic")]
 
 mod concurrent;
 mod full;
@@ -10,11 +10,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::block::BLOCK;
 use super::layer::LayerCache;
 use super::writer::ContentWriter;
 use super::{BLOCK_SIZE, CacheRoot};
-
-const BLOCK: usize = BLOCK_SIZE as usize;
 
 /// Files in the stream, and spans over the archive that they stand in without headers or padding between them.
 #[derive(Debug, Clone)]
@@ -68,18 +67,16 @@ impl Layout {
         let pieces = self.pieces(span);
         for (file, range) in &pieces {
             let data: Vec<u8> = range.clone().map(|at| byte(*file, at)).collect();
+            let end = self.stream(*file) + self.sizes[*file] as u64;
             // In several parts, as the inflater gives them.
             let mut at = self.stream(*file) + range.start as u64;
             for part in data.chunks(1500) {
-                writer.write(at, part);
+                writer.write(at, part, end);
                 at += part.len() as u64;
             }
         }
         if publish {
-            let length = |file: usize, at: usize| (self.sizes[file] - (at - at % BLOCK)).min(BLOCK) as u16;
-            let (first, last) = (pieces.first().unwrap(), pieces.last().unwrap());
-            let continues = last.1.end < self.sizes[last.0];
-            writer.publish(continues, length(first.0, first.1.start), length(last.0, last.1.end - 1));
+            writer.publish();
         }
     }
 }

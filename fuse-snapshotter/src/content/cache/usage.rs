@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::BLOCK_SIZE;
+use super::block::BLOCK_SIZE;
 use crate::base::lock::lock;
 
 /// Bytes of all layers' blocks.

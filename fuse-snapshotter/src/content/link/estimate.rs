@@ -1,4 +1,4 @@
-//! What the link is like, as requests show it.
+//! What a link is like, as requests show it: how long it is, and how much it carries.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,8 @@ use crate::base::lock::lock;
 const USUAL_ROUND_TRIP: Duration = Duration::from_millis(20);
 const USUAL_RATE: u64 = 50 << 20;
 
-/// Round trip below which a registry is so near that one request for a span does: at 10 ms a second one beside it gained nothing.
+/// Round trip below which a registry is so near that one request for a span does: at 10 ms a second one beside it
+/// gained nothing.
 const NEAR: Duration = Duration::from_millis(25);
 
 /// Answers after which a link may count as long: the first ones wait for connections, too.
@@ -22,17 +23,18 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// Time over which rates are averaged.
 const WINDOW: Duration = Duration::from_millis(200);
 
-/// So many pieces are what a link carries in one round trip.
-const PIECES_IN_FLIGHT: u64 = 3;
+/// So many chunks are what a link carries in one round trip.
+const CHUNKS_IN_FLIGHT: u64 = 3;
 
-/// Bounds of a piece, in bytes. Shorter ones cost more requests than they save time; longer ones would keep readers waiting.
-const PIECE: std::ops::RangeInclusive<u64> = (256 << 10)..=(4 << 20);
+/// Bounds of a chunk, in bytes. Shorter ones cost more requests than they save time; longer ones would keep readers
+/// waiting.
+const CHUNK: std::ops::RangeInclusive<u64> = (256 << 10)..=(4 << 20);
 
 /// Time from a request to the first byte of the answer, and bytes in a second that the link has been seen to carry.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
-    /// In microseconds; 0: not known. Shorter answers count at once, longer ones little by little: they may have waited behind
-    /// other bytes.
+pub(crate) struct LinkEstimate {
+    /// In microseconds; 0: not known. Shorter answers count at once, longer ones little by little: they may have waited
+    /// behind other bytes.
     round_trip: AtomicU64,
     answers: AtomicU64,
     /// In bytes a second; 0: not known.
@@ -47,7 +49,7 @@ struct Window {
     bytes: u64,
 }
 
-impl Pace {
+impl LinkEstimate {
     /// Believes what is known of the server from before, if nothing shorter was measured.
     pub(crate) fn begin(&self, round_trip: Duration) {
         let known = self.answers.fetch_max(ANSWERS, Ordering::Relaxed) > 0;
@@ -87,8 +89,8 @@ impl Pace {
         }
     }
 
-    /// The size of the pieces in which to ask for ranges, in bytes, if the link is long.
-    pub(crate) fn piece(&self) -> Option<u64> {
+    /// The size of the chunks in which to ask for ranges, in bytes, if the link is long.
+    pub(crate) fn chunk_size(&self) -> Option<u64> {
         let round_trip = self.round_trip.load(Ordering::Relaxed);
         // What is not known yet counts as short.
         if self.answers.load(Ordering::Relaxed) < ANSWERS || self.round_trip() < NEAR {
@@ -96,7 +98,7 @@ impl Pace {
         }
         let rate = self.rate.load(Ordering::Relaxed);
         let full = rate.saturating_mul(round_trip) / 1_000_000;
-        Some((full / PIECES_IN_FLIGHT).clamp(*PIECE.start(), *PIECE.end()))
+        Some((full / CHUNKS_IN_FLIGHT).clamp(*CHUNK.start(), *CHUNK.end()))
     }
 
     /// How long so many bytes take.
@@ -117,51 +119,51 @@ mod tests {
 
     #[test]
     fn it_follows_what_is_measured() {
-        let pace = Pace::default();
-        assert_eq!(pace.round_trip(), USUAL_ROUND_TRIP);
-        assert_eq!(pace.transfer(USUAL_RATE), Duration::from_secs(1));
-        pace.note_answer(100 * MS);
-        assert_eq!(pace.round_trip(), 100 * MS);
+        let estimate = LinkEstimate::default();
+        assert_eq!(estimate.round_trip(), USUAL_ROUND_TRIP);
+        assert_eq!(estimate.transfer(USUAL_RATE), Duration::from_secs(1));
+        estimate.note_answer(100 * MS);
+        assert_eq!(estimate.round_trip(), 100 * MS);
         // A quicker answer counts at once, and slower ones little by little.
-        pace.note_answer(60 * MS);
-        pace.note_answer(220 * MS);
-        assert_eq!(pace.round_trip(), 70 * MS);
+        estimate.note_answer(60 * MS);
+        estimate.note_answer(220 * MS);
+        assert_eq!(estimate.round_trip(), 70 * MS);
         for _ in 0..200 {
-            pace.note_answer(220 * MS);
+            estimate.note_answer(220 * MS);
         }
-        assert!(pace.round_trip() > 200 * MS);
-        pace.note_bytes(10 << 20);
+        assert!(estimate.round_trip() > 200 * MS);
+        estimate.note_bytes(10 << 20);
         std::thread::sleep(WINDOW);
-        pace.note_bytes(10 << 20);
-        assert!(pace.transfer(1 << 20) < WINDOW && pace.transfer(1 << 30) > WINDOW);
+        estimate.note_bytes(10 << 20);
+        assert!(estimate.transfer(1 << 20) < WINDOW && estimate.transfer(1 << 30) > WINDOW);
         // Nothing strange overflows.
-        pace.note_answer(Duration::MAX);
-        pace.note_answer(Duration::ZERO);
-        pace.note_bytes(usize::MAX);
-        pace.transfer(u64::MAX);
+        estimate.note_answer(Duration::MAX);
+        estimate.note_answer(Duration::ZERO);
+        estimate.note_bytes(usize::MAX);
+        estimate.transfer(u64::MAX);
     }
 
     #[test]
-    fn pieces_fill_long_links_and_are_not_for_short_ones() {
-        let pace = Pace::default();
+    fn chunks_fill_long_links_and_are_not_for_short_ones() {
+        let estimate = LinkEstimate::default();
         for _ in 0..ANSWERS {
-            assert_eq!(pace.piece(), None);
-            pace.note_answer(50 * MS);
+            assert_eq!(estimate.chunk_size(), None);
+            estimate.note_answer(50 * MS);
         }
-        assert_eq!(pace.piece(), Some(*PIECE.start()));
+        assert_eq!(estimate.chunk_size(), Some(*CHUNK.start()));
         // 62.5 MB/s for 50 ms.
-        pace.rate.store(62_500_000, Ordering::Relaxed);
-        assert_eq!(pace.piece(), Some(62_500_000 / 20 / PIECES_IN_FLIGHT));
-        pace.rate.store(u64::MAX, Ordering::Relaxed);
-        assert_eq!(pace.piece(), Some(*PIECE.end()));
-        pace.note_answer(10 * MS);
-        assert_eq!(pace.piece(), None);
-        pace.begin(50 * MS);
-        assert_eq!(pace.piece(), None);
-        let pace = Pace::default();
-        pace.begin(50 * MS);
-        assert_eq!(pace.piece(), Some(*PIECE.start()));
-        pace.begin(10 * MS);
-        assert_eq!(pace.piece(), None);
+        estimate.rate.store(62_500_000, Ordering::Relaxed);
+        assert_eq!(estimate.chunk_size(), Some(62_500_000 / 20 / CHUNKS_IN_FLIGHT));
+        estimate.rate.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(estimate.chunk_size(), Some(*CHUNK.end()));
+        estimate.note_answer(10 * MS);
+        assert_eq!(estimate.chunk_size(), None);
+        estimate.begin(50 * MS);
+        assert_eq!(estimate.chunk_size(), None);
+        let estimate = LinkEstimate::default();
+        estimate.begin(50 * MS);
+        assert_eq!(estimate.chunk_size(), Some(*CHUNK.start()));
+        estimate.begin(10 * MS);
+        assert_eq!(estimate.chunk_size(), None);
     }
 }

@@ -1,8 +1,8 @@
 //! Whether the processors have nothing better to do.
 //!
-//! A program that starts computes with all of them, between its last read and the moment in which it is ready. To inflate what
-//! nobody has asked for takes them away from it, and no priority would help: the program runs in a control group of its own, which
-//! shares with the daemon's in equal parts.
+//! A program that starts computes with all of them, between its last read and the moment in which it is ready. To
+//! inflate what nobody has asked for takes them away from it, and no priority would help: the program runs in a control
+//! group of its own, which shares with the daemon's in equal parts.
 
 use std::time::{Duration, Instant};
 

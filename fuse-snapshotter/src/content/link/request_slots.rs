@@ -1,99 +1,73 @@
 //! Whose request goes next over a long link.
 //!
-//! What is asked of a registry that is many milliseconds away is asked for in pieces, a few at a time ([`crate::content::link::chunked_range`]), and each
-//! piece has to wait for a lane. Whoever waits for bytes comes before those who only expect them to be wanted, at the next piece
-//! and not at the next span, and nothing has to be given up for it: connections stay as quick as they have become.
+//! What is asked of a registry that is many milliseconds away is asked for in chunks, a few at a time
+//! ([`chunked_range`](super::chunked_range)), and each chunk waits for a slot. A reader's request comes before those
+//! for what is only expected to be read. It goes ahead at the next chunk, not at the next span, and no request is given
+//! up for it: connections stay as quick as they have become.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 use crate::base::lock::lock;
-use crate::content::link::schedule::LONGEST_QUEUE;
+use crate::content::link::priority::Priority;
 
-/// How much depends on a request, the most first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Urgency {
-    /// A reader waits for it.
-    Waited,
-    /// It says what else readers are going to ask for.
-    Leading,
-    /// A reader is expected to ask for it soon.
-    Expected,
-    /// It is likely to be read.
-    Likely,
-    /// Nothing says that it will be read.
-    Spare,
-}
+/// How long a reader waits for others to be done with their connections.
+pub(crate) const LONGEST_QUEUE: Duration = Duration::from_secs(10);
 
-/// The most urgent first.
-const URGENCIES: [Urgency; 5] =
-    [Urgency::Waited, Urgency::Leading, Urgency::Expected, Urgency::Likely, Urgency::Spare];
-
-/// Lanes for what is not urgent: enough to fill the round trip in which nothing comes for a reader. More would be in the way of
-/// one who comes.
+/// Slots for what is not urgent: enough to fill the round trip in which nothing comes for a reader. More would be in
+/// the way of a reader that comes.
 const IDLE: usize = 2;
 
-/// What is not urgent goes when no more than this is under way of what is: its first bytes come behind those, and not between
-/// them.
+/// Requests that are not urgent start only while at most this many urgent ones are under way, so that their bytes queue
+/// behind those and not between them.
 const ENDING: usize = 2;
 
-/// Lanes that are kept free from what is not urgent, if there are more.
+/// Slots that are kept free from what is not urgent, if there are more.
 const KEPT: usize = 2;
 
-impl Urgency {
-    /// That of a number; what is unknown is not urgent.
-    pub(crate) fn of(number: u8) -> Self {
-        URGENCIES.get(usize::from(number)).copied().unwrap_or(Self::Spare)
-    }
-
-    /// Whether a reader waits for it, or is expected to come soon.
-    pub(crate) fn is_urgent(self) -> bool {
-        self <= Self::Expected
-    }
-}
-
-/// A fixed number of lanes, and who waits for one.
+/// A fixed number of slots, and who waits for one.
 #[derive(Debug)]
-pub(crate) struct Lanes(Mutex<State>);
+pub(crate) struct RequestSlots(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     count: usize,
     free: usize,
-    /// Lanes that were given for something urgent.
+    /// Slots that were given for something urgent.
     urgent: usize,
     /// How many have been given so far.
     given: u64,
-    waiting: [VecDeque<oneshot::Sender<Lane>>; URGENCIES.len()],
+    waiting: [VecDeque<oneshot::Sender<Slot>>; Priority::ALL.len()],
 }
 
 /// The right to one request at a time.
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub(crate) struct Slot {
     /// None if it was never used.
-    lanes: Option<Arc<Lanes>>,
+    slots: Option<Arc<RequestSlots>>,
     /// When it was given.
-    urgency: Urgency,
+    priority: Priority,
 }
 
-impl Drop for Lane {
+impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(lanes) = self.lanes.take() {
-            lock(&lanes.0).give_back(self.urgency);
-            lanes.pass_on();
+        if let Some(slots) = self.slots.take() {
+            lock(&slots.0).give_back(self.priority);
+            slots.pass_on();
         }
     }
 }
 
-impl Lanes {
+impl RequestSlots {
     /// At least one.
-    pub(crate) fn new(lanes: usize) -> Arc<Self> {
-        let lanes = lanes.max(1);
+    pub(crate) fn new(slots: usize) -> Arc<Self> {
+        let slots = slots.max(1);
         Arc::new(Self(Mutex::new(State {
-            count: lanes,
-            free: lanes,
+            count: slots,
+            free: slots,
             urgent: 0,
             given: 0,
             waiting: Default::default(),
@@ -111,33 +85,34 @@ impl Lanes {
         lock(&self.0).count
     }
 
-    /// Takes a place in the queue at once, and waits for a lane when polled. Who waits is asked anew whenever `changes` says that
-    /// something is different. `None` for a reader when nobody has got one for a long time: he has waited enough.
-    pub(crate) fn take<T: Send + Sync, U: Fn() -> Urgency + Send>(
+    /// Takes a place in the queue at once, and waits for a slot when polled. The priority is asked anew whenever
+    /// `changes` says that something is different. `None` for a reader when nobody has got a slot for a long time: it
+    /// has waited enough.
+    pub(crate) fn take<T: Send + Sync, U: Fn() -> Priority + Send>(
         self: &Arc<Self>,
-        urgency: U,
+        priority: U,
         changes: watch::Receiver<T>,
-    ) -> impl Future<Output = Option<Lane>> + Send + use<T, U> {
-        let first = urgency();
+    ) -> impl Future<Output = Option<Slot>> + Send + use<T, U> {
+        let first = priority();
         let turn = self.queue(first);
-        Arc::clone(self).wait(first, turn, urgency, changes)
+        Arc::clone(self).wait(first, turn, priority, changes)
     }
 
     async fn wait<T: Send + Sync>(
         self: Arc<Self>,
-        mut now: Urgency,
-        mut turn: oneshot::Receiver<Lane>,
-        urgency: impl Fn() -> Urgency + Send,
+        mut now: Priority,
+        mut turn: oneshot::Receiver<Slot>,
+        priority: impl Fn() -> Priority + Send,
         mut changes: watch::Receiver<T>,
-    ) -> Option<Lane> {
+    ) -> Option<Slot> {
         loop {
-            if now == Urgency::Waited {
+            if now == Priority::Demand {
                 loop {
                     let given = lock(&self.0).given;
-                    if let Ok(lane) = tokio::time::timeout(LONGEST_QUEUE, &mut turn).await {
-                        return lane.ok();
+                    if let Ok(slot) = tokio::time::timeout(LONGEST_QUEUE, &mut turn).await {
+                        return slot.ok();
                     }
-                    // As long as others get lanes, so will he.
+                    // As long as others get slots, so will this reader.
                     if lock(&self.0).given == given {
                         return None;
                     }
@@ -146,63 +121,63 @@ impl Lanes {
             loop {
                 tokio::select! {
                     biased;
-                    lane = &mut turn => return lane.ok(),
+                    slot = &mut turn => return slot.ok(),
                     changed = changes.changed() => {
                         changed.ok()?;
-                        if urgency() != now {
+                        if priority() != now {
                             break;
                         }
                     }
                 }
             }
-            now = urgency();
+            now = priority();
             turn = self.queue(now);
         }
     }
 
     /// Takes a place in a queue.
-    fn queue(self: &Arc<Self>, urgency: Urgency) -> oneshot::Receiver<Lane> {
+    fn queue(self: &Arc<Self>, priority: Priority) -> oneshot::Receiver<Slot> {
         let (sender, receiver) = oneshot::channel();
-        lock(&self.0).waiting[urgency as usize].push_back(sender);
+        lock(&self.0).waiting[priority as usize].push_back(sender);
         self.pass_on();
         receiver
     }
 
-    /// Gives free lanes to those to whom they are most urgent.
+    /// Gives free slots to those to whom they are most urgent.
     fn pass_on(self: &Arc<Self>) {
         loop {
             let next = lock(&self.0).next();
-            let Some((next, urgency)) = next else { return };
-            if let Err(mut lane) = next.send(Lane { lanes: Some(Arc::clone(self)), urgency }) {
-                // He has gone.
-                lane.lanes = None;
-                lock(&self.0).give_back(urgency);
+            let Some((next, priority)) = next else { return };
+            if let Err(mut slot) = next.send(Slot { slots: Some(Arc::clone(self)), priority }) {
+                // The one who asked has gone.
+                slot.slots = None;
+                lock(&self.0).give_back(priority);
             }
         }
     }
 }
 
 impl State {
-    /// Who gets a lane next, and for what, which is not free from then on.
-    fn next(&mut self) -> Option<(oneshot::Sender<Lane>, Urgency)> {
+    /// Who gets a slot next, and for what, which is not free from then on.
+    fn next(&mut self) -> Option<(oneshot::Sender<Slot>, Priority)> {
         let Self { count, free, urgent, given, waiting } = self;
         let idle = *count - *free - *urgent;
-        let may = |urgency: Urgency| {
+        let may = |priority: Priority| {
             let ending = *urgent <= ENDING && idle < IDLE && *free > KEPT.min(*count - 1);
-            if urgency.is_urgent() { *free > 0 } else { ending }
+            if priority.is_urgent() { *free > 0 } else { ending }
         };
-        let mut queues = URGENCIES.into_iter().zip(waiting).filter(|(urgency, _)| may(*urgency));
-        let next = queues.find_map(|(urgency, queue)| Some((queue.pop_front()?, urgency)))?;
+        let mut queues = Priority::ALL.into_iter().zip(waiting).filter(|(priority, _)| may(*priority));
+        let next = queues.find_map(|(priority, queue)| Some((queue.pop_front()?, priority)))?;
         *free -= 1;
         *given += 1;
         *urgent += usize::from(next.1.is_urgent());
         Some(next)
     }
 
-    /// A lane is free again.
-    fn give_back(&mut self, urgency: Urgency) {
+    /// A slot is free again.
+    fn give_back(&mut self, priority: Priority) {
         self.free += 1;
-        self.urgent -= usize::from(urgency.is_urgent());
+        self.urgent -= usize::from(priority.is_urgent());
     }
 }
 
@@ -212,15 +187,21 @@ mod tests {
 
     #[tokio::test]
     async fn the_most_urgent_goes_first_and_whoever_has_gone_is_passed_over() {
-        let lanes = Lanes::new(2);
+        let slots = RequestSlots::new(2);
         let (_sender, changes) = watch::channel(());
-        let take = |urgency| {
-            let (lanes, changes) = (Arc::clone(&lanes), changes.clone());
-            Box::pin(async move { lanes.take(|| urgency, changes).await })
+        let take = |priority| {
+            let (slots, changes) = (Arc::clone(&slots), changes.clone());
+            Box::pin(async move { slots.take(|| priority, changes).await })
         };
-        let (first, second) = (take(Urgency::Waited).await, take(Urgency::Waited).await);
-        let mut waiting =
-            [Urgency::Spare, Urgency::Likely, Urgency::Waited, Urgency::Waited, Urgency::Expected].map(take);
+        let (first, second) = (take(Priority::Demand).await, take(Priority::Demand).await);
+        let mut waiting = [
+            Priority::Background,
+            Priority::Speculative,
+            Priority::Demand,
+            Priority::Demand,
+            Priority::Expected,
+        ]
+        .map(take);
         for one in &mut waiting {
             assert!(futures::poll!(one).is_pending());
         }
@@ -232,32 +213,32 @@ mod tests {
         drop(second);
         let fourth = expected.as_mut().await;
         drop(third);
-        // The last lane is kept for a reader.
+        // The last slot is kept for a reader.
         assert!(futures::poll!(&mut likely).is_pending());
         drop(fourth);
         assert!(futures::poll!(&mut spare).is_pending());
         drop(likely.as_mut().await);
         let fifth = spare.as_mut().await;
-        let sixth = take(Urgency::Waited).await;
+        let sixth = take(Priority::Demand).await;
         // One that was given to somebody who went before he took it.
-        let mut late = take(Urgency::Waited);
+        let mut late = take(Priority::Demand);
         assert!(futures::poll!(&mut late).is_pending());
         drop(sixth);
         drop(late);
         drop(fifth);
-        assert_eq!(lock(&lanes.0).free, 2);
+        assert_eq!(lock(&slots.0).free, 2);
     }
 
     #[tokio::test]
     async fn what_is_not_urgent_goes_behind_the_last_of_what_is() {
-        let lanes = Lanes::new(6);
+        let slots = RequestSlots::new(6);
         let (_sender, changes) = watch::channel(());
-        let take = |urgency| Box::pin(lanes.take(move || urgency, changes.clone()));
-        let mut waited: Vec<_> = vec![take(Urgency::Waited).await];
+        let take = |priority| Box::pin(slots.take(move || priority, changes.clone()));
+        let mut waited: Vec<_> = vec![take(Priority::Demand).await];
         while waited.len() <= ENDING {
-            waited.push(take(Urgency::Waited).await);
+            waited.push(take(Priority::Demand).await);
         }
-        let mut likely = [Urgency::Likely, Urgency::Likely, Urgency::Spare].map(take);
+        let mut likely = [Priority::Speculative, Priority::Speculative, Priority::Background].map(take);
         for one in &mut likely {
             assert!(futures::poll!(one).is_pending());
         }
@@ -266,26 +247,26 @@ mod tests {
         let taken = (first.await, second.await);
         assert!(futures::poll!(&mut spare).is_pending());
         // Two are kept free for a reader.
-        waited.push(take(Urgency::Expected).await);
-        waited.push(take(Urgency::Waited).await);
+        waited.push(take(Priority::Expected).await);
+        waited.push(take(Priority::Demand).await);
         drop(taken);
         assert!(futures::poll!(&mut spare).is_pending());
         waited.truncate(ENDING);
         assert!(spare.await.is_some());
         drop(waited);
-        let state = lock(&lanes.0);
+        let state = lock(&slots.0);
         assert_eq!((state.free, state.urgent), (6, 0));
     }
 
     #[tokio::test]
     async fn what_becomes_urgent_overtakes() {
-        let lanes = Lanes::new(1);
-        let (sender, changes) = watch::channel(Urgency::Spare);
-        let taken = lanes.take(|| Urgency::Spare, changes.clone()).await;
-        let mut expected = Box::pin(lanes.take(|| Urgency::Expected, changes.clone()));
-        let mut changing = Box::pin(lanes.take(|| *sender.borrow(), changes));
+        let slots = RequestSlots::new(1);
+        let (sender, changes) = watch::channel(Priority::Background);
+        let taken = slots.take(|| Priority::Background, changes.clone()).await;
+        let mut expected = Box::pin(slots.take(|| Priority::Expected, changes.clone()));
+        let mut changing = Box::pin(slots.take(|| *sender.borrow(), changes));
         assert!(futures::poll!(&mut expected).is_pending() && futures::poll!(&mut changing).is_pending());
-        sender.send_replace(Urgency::Waited);
+        sender.send_replace(Priority::Demand);
         assert!(futures::poll!(&mut expected).is_pending() && futures::poll!(&mut changing).is_pending());
         drop(taken);
         assert!(futures::poll!(&mut expected).is_pending());

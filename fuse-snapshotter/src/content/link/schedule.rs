@@ -1,58 +1,41 @@
-//! Who may use the link, and when.
+//! Who waits for a registry, and when others may begin.
 //!
-//! Readers come first and wait for nobody. What is fetched without a reader waiting for it, because it follows what was read
-//! or because nothing else is to be done, begins only when no reader has waited for a little while: a program that starts reads
-//! again a moment after it got something, and would find the link busy. When a reader comes who needs something else, it
-//! stops at once, unless it would be done before the reader's first byte can be here. What has arrived of a span by then is kept
-//! (`parked`), so that nothing is fetched twice.
-//!
-//! Between them is what readers are expected to ask for soon. It begins once the image is pulled, and does not give way. After that
-//! comes what they are likely to ask for some time: it begins in moments in which no reader waits, a span at a time, and does not
-//! give way either.
+//! * A reader comes first and waits for nobody.
+//! * What readers are expected to ask for soon begins once the image is pulled, and does not give way.
+//! * Speculative fetches begin, a span at a time, in moments in which no reader waits, and do not give way either.
+//! * Background fetch begins only when no reader has waited for a little while: a program that starts reads again a
+//!   moment after it got something, and would find the link busy. When a reader comes that needs something else,
+//!   background fetch stops at once, unless it would be done before the reader's first byte can be here.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
-use crate::base::lock::lock;
-use crate::content::link::estimate::Pace;
-use crate::content::link::idle_cpu;
-use crate::content::link::request_slots::{Lane, Lanes, Urgency};
+use super::idle_cpu;
+use super::priority::Priority;
 
-/// Requests at a time to a registry over a long link. As many as it takes that some bytes come while others are asked for; of more
-/// than that each connection stays slow, because congestion control sees the others' bytes as congestion.
-const LANES: usize = 6;
+/// Background requests at a time. One leaves most of a processor to the containers.
+const BACKGROUND: usize = 1;
 
-/// Requests at a time that nobody waits for. One leaves most of a processor to the containers.
-const SPARE: usize = 1;
-
-/// Requests at a time for what a reader is expected to ask for soon. A reader who comes has to share the link with them.
+/// Requests at a time for what a reader is expected to ask for soon. A reader that comes has to share the link with
+/// them.
 const EXPECTED: usize = 3;
 
-/// Requests at a time for what says what else is expected, beside those.
-const LEADING: usize = 3;
+/// Requests at a time for what tells what else is expected, beside those.
+const DISCOVERY: usize = 3;
 
-/// Requests at a time for what is likely to be read: while the answer to one is on its way, another one's bytes come.
-const LIKELY: usize = 2;
-
-/// How long a reader waits for others to be done with their connections.
-pub(crate) const LONGEST_QUEUE: Duration = Duration::from_secs(10);
+/// Speculative requests at a time: while the answer to one is on its way, another one's bytes come.
+const SPECULATIVE: usize = 2;
 
 /// How long what is expected waits for pulls.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Spans that are kept unfinished of all layers in a registry: each may take two megabytes of memory.
-const PARKED: usize = 16;
-
-/// How long no reader may have waited before the link counts as idle. A program that starts computes for tenths of a second
-/// between its reads, with all processors; what nobody asked for would take them away from it.
+/// How long no reader may have waited before the link counts as idle. A program that starts computes for tenths of a
+/// second between its reads, with all processors; background fetch would take them away from it.
 const CALM: Duration = Duration::from_secs(1);
 
-/// How long after the last reader has waited a program may still be starting. Until then its computing counts, too; but other
-/// tests, which compute all the time, start nothing.
+/// For this long after the last reader has waited, background fetch also waits for an idle processor: a program may
+/// still be starting. Zero in tests, which keep all processors busy.
 const STARTING: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(30) };
 
 /// How long a first reader is waited for: a container mostly follows its image at once.
@@ -61,59 +44,29 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Who waits.
 #[derive(Debug)]
 struct Readers {
-    /// Readers who wait for something.
+    /// Readers that wait for something.
     waiting: usize,
-    /// How many have come so far who needed a request of their own.
+    /// How many have come so far that needed a request of their own.
     arrivals: u64,
     /// When the last one got what it wanted, or the first layer was opened.
     since: Instant,
     /// Layers that are being pulled.
     pulling: usize,
-    /// Those who fetch what readers will ask for soon.
+    /// Those that fetch what readers will ask for soon.
     expecting: usize,
 }
 
-/// The schedules of a daemon: one for each registry, since what is at the end of another link is no reason to wait.
-#[derive(Debug)]
-pub(crate) struct Schedules {
-    connections: usize,
-    of_hosts: Mutex<HashMap<String, Weak<Schedule>>>,
-}
-
-impl Schedules {
-    /// At most `connections` requests to a registry at a time.
-    pub(crate) fn new(connections: usize) -> Self {
-        Self { connections, of_hosts: Mutex::default() }
-    }
-
-    /// The schedule of a registry, as long as somebody has it.
-    pub(crate) fn of(&self, host: &str) -> Arc<Schedule> {
-        let mut of_hosts = lock(&self.of_hosts);
-        if let Some(schedule) = of_hosts.get(host).and_then(Weak::upgrade) {
-            return schedule;
-        }
-        let schedule = Arc::new(Schedule::new(self.connections));
-        of_hosts.retain(|_, schedule| schedule.strong_count() > 0);
-        of_hosts.insert(host.to_owned(), Arc::downgrade(&schedule));
-        schedule
-    }
-}
-
-/// What all layers in a registry share.
+/// The turns of all layers in a registry.
 #[derive(Debug)]
 pub(crate) struct Schedule {
-    connections: Semaphore,
-    lanes: Arc<Lanes>,
     expected: Semaphore,
-    leading: Semaphore,
-    likely: Semaphore,
-    spare: Semaphore,
+    discovery: Semaphore,
+    speculative: Semaphore,
+    background: Semaphore,
     readers: watch::Sender<Readers>,
-    pub(crate) pace: Pace,
-    parked: Arc<AtomicUsize>,
 }
 
-/// A reader who waits.
+/// A reader that waits.
 pub(crate) struct Waiting<'s> {
     schedule: &'s Schedule,
     /// How many readers had come until then.
@@ -130,7 +83,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Somebody who fetches what readers will ask for soon.
+/// Somebody that fetches what readers will ask for soon.
 pub(crate) struct Expecting<'s>(&'s Schedule);
 
 impl Drop for Expecting<'_> {
@@ -139,41 +92,21 @@ impl Drop for Expecting<'_> {
     }
 }
 
-/// A layer that is being pulled.
-#[derive(Debug)]
-pub struct Pulling(Arc<Schedule>);
-
-impl Drop for Pulling {
-    fn drop(&mut self) {
-        self.0.readers.send_modify(|readers| readers.pulling -= 1);
-    }
-}
-
-/// Room for an unfinished span.
-#[derive(Debug)]
-pub(crate) struct Counted(Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl Schedule {
-    /// At most `connections` requests of readers at a time.
-    pub(crate) fn new(connections: usize) -> Self {
+    pub(super) fn new() -> Self {
         let readers = Readers { waiting: 0, arrivals: 0, since: Instant::now(), pulling: 0, expecting: 0 };
         Self {
-            connections: Semaphore::new(connections),
-            lanes: Lanes::new(LANES.min(connections)),
             expected: Semaphore::new(EXPECTED),
-            leading: Semaphore::new(LEADING),
-            likely: Semaphore::new(LIKELY),
-            spare: Semaphore::new(SPARE),
+            discovery: Semaphore::new(DISCOVERY),
+            speculative: Semaphore::new(SPECULATIVE),
+            background: Semaphore::new(BACKGROUND),
             readers: watch::Sender::new(readers),
-            pace: Pace::default(),
-            parked: Arc::default(),
         }
+    }
+
+    /// Changes with each reader that comes or goes.
+    pub(super) fn changes(&self) -> watch::Receiver<impl Send + Sync + use<>> {
+        self.readers.subscribe()
     }
 
     /// A reader begins to wait. `needs_request`: others do not fetch it already.
@@ -192,34 +125,9 @@ impl Schedule {
         self.readers.send_modify(|readers| readers.since = readers.since.max(Instant::now() + GRACE));
     }
 
-    /// How many readers have come so far who needed a request.
+    /// How many readers have come so far that needed a request.
     pub(crate) fn arrivals(&self) -> u64 {
         self.readers.borrow().arrivals
-    }
-
-    /// Waits for a free connection. Not for ever: those who have all of them may themselves be waiting, for a registry that does
-    /// not answer, and the time that a reader may have to wait for it counts from his own request.
-    pub(crate) async fn connection(&self) -> Option<SemaphorePermit<'_>> {
-        tokio::time::timeout(LONGEST_QUEUE, self.connections.acquire()).await.ok()?.ok()
-    }
-
-    /// Waits for a lane over a long link, in the order of the calls; how urgent it is may change while it waits.
-    pub(crate) fn lane<U: Fn() -> Urgency + Send>(
-        &self,
-        urgency: U,
-    ) -> impl Future<Output = Option<Lane>> + Send + use<U> {
-        // Each reader who comes changes this.
-        self.lanes.take(urgency, self.readers.subscribe())
-    }
-
-    /// How many lanes are taken.
-    pub(crate) fn busy_lanes(&self) -> usize {
-        self.lanes.busy()
-    }
-
-    /// How many lanes there are.
-    pub(crate) fn lanes(&self) -> usize {
-        self.lanes.count()
     }
 
     /// Says that what readers will ask for soon is going to be fetched.
@@ -233,32 +141,34 @@ impl Schedule {
         self.readers.borrow().expecting > 0
     }
 
-    /// Waits for a turn to fetch what a reader will ask for soon. It does not give way: the reader would only have to wait for
-    /// it himself.
-    pub(crate) async fn expected(&self, urgency: Urgency) -> Option<SemaphorePermit<'_>> {
-        let turns = if urgency == Urgency::Leading { &self.leading } else { &self.expected };
+    /// Waits for a turn to fetch what a reader will ask for soon. It does not give way: the reader would otherwise wait
+    /// for the same bytes.
+    pub(crate) async fn expected_turn(&self, priority: Priority) -> Option<SemaphorePermit<'_>> {
+        let turns = if priority == Priority::Discovery { &self.discovery } else { &self.expected };
         let permit = turns.acquire().await.ok();
         self.pulled().await;
         permit
     }
 
-    /// Waits until no layer is being pulled, but not for long: no container starts before its image is there, but others may be
-    /// pulled all the time.
+    /// Waits until no layer is being pulled, but not for long: no container starts before its image is there, but
+    /// others may be pulled all the time.
     pub(crate) async fn pulled(&self) {
         let mut readers = self.readers.subscribe();
         let _ = tokio::time::timeout(PATIENCE, readers.wait_for(|readers| readers.pulling == 0)).await;
     }
 
-    /// Says that a layer is being pulled, as long as the result lives.
-    pub(crate) fn pulling(self: &Arc<Self>) -> Pulling {
+    pub(super) fn begin_pull(&self) {
         self.readers.send_modify(|readers| readers.pulling += 1);
-        Pulling(Arc::clone(self))
     }
 
-    /// Waits for a turn to fetch what nobody waits for, until no reader has waited for a while, nor is a program that starts
-    /// likely to compute.
-    pub(crate) async fn spare(&self) -> Option<SemaphorePermit<'_>> {
-        let permit = self.spare.acquire().await.ok();
+    pub(super) fn end_pull(&self) {
+        self.readers.send_modify(|readers| readers.pulling -= 1);
+    }
+
+    /// Waits for a turn to fetch what nobody waits for, until no reader has waited for a while, nor is a program that
+    /// starts likely to compute.
+    pub(crate) async fn background_turn(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = self.background.acquire().await.ok();
         self.calm().await;
         if self.readers.borrow().since.elapsed() < STARTING {
             idle_cpu::free().await;
@@ -267,11 +177,14 @@ impl Schedule {
         permit
     }
 
-    /// Waits for a turn to fetch what is likely to be read some time soon, until no reader waits, nor is any expected.
-    pub(crate) async fn likely(&self) -> Option<SemaphorePermit<'_>> {
-        let permit = self.likely.acquire().await.ok();
-        // In pieces, a reader overtakes it.
-        let overtakes = self.pace.piece().is_some();
+    /// Waits for a turn to fetch what may be read some time, until no reader is expected, nor waits unless its requests
+    /// overtake all others.
+    pub(super) async fn speculative_turn(
+        &self,
+        readers_overtake: impl FnOnce() -> bool,
+    ) -> Option<SemaphorePermit<'_>> {
+        let permit = self.speculative.acquire().await.ok();
+        let overtakes = readers_overtake();
         let quiet = |readers: &Readers| {
             (overtakes || readers.waiting == 0) && readers.pulling + readers.expecting == 0
         };
@@ -296,8 +209,8 @@ impl Schedule {
         }
     }
 
-    /// Waits until a reader waits who came after the `arrival`-th and needs a request of its own.
-    pub(crate) async fn disturbed(&self, arrival: u64) {
+    /// Waits until a reader waits that came after the `arrival`-th and needs a request of its own.
+    pub(super) async fn disturbed(&self, arrival: u64) {
         let other = |readers: &Readers| readers.arrivals > arrival && readers.waiting > 0;
         let _ = self.readers.subscribe().wait_for(other).await;
     }
@@ -306,13 +219,5 @@ impl Schedule {
     pub(crate) fn is_disturbed(&self, arrival: u64) -> bool {
         let readers = self.readers.borrow();
         readers.arrivals > arrival && readers.waiting > 0
-    }
-
-    /// Room to keep an unfinished span, if there is some.
-    pub(crate) fn room(&self) -> Option<Counted> {
-        let taken = self.parked.fetch_update(Ordering::AcqRel, Ordering::Acquire, |parked| {
-            (parked < PARKED).then_some(parked + 1)
-        });
-        taken.ok().map(|_| Counted(Arc::clone(&self.parked)))
     }
 }

@@ -1,22 +1,18 @@
-//! What is likely to be read once a part of a file was: the rest of it.
+//! What may be read once a part of a file was: the rest of it.
 //!
-//! Libraries, archives and images of classes are read in many places, and each place that a reader has to wait for costs a round
-//! trip in which the link idles. Of a file of some megabytes most spans are wanted in the end once one is; of a larger one
-//! those are that lie around the places that were read, and near most of them, and the more of them the more often readers have had
-//! to wait there. They are fetched in the moments in which no reader waits.
+//! Libraries, archives and images of classes are read in many places, and each place that a reader has to wait for
+//! costs a round trip in which the link idles. Files of up to five spans are fetched whole. In larger files the window
+//! reaches around the places where readers have waited, and grows by one span on each side with every further wait;
+//! spans close to several such places come first. All this is fetched while no reader waits.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use super::WHOLE;
 use crate::base::lock::lock;
-use crate::content::layer::LazyLayer;
-use crate::content::spans::flight::Duty;
-use crate::content::spans::request::Run;
-
-/// A file in so many spans is likely to be wanted as a whole.
-pub(crate) const WHOLE: usize = 5;
+use crate::content::spans::fetcher::SpanFetcher;
 
 /// Most spans in front of and behind one wanted that are likely to be wanted.
 const MAX_REACH: usize = 32;
@@ -40,7 +36,7 @@ struct Waits {
     /// The last places, the latest first.
     places: VecDeque<usize>,
     count: usize,
-    /// What was fetched for being likely. Once: if it was evicted since, it was not.
+    /// What was fetched speculatively. Once: if it was evicted since, nobody wanted it.
     fetched: BTreeSet<usize>,
 }
 
@@ -56,9 +52,9 @@ impl Waits {
         self.count += 1;
     }
 
-    /// The spans that are likely to be wanted, the likeliest first: those that lie near most places, and of them those that are
-    /// near the last one. What is behind that comes next most often, whatever is known.
-    fn likely(&self) -> Vec<usize> {
+    /// The spans that are likely to be wanted, the likeliest first: those that lie near most places, and of them those
+    /// that are near the last one. What is behind that comes next most often, whatever is known.
+    fn candidates(&self) -> Vec<usize> {
         let Some(last) = self.places.front().copied() else { return Vec::new() };
         let length = self.spans.end() - self.spans.start() + 1;
         let reach = if length <= WHOLE { length } else { self.count.saturating_sub(1).min(MAX_REACH) };
@@ -77,13 +73,13 @@ impl Waits {
 
 /// The files of a layer in which readers have had to wait, by their entries.
 #[derive(Debug, Default)]
-pub(crate) struct Likely {
+struct Files {
     files: HashMap<usize, Waits>,
     /// Those of which more is being fetched.
     busy: Vec<usize>,
 }
 
-impl Likely {
+impl Files {
     /// Notes that a reader has waited for a span of a file. Whether somebody has to begin to fetch more of it.
     fn note(&mut self, entry: usize, span: usize, spans: RangeInclusive<usize>) -> bool {
         if self.files.len() >= REMEMBERED && !self.files.contains_key(&entry) {
@@ -91,7 +87,7 @@ impl Likely {
         }
         let waits = self.files.entry(entry).or_insert_with(|| Waits::new(spans));
         waits.note(span);
-        let begins = self.busy.len() < BUSY && !self.busy.contains(&entry) && !waits.likely().is_empty();
+        let begins = self.busy.len() < BUSY && !self.busy.contains(&entry) && !waits.candidates().is_empty();
         if begins {
             self.busy.push(entry);
         }
@@ -101,24 +97,34 @@ impl Likely {
     /// The likeliest span of a file that is wanted, of those that were not fetched yet.
     fn next(&mut self, entry: usize, wanted: impl Fn(usize) -> bool) -> Option<usize> {
         let waits = self.files.get_mut(&entry)?;
-        let next = waits.likely().into_iter().find(|span| wanted(*span))?;
+        let next = waits.candidates().into_iter().find(|span| wanted(*span))?;
         waits.fetched.insert(next);
         Some(next)
     }
 }
 
-impl LazyLayer {
-    /// A reader has waited for a span of an entry, which reaches over `spans`, and got it: fetches what is likely to be wanted
-    /// next.
-    pub(crate) fn wants(self: &Arc<Self>, entry: usize, span: usize, spans: RangeInclusive<usize>) {
-        if lock(self.likely()).note(entry, span, spans) {
-            let (schedule, layer) = (Arc::clone(self.schedule()), Arc::downgrade(self));
+/// The speculation on what a layer's readers will ask for.
+pub(crate) struct Speculation {
+    fetcher: Arc<SpanFetcher>,
+    files: Mutex<Files>,
+}
+
+impl Speculation {
+    pub(crate) fn new(fetcher: &Arc<SpanFetcher>) -> Self {
+        Self { fetcher: Arc::clone(fetcher), files: Mutex::default() }
+    }
+
+    /// A reader has waited for a span of an entry, which reaches over `spans`, and got it: fetches what is likely to be
+    /// wanted next.
+    pub(crate) fn note_wait(self: &Arc<Self>, entry: usize, span: usize, spans: RangeInclusive<usize>) {
+        if lock(&self.files).note(entry, span, spans) {
+            let (link, speculation) = (Arc::clone(self.fetcher.link()), Arc::downgrade(self));
             tokio::spawn(async move {
                 loop {
-                    let _turn = schedule.likely().await;
+                    let _turn = link.speculative_turn().await;
                     // It does not keep the layer while it waits: its users may be gone when the turn comes.
-                    let Some(layer) = layer.upgrade() else { return };
-                    if !layer.fetch_likely(entry).await {
+                    let Some(speculation) = speculation.upgrade() else { return };
+                    if !speculation.fetch_next(entry).await {
                         return;
                     }
                 }
@@ -127,28 +133,17 @@ impl LazyLayer {
     }
 
     /// Fetches one more span of an entry; `false` when there is none, or it cannot be had.
-    async fn fetch_likely(&self, entry: usize) -> bool {
-        let next = lock(self.likely()).next(entry, |span| !self.has_span(span));
+    async fn fetch_next(&self, entry: usize) -> bool {
+        let fetcher = &self.fetcher;
+        let next = lock(&self.files).next(entry, |span| !fetcher.has_span(span));
         let goes_on = match next {
-            Some(span) if !self.cache_is_full() => match self.claim_one(span) {
-                Some(duty) => self.try_span(duty).await,
-                // Somebody else is at it.
-                None => true,
-            },
+            Some(span) if !fetcher.contents().is_full() => fetcher.try_span(span).await,
             _ => false,
         };
         if !goes_on {
-            lock(self.likely()).busy.retain(|busy| *busy != entry);
+            lock(&self.files).busy.retain(|busy| *busy != entry);
         }
         goes_on
-    }
-
-    /// Fetches a span that is likely to be read. Whether it came: if not, it is left to the reader to insist on it.
-    pub(crate) async fn try_span(&self, duty: Duty) -> bool {
-        let span = duty.span;
-        tracing::debug!(layer = %self.digest(), span, "reading on");
-        self.fly(Run::speculative(duty)).await;
-        self.has_span(span)
     }
 }
 
@@ -159,7 +154,7 @@ mod tests {
     #[test]
     fn of_small_files_all_is_likely_and_of_large_ones_what_lies_around() {
         let likely = |spans, places: &[usize], count| {
-            Waits { places: places.iter().copied().collect(), count, ..Waits::new(spans) }.likely()
+            Waits { places: places.iter().copied().collect(), count, ..Waits::new(spans) }.candidates()
         };
         assert_eq!(likely(7..=9, &[7], 1), [8, 9]);
         assert_eq!(likely(0..=4, &[3], 1), [4, 2, 1, 0]);
@@ -172,7 +167,7 @@ mod tests {
         assert_eq!(likely(0..=30, &[26, 21], 2), [25, 22, 27, 20]);
         assert_eq!(likely(0..=30, &[22, 26, 21], 4)[..5], [23, 20, 25, 27, 24]);
         assert_eq!(likely(0..=1000, &[500], 900).len(), 2 * MAX_REACH);
-        let mut likely = Likely::default();
+        let mut likely = Files::default();
         // The first time in a large file; somebody is at it.
         assert_eq!([5, 6, 7].map(|span| likely.note(1, span, 0..=20)), [true, false, false]);
         assert!(likely.note(2, 0, 0..=1) && !likely.note(3, 0, 0..=0));

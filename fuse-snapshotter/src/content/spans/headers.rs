@@ -1,15 +1,15 @@
 //! Checking the tar headers that pass by against the zTOC.
 //!
 //! A header that a span boundary cuts is put together from its parts when both spans have been read. Until then
-//! the zTOC is believed: it is itself named by a digest. So it is with headers in spans that nobody reads: to fetch them
-//! with the content would cost another span for many a first read.
+//! the zTOC is believed: it is itself named by a digest. So it is with headers in spans that nobody reads: to fetch
+//! them with the content would cost another span for many a first read.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use crate::content::cache::Parts;
+use crate::content::cache::BlockRanges;
 use crate::content::spans::table::LayerTable;
 
 /// Longest cut header that is kept, in bytes. Longer ones (with many PAX records) go unchecked.
@@ -26,8 +26,8 @@ const FILE: &str = "refused";
 /// Headers that were found false, and parts of cut ones.
 #[derive(Debug, Default)]
 pub(crate) struct HeaderChecks {
-    parts: HashMap<usize, Cut>,
-    /// Bytes in `parts`.
+    cut: HashMap<usize, Cut>,
+    /// Bytes in `cut`.
     kept: usize,
     refused: BTreeSet<usize>,
 }
@@ -35,7 +35,7 @@ pub(crate) struct HeaderChecks {
 #[derive(Debug, Default)]
 struct Cut {
     bytes: Vec<u8>,
-    known: Parts,
+    known: BlockRanges,
 }
 
 impl HeaderChecks {
@@ -81,13 +81,13 @@ impl HeaderChecks {
             return None;
         }
         let (at, length) = (at as usize, length as usize);
-        if !self.parts.contains_key(&entry) {
+        if !self.cut.contains_key(&entry) {
             if self.kept + length > MAX_ALL {
                 return None;
             }
             self.kept += length;
         }
-        let cut = self.parts.entry(entry).or_default();
+        let cut = self.cut.entry(entry).or_default();
         cut.bytes.resize(length, 0);
         cut.bytes[at..at + part.len()].copy_from_slice(part);
         cut.known.add(at as u16..(at + part.len()) as u16);
@@ -95,7 +95,7 @@ impl HeaderChecks {
             return None;
         }
         self.kept -= length;
-        self.parts.remove(&entry).map(|cut| cut.bytes)
+        self.cut.remove(&entry).map(|cut| cut.bytes)
     }
 }
 

@@ -4,8 +4,9 @@
 
 use std::sync::Mutex;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::base::lock::lock;
-use crate::content::link::schedule::Counted;
 use crate::content::spans::sink::SpanSink;
 
 /// An unfinished span.
@@ -13,37 +14,37 @@ struct Unfinished {
     sink: SpanSink,
     /// Where in the layer the bytes that it lacks begin.
     position: u64,
-    _room: Counted,
+    _room: OwnedSemaphorePermit,
 }
 
 /// The unfinished spans of a layer.
 #[derive(Default)]
-pub(crate) struct Parked(Mutex<Vec<Unfinished>>);
+pub(super) struct PartialSpans(Mutex<Vec<Unfinished>>);
 
-impl std::fmt::Debug for Parked {
+impl std::fmt::Debug for PartialSpans {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Parked").field(&lock(&self.0).len()).finish()
+        f.debug_tuple("PartialSpans").field(&lock(&self.0).len()).finish()
     }
 }
 
-impl Parked {
+impl PartialSpans {
     /// Keeps a span that has arrived up to `position`.
-    pub(crate) fn put(&self, sink: SpanSink, position: u64, room: Counted) {
-        let mut parked = lock(&self.0);
-        parked.retain(|other| other.sink.span() != sink.span());
-        parked.push(Unfinished { sink, position, _room: room });
+    pub(super) fn put(&self, sink: SpanSink, position: u64, room: OwnedSemaphorePermit) {
+        let mut partial = lock(&self.0);
+        partial.retain(|other| other.sink.span() != sink.span());
+        partial.push(Unfinished { sink, position, _room: room });
     }
 
     /// Takes what there is of a span.
-    pub(crate) fn take(&self, span: usize) -> Option<(SpanSink, u64)> {
-        let mut parked = lock(&self.0);
-        let place = parked.iter().position(|unfinished| unfinished.sink.span() == span)?;
-        let Unfinished { sink, position, .. } = parked.swap_remove(place);
+    pub(super) fn take(&self, span: usize) -> Option<(SpanSink, u64)> {
+        let mut partial = lock(&self.0);
+        let place = partial.iter().position(|unfinished| unfinished.sink.span() == span)?;
+        let Unfinished { sink, position, .. } = partial.swap_remove(place);
         Some((sink, position))
     }
 
     /// Gives up what there is of a span: it has come another way.
-    pub(crate) fn forget(&self, span: usize) {
+    pub(super) fn forget(&self, span: usize) {
         drop(self.take(span));
     }
 }

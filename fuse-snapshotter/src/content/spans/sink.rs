@@ -8,10 +8,11 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use ztoc::{Sha256Digest, SpanDecoder};
 
-use crate::content::FetchError;
-use crate::content::cache::{ContentWriter, LayerCache};
-use crate::content::spans::headers::SpanHeaders;
-use crate::content::spans::table::{LayerTable, Piece};
+use super::headers::SpanHeaders;
+use super::table::{ArchivePart, LayerTable};
+use crate::content::cache::ContentWriter;
+use crate::content::contents::LayerContents;
+use crate::content::error::FetchError;
 
 /// Room for inflated bytes, in bytes.
 const OUTPUT: usize = 64 * 1024;
@@ -21,58 +22,39 @@ const OUTPUT: usize = 64 * 1024;
 const TURN: usize = 4 << 20;
 
 /// A span with the right digest, not visible yet.
-pub(crate) struct Verified {
+pub(super) struct Verified {
     /// What was seen of tar headers.
-    pub(crate) headers: SpanHeaders,
-    writer: ContentWriter,
-    continues: bool,
-    first_block: u16,
-    last_block: u16,
-}
-
-impl Verified {
-    /// Makes the contents visible.
-    pub(crate) fn publish(self) {
-        self.writer.publish(self.continues, self.first_block, self.last_block);
-    }
+    pub(super) headers: SpanHeaders,
+    pub(super) writer: ContentWriter,
 }
 
 /// The uncompressed bytes of a span, on their way to the files that they belong to.
-pub(crate) struct Contents {
+pub(super) struct SpanContents {
     table: Arc<LayerTable>,
     writer: ContentWriter,
     headers: SpanHeaders,
     /// Place in the archive of the next byte, and an entry not behind it.
     position: u64,
     entry: usize,
-    /// First and last content bytes seen: entry, and position in its content.
-    first: Option<(usize, u64)>,
-    last: Option<(usize, u64)>,
 }
 
-impl Contents {
-    fn new(table: &Arc<LayerTable>, span: usize, cache: Arc<LayerCache>) -> Self {
+impl SpanContents {
+    fn new(layer: &LayerContents, span: usize) -> Self {
+        let table = layer.table();
         let start = table.spans().uncompressed(span).start;
         Self {
             table: Arc::clone(table),
-            writer: ContentWriter::new(cache),
+            writer: ContentWriter::new(Arc::clone(layer.cache())),
             headers: SpanHeaders::default(),
             position: start,
             entry: table.entry_at(start),
-            first: None,
-            last: None,
         }
     }
 
     /// A span out of a verified copy of the archive.
-    pub(crate) fn copied(
-        table: &Arc<LayerTable>,
-        span: usize,
-        archive: &File,
-        cache: Arc<LayerCache>,
-    ) -> io::Result<Verified> {
-        let range = table.spans().uncompressed(span);
-        let mut contents = Self::new(table, span, cache);
+    pub(super) fn copied(layer: &LayerContents, span: usize, archive: &File) -> io::Result<Verified> {
+        let range = layer.table().spans().uncompressed(span);
+        let mut contents = Self::new(layer, span);
         let mut chunk = vec![0; OUTPUT];
         while contents.position < range.end {
             let left = range.end - contents.position;
@@ -86,18 +68,16 @@ impl Contents {
     /// Sends bytes where they belong.
     fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let piece = self.table.piece_at(&mut self.entry, self.position);
-            let length =
-                usize::try_from(piece.length()).map_or(bytes.len(), |length| length.min(bytes.len()));
+            let part = self.table.part_at(&mut self.entry, self.position);
+            let length = usize::try_from(part.length()).map_or(bytes.len(), |length| length.min(bytes.len()));
             let (now, later) = bytes.split_at(length);
-            match piece {
-                Piece::Header { entry, at, .. } => self.headers.push(&self.table, entry, at, now),
-                Piece::Content { entry, at, .. } => {
-                    self.writer.write(self.table.stream_offset(entry) + at, now);
-                    self.first.get_or_insert((entry, at));
-                    self.last = Some((entry, at + length as u64));
+            match part {
+                ArchivePart::Header { entry, at, .. } => self.headers.push(&self.table, entry, at, now),
+                ArchivePart::Content { entry, at, .. } => {
+                    let start = self.table.stream_offset(entry);
+                    self.writer.write(start + at, now, start + self.table.size(entry));
                 }
-                Piece::Filler { .. } => {}
+                ArchivePart::Filler { .. } => {}
             }
             self.position += length as u64;
             bytes = later;
@@ -106,37 +86,24 @@ impl Contents {
 
     /// All bytes have come, and are right.
     fn verified(self) -> Verified {
-        let length =
-            |place: Option<(usize, u64)>| place.map_or(0, |(entry, at)| self.table.block_length(entry, at));
-        Verified {
-            first_block: length(self.first),
-            // The last byte's block, not that of the byte behind it.
-            last_block: length(self.last.map(|(entry, end)| (entry, end.saturating_sub(1)))),
-            continues: self.last.is_some_and(|(entry, end)| end < self.table.size(entry)),
-            headers: self.headers,
-            writer: self.writer,
-        }
+        Verified { headers: self.headers, writer: self.writer }
     }
 }
 
 /// Hashes, inflates and stores a span while its bytes arrive.
-pub(crate) struct SpanSink {
+pub(super) struct SpanSink {
     table: Arc<LayerTable>,
     span: usize,
     hasher: Sha256,
     decoder: SpanDecoder,
-    contents: Contents,
+    contents: SpanContents,
     output: Vec<u8>,
     failed: Option<String>,
 }
 
 impl SpanSink {
-    pub(crate) fn new(
-        table: &Arc<LayerTable>,
-        span: usize,
-        ztoc: &File,
-        cache: Arc<LayerCache>,
-    ) -> Result<Self, FetchError> {
+    pub(super) fn new(layer: &LayerContents, span: usize, ztoc: &File) -> Result<Self, FetchError> {
+        let table = layer.table();
         let range = table.spans().uncompressed(span);
         let decoder = SpanDecoder::new(&table.checkpoint(span, ztoc)?, range.end - range.start)
             .map_err(std::io::Error::other)?;
@@ -145,19 +112,19 @@ impl SpanSink {
             span,
             hasher: Sha256::new(),
             decoder,
-            contents: Contents::new(table, span, cache),
+            contents: SpanContents::new(layer, span),
             output: vec![0; OUTPUT],
             failed: None,
         })
     }
 
     /// Index of the span.
-    pub(crate) fn span(&self) -> usize {
+    pub(super) fn span(&self) -> usize {
         self.span
     }
 
     /// Takes the next compressed bytes.
-    pub(crate) async fn push(&mut self, mut input: &[u8]) {
+    pub(super) async fn push(&mut self, mut input: &[u8]) {
         self.hasher.update(input);
         let mut turn = 0;
         // What cannot be inflated has a wrong digest, too: that is what is reported then.
@@ -195,7 +162,7 @@ impl SpanSink {
     }
 
     /// All bytes have arrived: says what is wrong with the span if anything is.
-    pub(crate) fn finish(mut self) -> Result<Verified, String> {
+    pub(super) fn finish(mut self) -> Result<Verified, String> {
         if let Some(complaint) = self.complaint() {
             return Err(complaint);
         }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::hash::RandomState;
 use std::io;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::os::unix::fs::FileExt;
 
 use ztoc::{Checkpoint, EntryKind, Spans, WINDOW_SIZE, Ztoc};
@@ -48,9 +48,9 @@ pub struct LayerTable {
     windows: Vec<u64>,
 }
 
-/// A piece of the archive.
+/// A part of the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Piece {
+pub(crate) enum ArchivePart {
     /// `length` bytes of the header of `entry`, from byte `at` of it.
     Header { entry: usize, at: u64, length: u64 },
     /// `length` bytes of the content of `entry`, from byte `at` of it.
@@ -59,7 +59,7 @@ pub(crate) enum Piece {
     Filler { length: u64 },
 }
 
-impl Piece {
+impl ArchivePart {
     pub(crate) fn length(&self) -> u64 {
         match self {
             Self::Header { length, .. } | Self::Content { length, .. } | Self::Filler { length } => *length,
@@ -142,8 +142,8 @@ impl LayerTable {
         self.blocks.get(entry).copied()
     }
 
-    /// What a place in the cache's stream holds: the entry, the offset in its content, and how many bytes there are until
-    /// another entry begins, padding included. `None` behind the end.
+    /// What a place in the cache's stream holds: the entry, the offset in its content, and how many bytes there are
+    /// until another entry begins, padding included. `None` behind the end.
     pub(crate) fn at_stream(&self, position: u64) -> Option<(usize, u64, u64)> {
         let block = u32::try_from(position / BLOCK_SIZE).ok().filter(|block| *block < self.block_count)?;
         // Of entries that begin at one block all but the last are empty.
@@ -158,16 +158,24 @@ impl LayerTable {
         u64::from(self.blocks[entry]) * BLOCK_SIZE
     }
 
+    /// The spans that hold a range of an entry's content, cut at its end; none if there is no such entry.
+    pub(crate) fn spans_of(&self, entry: usize, range: &Range<u64>) -> Range<usize> {
+        if entry >= self.len() || range.start >= self.size(entry) {
+            return 0..0;
+        }
+        self.spans.spans_of(&self.archive_range(entry, range))
+    }
+
+    /// From the first to the last span of an entry that has content.
+    pub(crate) fn spans_of_entry(&self, entry: usize) -> RangeInclusive<usize> {
+        let content = self.archive_range(entry, &(0..u64::MAX));
+        self.spans.span_of(content.start)..=self.spans.span_of(content.end.saturating_sub(1))
+    }
+
     /// The place in the archive of a range of an entry's content, cut at its end.
     pub(crate) fn archive_range(&self, entry: usize, range: &Range<u64>) -> Range<u64> {
         let (offset, size) = (self.offsets[entry], self.sizes[entry]);
         offset + range.start.min(size)..offset + range.end.min(size)
-    }
-
-    /// How many bytes of content the block that holds byte `at` of an entry has.
-    pub(crate) fn block_length(&self, entry: usize, at: u64) -> u16 {
-        let start = at - at % BLOCK_SIZE;
-        (self.sizes[entry].saturating_sub(start)).min(BLOCK_SIZE) as u16
     }
 
     /// End of the content of an entry with its padding, which is where the next header begins.
@@ -195,21 +203,21 @@ impl LayerTable {
     }
 
     /// What stands at a place in the archive, given [`LayerTable::entry_at`] for it or an earlier place.
-    pub(crate) fn piece_at(&self, entry: &mut usize, position: u64) -> Piece {
+    pub(crate) fn part_at(&self, entry: &mut usize, position: u64) -> ArchivePart {
         while *entry < self.len() && self.end(*entry) <= position {
             *entry += 1;
         }
         let Some(offset) = self.offsets.get(*entry).copied() else {
-            return Piece::Filler { length: u64::MAX };
+            return ArchivePart::Filler { length: u64::MAX };
         };
         let content_end = offset + self.sizes[*entry];
         if position < offset {
             let at = position - self.header_start(*entry);
-            Piece::Header { entry: *entry, at, length: offset - position }
+            ArchivePart::Header { entry: *entry, at, length: offset - position }
         } else if position < content_end {
-            Piece::Content { entry: *entry, at: position - offset, length: content_end - position }
+            ArchivePart::Content { entry: *entry, at: position - offset, length: content_end - position }
         } else {
-            Piece::Filler { length: self.end(*entry) - position }
+            ArchivePart::Filler { length: self.end(*entry) - position }
         }
     }
 

@@ -12,10 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use crate::base::lock::lock;
-use crate::content::FetchError;
-use crate::content::layer::LazyLayer;
-use crate::content::spans::request::Run;
-use crate::content::spans::sink::Contents;
+use crate::content::contents::LayerContents;
 
 /// Most twins of a layer.
 const MAX_TWINS: usize = 4;
@@ -55,7 +52,8 @@ impl std::fmt::Debug for Twins {
 }
 
 impl Twins {
-    fn add(&self, twin: Arc<dyn Twin>) {
+    /// Adds a blob with the same content.
+    pub(crate) fn add(&self, twin: Arc<dyn Twin>) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() < MAX_TWINS && known.iter().all(|other| other.name() != twin.name()) {
             known.push(twin);
@@ -67,47 +65,34 @@ impl Twins {
     }
 
     /// Whether it is worth asking one of them.
-    pub(crate) fn are_there(&self) -> bool {
+    pub(super) fn are_there(&self) -> bool {
         let failed = lock(&self.failed).is_some_and(|when| when.elapsed() < GIVE_UP);
         !failed && !self.known.read().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
-}
 
-impl LazyLayer {
-    /// Adds a blob with the same content.
-    pub(crate) fn add_twin(&self, twin: Arc<dyn Twin>) {
-        self.twins.add(twin);
-    }
-
-    /// Fetches the spans of a run from a twin, and lands their flights. Whether there was one.
-    pub(crate) async fn take_from_twin(&self, run: &mut Run) -> bool {
-        if !self.twins.are_there() {
-            return false;
+    /// A verified copy of the content of one of them, made once.
+    pub(super) async fn copy(&self, contents: &LayerContents) -> Option<Arc<File>> {
+        if !self.are_there() {
+            return None;
         }
-        let copy = match self.twins.copy.get_or_try_init(|| self.copy_twin()).await {
-            Ok(copy) => Arc::clone(copy),
+        match self.copy.get_or_try_init(|| self.make_copy(contents)).await {
+            Ok(copy) => Some(Arc::clone(copy)),
             Err(reason) => {
-                *lock(&self.twins.failed) = Some(Instant::now());
-                tracing::warn!(layer = %self.digest(), reason, "no other image's layer can be read instead");
-                return false;
+                *lock(&self.failed) = Some(Instant::now());
+                tracing::warn!(layer = %contents.digest(), reason, "no other image's layer can be read instead");
+                None
             }
-        };
-        while let Some(duty) = run.take_first() {
-            let taken = Contents::copied(self.table(), duty.span, &copy, Arc::clone(self.cache()));
-            let taken = taken.map(|verified| self.accept(duty.span, verified)).map_err(FetchError::from);
-            duty.land(taken);
         }
-        true
     }
 
-    async fn copy_twin(&self) -> Result<Arc<File>, String> {
-        let spans = self.table().spans();
+    async fn make_copy(&self, contents: &LayerContents) -> Result<Arc<File>, String> {
+        let spans = contents.table().spans();
         let limit = spans.len().checked_sub(1).map_or(0, |last| spans.uncompressed(last).end);
         let mut reasons = Vec::new();
-        for twin in self.twins.known() {
-            tracing::warn!(layer = %self.digest(), twin = twin.name(), bytes = limit,
+        for twin in self.known() {
+            tracing::warn!(layer = %contents.digest(), twin = twin.name(), bytes = limit,
                 "the layer cannot be read any more; fetching one with the same content");
-            match twin.copy(self.directory(), limit).await {
+            match twin.copy(contents.directory(), limit).await {
                 Ok(copy) => return Ok(Arc::new(copy)),
                 Err(reason) => reasons.push(format!("{}: {reason}", twin.name())),
             }

@@ -87,7 +87,7 @@ async fn what_has_arrived_when_it_gives_way_is_not_fetched_again() {
         rig.read_all(file).await.unwrap();
     }
     // Nothing is left over, and nothing holds the cache.
-    let (cache, used) = (Arc::downgrade(rig.layer.cache()), rig.source.cache().used());
+    let (cache, used) = (Arc::downgrade(rig.layer.contents().cache()), rig.source.cache().used());
     assert!(used > 0);
     drop(rig.layer);
     assert!(cache.upgrade().is_none());
@@ -109,7 +109,7 @@ async fn an_unfinished_span_does_not_keep_its_cache() {
     background.abort();
     rig.fake.open();
     within(reader).await.unwrap().unwrap();
-    let cache = Arc::downgrade(rig.layer.cache());
+    let cache = Arc::downgrade(rig.layer.contents().cache());
     drop(rig.layer);
     until(|| cache.upgrade().is_none()).await;
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::content::link::request_slots::Urgency;
-use crate::content::spans::request::Run;
+use crate::content::link::priority::Priority;
+use crate::content::spans::request::SpanRequest;
 
 use super::rig::{Rig, check, entry, usual, within};
 
@@ -38,13 +38,13 @@ async fn a_read_polled_once_and_dropped_leaves_its_flight_to_others() {
 #[tokio::test]
 async fn duties_that_are_dropped_end_their_flights() {
     let rig = Rig::new(usual(65536));
-    let (flights, duties) = rig.layer.claim(vec![0, 1, 2], Urgency::Waited);
-    let (joined, none) = rig.layer.claim(vec![1], Urgency::Waited);
+    let (flights, tickets) = rig.layer.fetcher().join_or_start(vec![0, 1, 2], Priority::Demand);
+    let (joined, none) = rig.layer.fetcher().join_or_start(vec![1], Priority::Demand);
     assert!(none.is_empty() && joined[0].joined && rig.layer.flights() == 3);
-    drop(duties);
+    drop(tickets);
     assert_eq!(rig.layer.flights(), 0);
     for flight in flights.into_iter().chain(joined) {
-        assert!(matches!(within(flight.wait()).await, Err(crate::content::FetchError::Cancelled)));
+        assert!(matches!(within(flight.wait()).await, Err(crate::content::error::FetchError::Cancelled)));
     }
     rig.read_all(0).await.unwrap();
 }
@@ -55,10 +55,13 @@ async fn a_run_that_is_dropped_ends_its_flights() {
     for chunks in [0, 1, 15, 40] {
         rig.fake.close();
         let spans = rig.layer.table().spans().len();
-        let (flights, duties) = rig.layer.claim((spans - 6..spans).collect(), Urgency::Spare);
+        let (flights, tickets) =
+            rig.layer.fetcher().join_or_start((spans - 6..spans).collect(), Priority::Background);
         rig.fake.let_pass(chunks);
         let layer = Arc::clone(&rig.layer);
-        let flying = tokio::spawn(async move { layer.fly(Run::new(duties, Urgency::Spare, 0)).await });
+        let flying = tokio::spawn(async move {
+            layer.fetcher().fetch(SpanRequest::new(tickets, Priority::Background).going_on_to(0, 0)).await
+        });
         super::rig::until(|| rig.fake.active() == 1).await;
         tokio::task::yield_now().await;
         flying.abort();

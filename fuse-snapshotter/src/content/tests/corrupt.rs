@@ -4,7 +4,7 @@ use bytes::Bytes;
 use ztoc::Ztoc;
 
 use super::rig::{Image, Rig, Trouble, entry, usual};
-use crate::content::FetchError;
+use crate::content::error::FetchError;
 
 const SPAN: u64 = 65536;
 
@@ -42,7 +42,7 @@ async fn a_span_that_is_always_wrong_comes_from_the_whole_layer() {
     assert_eq!(rig.fake.requests(), []);
     assert_eq!(rig.layer.flights(), 0);
     // The copy does not stay behind.
-    assert!(!rig.layer.directory().join("layer").exists());
+    assert!(!rig.layer.contents().directory().join("layer").exists());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::rig::{Rig, Trouble, check, entry, lazy, until, usual, within};
-use crate::content::FetchError;
+use crate::content::error::FetchError;
 
 const SPAN: u64 = 65536;
 

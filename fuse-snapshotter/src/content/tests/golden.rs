@@ -8,7 +8,7 @@ use testdata::registry::TestRegistry;
 
 use super::rig::{Image, check, lazy, within};
 use crate::content::cache::CacheRoot;
-use crate::content::layer::FetchContext;
+use crate::content::context::FetchContext;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_file_of_every_layer_reads_back() {

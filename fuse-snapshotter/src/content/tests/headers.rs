@@ -4,7 +4,7 @@ use testdata::image::{Compression, Entry};
 use ztoc::Ztoc;
 
 use super::rig::{Image, Rig};
-use crate::content::FetchError;
+use crate::content::error::FetchError;
 
 fn entries(second: Entry) -> Vec<Entry> {
     let file = |name: &str| Entry::file(name, name.repeat(700 / name.len()));
@@ -75,7 +75,7 @@ async fn a_header_that_span_boundaries_cut_is_checked_when_all_parts_have_come()
     // Not smaller: spans of a few bytes have the digests of others.
     for span_size in [100, 300, 511, 512, 513, 1000, 1024, 1536] {
         let rig = Rig::new(lying(second(), second().mode(0o4755), span_size));
-        super::rig::within(rig.layer.fetch_all_spans()).await;
+        super::rig::within(rig.layer.fetcher().fetch_all_spans()).await;
         refused(&rig, 1).await;
     }
 }
@@ -96,7 +96,7 @@ async fn honest_headers_are_never_refused_however_they_are_cut() {
     };
     for span_size in [1, 100, 512, 1000, 5000] {
         let rig = Rig::new(Image::new(Compression::None, span_size, entries()));
-        super::rig::within(rig.layer.fetch_all_spans()).await;
+        super::rig::within(rig.layer.fetcher().fetch_all_spans()).await;
         for file in rig.image.files() {
             rig.read_all(file).await.unwrap();
         }

@@ -7,9 +7,9 @@ use registry::{Client, ClientConfig, Repository};
 use testdata::registry::{Action, Fault, Redirect, TestRegistry};
 
 use super::rig::{Image, check, entry, lazy, usual};
-use crate::content::FetchError;
 use crate::content::cache::CacheRoot;
-use crate::content::layer::{FetchContext, LazyLayer};
+use crate::content::error::FetchError;
+use crate::content::{FetchContext, LazyLayer};
 
 /// Quick to give up.
 fn config() -> ClientConfig {

@@ -15,10 +15,10 @@ use testdata::image::{Compression, Entry, LayerBuilder};
 use tokio::sync::Semaphore;
 use ztoc::{BuildOptions, Builder, Ztoc};
 
-use crate::content::FetchError;
 use crate::content::cache::CacheRoot;
-use crate::content::layer::{FetchContext, LazyLayer};
+use crate::content::error::FetchError;
 use crate::content::spans::table::LayerTable;
+use crate::content::{FetchContext, LazyLayer};
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -279,7 +279,7 @@ impl Rig {
         let mut rig = Self::new(image);
         rig.source = rig.source.at("far.example");
         *rig.fake.delay.lock().unwrap() = Duration::from_millis(40);
-        (0..3).for_each(|_| rig.source.schedule.pace.note_answer(Duration::from_millis(40)));
+        (0..3).for_each(|_| rig.source.link.estimate.note_answer(Duration::from_millis(40)));
         rig.layer = lazy(&rig.image, Arc::clone(&rig.fake) as _, &rig.source);
         rig
     }

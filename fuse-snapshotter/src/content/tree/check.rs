@@ -3,7 +3,8 @@
 use ztoc::Ztoc;
 
 use super::draft::Draft;
-use super::{Tree, TreeError};
+use super::error::TreeError;
+use super::tables::Tree;
 
 /// Most entries of a layer: an entry's number is part of an inode number.
 const MAX_ENTRIES: usize = 1 << 26;

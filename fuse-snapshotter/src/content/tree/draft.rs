@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use ztoc::{EntryKind, EntryRef, Timestamp, Ztoc};
 
-use super::{FileId, InodeKind, kind, path};
+use super::inode::{FileId, InodeKind, kind_of};
+use super::path;
 
 /// What is wrong, and with which entry.
 pub(super) type DraftError<'a> = (&'a [u8], &'static str);
@@ -239,7 +240,7 @@ impl<'a> Draft<'a> {
         let existing = self.child(parent, name);
         let was_directory = existing.is_some_and(|node| self.directory(node).is_some());
         let meta = Meta::new(entry, file);
-        match kind(entry.kind) {
+        match kind_of(entry.kind) {
             Some(InodeKind::Directory) => {
                 match existing.and_then(|node| self.directory_mut(node)) {
                     // A directory that comes again keeps its children and takes the later attributes.

@@ -6,7 +6,9 @@ use std::ops::Range;
 use ztoc::{Timestamp, Ztoc};
 
 use super::draft::{Directory, Draft, Meta, Node};
-use super::{Below, Dirent, FileId, Inode, InodeId, InodeIndex, InodeKind, OWN, Tree, Xattr};
+use super::inode::{FileId, Inode, InodeId, InodeIndex, InodeKind, OWN};
+use super::overlay::Below;
+use super::tables::{Dirent, Tree, Xattr};
 
 /// Extended attributes that overlayfs takes for its own marks. From an image they would be an attack.
 const OVERLAY_PREFIXES: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];

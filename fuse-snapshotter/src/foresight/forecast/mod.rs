@@ -186,7 +186,7 @@ impl Forecast {
         let fetch = async || {
             while let Some((content, range)) = self.next_later() {
                 if let Content::Lazy { layer, entry, .. } = &*content
-                    && !layer.expect_later(*entry, range).await
+                    && !layer.prefetch_idle(*entry, range).await
                 {
                     lock(&self.later).queue.clear();
                 }

@@ -289,7 +289,7 @@ impl Content {
         match self {
             Self::Lazy { layer, entry, size } => {
                 let range = range.start.min(*size)..range.end.min(*size);
-                layer.lead(*entry, range.clone()).await.ok()?;
+                layer.discover(*entry, range.clone()).await.ok()?;
                 let mut bytes = vec![0; usize::try_from(range.end.saturating_sub(range.start)).ok()?];
                 // Evicted again: the cache has better things to keep.
                 layer.peek(*entry, range.start, &mut bytes).ok()??;

@@ -80,10 +80,10 @@ fn an_eviction_between_writing_and_publishing_makes_no_holes() {
     layout.write(&cache, 0, content, true);
     let mut writer = crate::content::cache::ContentWriter::new(std::sync::Arc::clone(&cache));
     let data: Vec<u8> = (1 << 19..2 << 20).map(|at| content(0, at)).collect();
-    writer.write(1 << 19, &data);
+    writer.write(1 << 19, &data, 2 << 20);
     // The first region holds what the writer has written, and cannot go.
     assert!(!cache.evict(0).unwrap());
-    writer.publish(false, 4096, 4096).unwrap();
+    writer.publish();
     assert_eq!(read(&cache, &layout, 0, 0..2 << 20), Some(()));
     assert!(cache.evict(0).unwrap());
     assert_eq!(read(&cache, &layout, 0, 0..1), None);

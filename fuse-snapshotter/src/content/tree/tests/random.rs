@@ -210,7 +210,10 @@ proptest! {
 
     #[test]
     fn any_entries_at_all_give_a_tree_or_an_error(
-        names in vec((prop::collection::vec(any::<u8>().prop_filter("NUL ends a name", |b| *b != 0), 1..20), 0..6_u8), 0..20),
+        names in vec(
+            (vec(any::<u8>().prop_filter("NUL ends a name", |b| *b != 0), 1..20), 0..6_u8),
+            0..20,
+        ),
     ) {
         let entries: Vec<_> = names.into_iter().map(|(name, kind)| match kind {
             0 => Entry::file(name, "x"),

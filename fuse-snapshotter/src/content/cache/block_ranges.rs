@@ -1,12 +1,12 @@
-//! Parts of blocks that a span boundary cuts, until the other parts arrive.
+//! BlockRanges of blocks that a span boundary cuts, until the other parts arrive.
 
 use std::ops::Range;
 
 /// Ranges within a block, in ascending order; neighbours are joined.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Parts(Vec<Range<u16>>);
+pub(crate) struct BlockRanges(Vec<Range<u16>>);
 
-impl Parts {
+impl BlockRanges {
     pub(crate) fn add(&mut self, part: Range<u16>) {
         if part.is_empty() {
             return;
@@ -51,12 +51,12 @@ mod tests {
     use super::*;
 
     #[test]
-    #[allow(clippy::single_range_in_vec_init)]
+    #[expect(clippy::single_range_in_vec_init, reason = "a list of one range is meant")]
     fn parts_are_a_set_of_bytes() {
         // Against a set of bytes, for all pairs of ranges in a small block.
         let ranges = || (0..8_u16).flat_map(|start| (start..=8).map(move |end| start..end));
         for (a, b) in ranges().flat_map(|a| ranges().map(move |b| (a.clone(), b))) {
-            let mut parts = Parts::default();
+            let mut parts = BlockRanges::default();
             parts.add(a.clone());
             parts.add(b.clone());
             let in_union = |byte: u16| a.contains(&byte) || b.contains(&byte);
@@ -69,7 +69,7 @@ mod tests {
                 }
             }
         }
-        let mut parts = Parts::default();
+        let mut parts = BlockRanges::default();
         for part in [3..5, 0..1, 1..3] {
             parts.add(part);
         }

@@ -27,11 +27,14 @@ async fn what_lies_around_is_fetched_once_readers_have_waited_there_again() {
     read(2).await;
     until(|| rig.layer.stats().fetched_spans == 2).await;
     read(7).await;
-    until(|| rig.layer.has_span(spans.start + 6)).await;
+    until(|| rig.layer.fetcher().has_span(spans.start + 6)).await;
     read(12).await;
-    until(|| [0, 1, 4, 5, 8, 9, 10, 11, 13, 14].iter().all(|n| rig.layer.has_span(spans.start + n))).await;
+    until(|| {
+        [0, 1, 4, 5, 8, 9, 10, 11, 13, 14].iter().all(|n| rig.layer.fetcher().has_span(spans.start + n))
+    })
+    .await;
     // Not all of it.
-    assert!(!rig.layer.has_span(spans.start + 15));
+    assert!(!rig.layer.fetcher().has_span(spans.start + 15));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,7 +52,7 @@ async fn a_small_file_is_fetched_as_a_whole_unless_the_registry_refuses() {
     rig.fake.plan(|_, _| None);
     let at = inside(&rig, last, 2);
     within(rig.read(last, at..at + 10)).await.unwrap();
-    until(|| spans.clone().all(|span| rig.layer.has_span(span))).await;
+    until(|| spans.clone().all(|span| rig.layer.fetcher().has_span(span))).await;
     rig.read_all(last).await.unwrap();
 }
 
@@ -64,12 +67,12 @@ async fn it_begins_when_no_reader_waits() {
     });
     until(|| rig.fake.active() == 1).await;
     let layer = Arc::clone(&rig.layer);
-    let later = tokio::spawn(async move { layer.expect_later(big, 0..3 * SPAN).await });
+    let later = tokio::spawn(async move { layer.prefetch_idle(big, 0..3 * SPAN).await });
     tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     assert_eq!(rig.fake.requests().len(), 1);
     rig.fake.open();
     within(reader).await.unwrap().unwrap();
     assert!(within(later).await.unwrap());
     let first = rig.image.spans(big).start;
-    assert!((first..first + 3).all(|span| rig.layer.has_span(span)));
+    assert!((first..first + 3).all(|span| rig.layer.fetcher().has_span(span)));
 }
