@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use ztoc::{SpanDecoder, Ztoc};
 
-use crate::image::unpack::{self, LayerFormat};
+use super::unpack::{self, LayerFormat};
 
 /// Bytes of the layer in one request, where spans do not say otherwise.
 const RANGE: u64 = 4 << 20;

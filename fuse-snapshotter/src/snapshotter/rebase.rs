@@ -16,13 +16,10 @@
 use std::sync::Arc;
 
 use super::error::{SnapshotError, io_error};
+use super::labels;
+use super::pull::{LayerRequest, Position, RequestError, WhyUnplaced};
+use super::service::Snapshotter;
 use super::store::{Kind, Labels, Snapshot};
-use super::{Snapshotter, labels};
-use crate::snapshotter::pull::{LayerRequest, Position};
-
-/// Why layers that are prepared so are left to containerd.
-pub(super) const REASON: &str = "containerd unpacks in parallel, and prepares layers without those below them: \
-    take \"rebase\" out of the snapshotter's capabilities in containerd's configuration";
 
 /// Whether a snapshot is a layer that containerd unpacks without having named its parent.
 pub(super) fn gets_parent_later(snapshot: &Snapshot) -> bool {
@@ -42,14 +39,14 @@ impl Snapshotter {
     /// Where in its image a layer is that is prepared without a parent.
     pub(super) async fn position(
         &self,
-        request: Result<&LayerRequest, String>,
+        request: Result<&LayerRequest, RequestError>,
         target: &str,
         given: &Labels,
-    ) -> Position {
+    ) -> Result<Position, WhyUnplaced> {
         match (position_by_labels(target, given), request) {
-            (Some(position), _) => position,
+            (Some(position), _) => Ok(position),
             (None, Ok(request)) => self.images.position(request).await,
-            (None, Err(reason)) => Position::Unknown(reason),
+            (None, Err(error)) => Err(error.into()),
         }
     }
 

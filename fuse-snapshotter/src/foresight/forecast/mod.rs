@@ -18,6 +18,7 @@
 
 mod command;
 mod elf;
+mod file_name;
 mod names;
 mod queue;
 mod root;
@@ -35,12 +36,13 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 pub(crate) use command::Command;
-pub(crate) use root::{Part, Root};
+pub(crate) use root::Root;
 
 use crate::base::lock::lock;
-use names::{Listed, Name, Names, Reading};
+use file_name::{Name, Reading};
+use names::{Listed, Names};
 use queue::Queue;
-use root::{Content, File, Place};
+use root::{File, FileContent, Place};
 
 /// Files that are looked at, at most.
 const MAX_FILES: usize = 1000;
@@ -100,7 +102,7 @@ pub(crate) struct Forecast {
 /// Parts of files that are read in the course of a start, in the order in which they are fetched.
 #[derive(Debug, Default)]
 struct Later {
-    queue: Queue<Arc<Content>>,
+    queue: Queue<Arc<FileContent>>,
     /// How much there has been so far.
     bytes: u64,
 }
@@ -132,7 +134,7 @@ impl Found {
 
 /// What came of looking at a file.
 struct Look {
-    content: Arc<Content>,
+    content: Arc<FileContent>,
     ranges: Vec<Range<u64>>,
     /// What of it will be read after that.
     code: Vec<Range<u64>>,
@@ -185,7 +187,7 @@ impl Forecast {
     pub(crate) async fn rest(&self) {
         let fetch = async || {
             while let Some((content, range)) = self.next_later() {
-                if let Content::Lazy { layer, entry, .. } = &*content
+                if let FileContent::Lazy { layer, entry, .. } = &*content
                     && !layer.expect_later(*entry, range).await
                 {
                     lock(&self.later).queue.clear();
@@ -199,7 +201,7 @@ impl Forecast {
         }
     }
 
-    fn next_later(&self) -> Option<(Arc<Content>, Range<u64>)> {
+    fn next_later(&self) -> Option<(Arc<FileContent>, Range<u64>)> {
         lock(&self.later).queue.next(0, false)
     }
 
@@ -248,7 +250,7 @@ impl Forecast {
         while ends.join_next().await.is_some() {}
     }
 
-    fn put_off(&self, content: &Arc<Content>, ranges: Vec<Range<u64>>) {
+    fn put_off(&self, content: &Arc<FileContent>, ranges: Vec<Range<u64>>) {
         let later = &mut *lock(&self.later);
         for range in ranges {
             let length = range.end.saturating_sub(range.start);
@@ -276,7 +278,7 @@ impl Forecast {
     }
 
     /// Looks at a file: what of it will be read, and which files with it.
-    async fn look(&self, found: Found, content: Arc<Content>) -> Look {
+    async fn look(&self, found: Found, content: Arc<FileContent>) -> Look {
         let mut look = Look { content, ranges: Vec::new(), code: Vec::new(), names: Vec::new() };
         if let Some(path) = found.file.path.as_deref().filter(|_| found.is_archive()) {
             let others = runtimes::libraries(path);
@@ -312,7 +314,7 @@ impl Forecast {
         }
     }
 
-    async fn read(&self, content: &Content, range: Range<u64>) -> Option<Vec<u8>> {
+    async fn read(&self, content: &FileContent, range: Range<u64>) -> Option<Vec<u8>> {
         if !self.can_expect(&range) {
             return None;
         }
@@ -321,8 +323,8 @@ impl Forecast {
     }
 }
 
-async fn fetch(content: &Content, range: Range<u64>) {
-    if let Content::Lazy { layer, entry, .. } = content
+async fn fetch(content: &FileContent, range: Range<u64>) {
+    if let FileContent::Lazy { layer, entry, .. } = content
         && let Err(error) = layer.expect(*entry, range).await
     {
         tracing::debug!(layer = %layer.digest(), %error, "what a start was expected to read cannot be fetched");

@@ -4,7 +4,7 @@
 //! maps its library, the archive of the classes that all need, and the index of the others with those that come first.
 //! Archives are ZIP files, whose directory is at their end.
 
-use super::names::{Name, Reading};
+use super::file_name::{Name, Reading};
 
 /// Most of an archive of classes that all need, in bytes; a usual one has 13 MB.
 const SHARED_CLASSES: u64 = 32 << 20;

@@ -17,81 +17,33 @@ mod files;
 mod plan;
 mod replay;
 mod session;
+mod start;
+mod status;
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use registry::Digest;
-use serde::{Deserialize, Serialize};
 use soci_index::manifest::IndexManifest;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use replay::Source;
+pub use replay::ReplaySource;
+pub use start::{PrefetchOptions, Start};
+pub use status::{RecordingStatus, ReplayStatus};
 
 use crate::base::lock::lock;
 use crate::base::metrics::Scrape;
-use crate::fronts::forest::Forest;
-use crate::image::{ImageOrigin, LayerKey, OpenLayer, OpenLayers};
+use crate::image::{ImageOrigin, LayerKey, OpenLayers};
 use draft::{continued, is_better};
 use files::Recordings;
 use plan::Plan;
 use replay::Progress;
 use session::Session;
-
-/// Settings of [`Prefetch`].
-#[derive(Debug, Clone, Copy)]
-pub struct PrefetchOptions {
-    /// Fetch what a recording, or an artifact, says will be read.
-    pub replay: bool,
-    /// Record starts.
-    pub record: bool,
-    /// Guess what will be read where nothing says it.
-    pub forecast: bool,
-    /// Requests of an image's replay at the same time. Each image has its own: another one's registry may be dead.
-    pub requests: usize,
-    /// A recording ends when nothing new was read for so long.
-    pub quiet: Duration,
-    /// And after this time in any case.
-    pub longest: Duration,
-}
-
-impl Default for PrefetchOptions {
-    fn default() -> Self {
-        Self {
-            replay: true,
-            record: true,
-            forecast: true,
-            requests: 4,
-            quiet: Duration::from_secs(5),
-            longest: Duration::from_secs(120),
-        }
-    }
-}
-
-/// A container that is about to be started.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// Its own snapshot.
-    pub snapshot: u64,
-    /// The directory that what it writes goes to.
-    pub upper: PathBuf,
-    /// The file system that it reads its layers from.
-    pub forest: Option<Arc<Forest>>,
-    /// The name that its image was pulled by.
-    pub image: String,
-    /// Digest of the image's manifest.
-    pub manifest: Digest,
-    /// Digest of the SOCI index in use.
-    pub index: Digest,
-    /// The layers that are read lazily, bottom first.
-    pub layers: Vec<Arc<OpenLayer>>,
-}
 
 /// Records starts and replays them.
 pub struct Prefetch {
@@ -134,38 +86,6 @@ impl Image {
     fn is_replaying(&self) -> bool {
         self.task.as_ref().is_some_and(|task| !task.0.is_finished())
     }
-}
-
-/// State of the recording of an image.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RecordingStatus {
-    /// Whether a start is being recorded now.
-    pub running: bool,
-    /// When it was taken, in seconds since 1970; 0 while it is running.
-    pub taken: u64,
-    /// Whether nothing had been read of the image before.
-    pub cold: bool,
-    /// Parts of files that were read.
-    pub reads: usize,
-    /// Bytes of these.
-    pub bytes: u64,
-    /// Reads that had to wait for the registry.
-    pub waited: u64,
-}
-
-/// State of the replay of an image, since it was pulled.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReplayStatus {
-    /// Where it is known from what will be read.
-    pub source: Source,
-    /// Whether it is not done yet.
-    pub running: bool,
-    /// Spans that it fetched. What was there already does not count.
-    pub spans: u64,
-    /// Compressed bytes of these.
-    pub bytes: u64,
-    /// Requests that failed.
-    pub failed: u64,
 }
 
 impl Prefetch {
@@ -278,19 +198,19 @@ impl Prefetch {
         manifest: &Digest,
         keys: &[LayerKey],
         artifacts: Option<(IndexManifest, ImageOrigin)>,
-    ) -> Option<(Source, Vec<plan::Step>)> {
+    ) -> Option<(ReplaySource, Vec<plan::Step>)> {
         let (prefetch, manifest) = (Arc::clone(self), manifest.clone());
         let recording = tokio::task::spawn_blocking(move || prefetch.files.load(&manifest)).await.ok()?;
         if let Some(recording) = recording {
-            return Some((Source::Recording, replay::recorded(&recording, keys)));
+            return Some((ReplaySource::Recording, replay::recorded(&recording, keys)));
         }
         let (index, origin) = artifacts?;
         let steps = replay::named(&origin, &index, keys).await;
-        (!steps.is_empty()).then_some((Source::Artifacts, steps))
+        (!steps.is_empty()).then_some((ReplaySource::Artifacts, steps))
     }
 
     /// Shows that a replay begins. It counts on from the one before. `None` if the image is gone.
-    fn begin(&self, manifest: &Digest, source: Source) -> Option<Arc<Progress>> {
+    fn begin(&self, manifest: &Digest, source: ReplaySource) -> Option<Arc<Progress>> {
         let mut images = lock(&self.images);
         let image = images.get_mut(manifest)?;
         let progress = Arc::new(Progress::new(source, image.replay.as_deref()));

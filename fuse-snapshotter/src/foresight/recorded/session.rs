@@ -28,9 +28,9 @@ use soci_index::recording::{MAX_READS, RecordedLayer, Recording};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Start;
 use super::callers::{self, Caller, Callers};
 use super::draft::Draft;
+use super::start::Start;
 use crate::base::lock::lock;
 use crate::fronts::forest::{AskedFile, Observer};
 use crate::image::OpenLayer;

@@ -11,7 +11,7 @@ use ztoc::Timestamp;
 
 use super::attributes::{Attributes, Failure, Writer, op};
 use super::error::UnpackError;
-use super::{Options, Whiteouts};
+use super::options::{Options, Whiteouts};
 
 /// Longest path, in bytes: the kernel's `PATH_MAX`, and what [`crate::content::tree`] takes.
 const MAX_PATH: usize = 4096;

@@ -84,7 +84,8 @@ enum Test {
 
 impl Filter {
     /// The filter that matches everything.
-    pub const ALL: Self = Self { any: None };
+    #[cfg(test)]
+    pub(crate) const ALL: Self = Self { any: None };
 
     /// Reads the filters of a request.
     pub fn parse(filters: &[String]) -> Result<Self, FilterError> {

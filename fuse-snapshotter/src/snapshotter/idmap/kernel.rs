@@ -8,10 +8,36 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 
 use crate::fronts::forest::{IdMaps, IdRange};
+
+/// Why the ids of a directory are not mapped by the kernel.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum WhyNotMapped {
+    /// The configuration says so.
+    #[error("it is configured so")]
+    Configured,
+    /// It is a tree, and the kernel is too old for that.
+    #[error("the kernel cannot map ids of FUSE file systems, as Linux 6.12 can")]
+    Fuse,
+    /// There is no user namespace to take the mapping from.
+    #[error("cannot make a user namespace: {0}")]
+    Namespace(Arc<io::Error>),
+    /// Its file system refuses.
+    #[error("cannot map the ids of {}: {error}", directory.display())]
+    Mount {
+        /// The directory.
+        directory: PathBuf,
+        /// Why not.
+        error: Arc<io::Error>,
+    },
+    /// Overlayfs refuses what is mapped.
+    #[error("overlayfs does not take id-mapped layers, as in Linux 5.19: {0}")]
+    NotStackable(Arc<io::Error>),
+}
 
 /// Makes user namespaces, which stand for mappings where the kernel wants one.
 #[derive(Debug)]
