@@ -18,8 +18,8 @@ pub struct Collected {
 }
 
 impl OpenLayers {
-    /// Removes layers that no snapshot uses: what was fetched of them, and their zTOCs. `used` is asked for the layers in
-    /// use once no layer can be opened any more.
+    /// Removes layers that no snapshot uses: what was fetched of them, and their zTOCs. `used` is asked for the layers
+    /// in use once no layer can be opened any more.
     ///
     /// # Errors
     /// Those of `used`, and of the disk.

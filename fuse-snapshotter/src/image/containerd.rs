@@ -1,5 +1,5 @@
-//! What containerd has already: it downloads manifests and configurations, and the zTOCs of a version 2 index, before it
-//! asks a snapshotter for anything.
+//! What containerd has already: it downloads manifests and configurations, and the zTOCs of a version 2 index, before
+//! it asks a snapshotter for anything.
 
 use std::path::PathBuf;
 use std::sync::Mutex;

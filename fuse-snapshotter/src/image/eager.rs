@@ -106,9 +106,9 @@ enum Way {
     Stream,
 }
 
-/// Unpacks a layer into `target`, an empty directory, in the form that overlayfs stacks, and checks its `diff_id`. With a
-/// zTOC, which need not be right, it is inflated on all processors. Returns the directories that the layer does not mention
-/// itself. If the caller goes away, unpacking ends soon.
+/// Unpacks a layer into `target`, an empty directory, in the form that overlayfs stacks, and checks its `diff_id`. With
+/// a zTOC, which need not be right, it is inflated on all processors. Returns the directories that the layer does not
+/// mention itself. If the caller goes away, unpacking ends soon.
 pub(crate) async fn unpack(
     origin: &ImageOrigin,
     layer: &Descriptor,

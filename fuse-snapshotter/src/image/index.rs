@@ -47,7 +47,8 @@ impl IndexSearch<'_> {
             Ok(None) => NoIndex::Unknown,
             Err(error) => NoIndex::Search(error),
         };
-        // The store has what was built on this machine and not pushed; and all there is for an image outside a registry.
+        // The store has what was built on this machine and not pushed; and all there is for an image outside a
+        // registry.
         if let Some(store) = origin.store.as_ref().filter(|_| self.wanted.v1) {
             let explicit = self.wanted.explicit.as_ref();
             if let Ok(Some(local)) = find_local_index(store, self.image, self.manifest, explicit).await {

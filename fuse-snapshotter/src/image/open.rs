@@ -33,8 +33,8 @@ pub struct OpenLayers {
     background: bool,
     pub(super) keep_cache: bool,
     pub(super) open: Mutex<HashMap<LayerKey, Arc<OpenLayer>>>,
-    /// Held for reading by whoever opens a layer, for writing by whoever removes some, so that no layer goes between being
-    /// opened and being used.
+    /// Held for reading by whoever opens a layer, for writing by whoever removes some, so that no layer goes between
+    /// being opened and being used.
     pub(super) gate: RwLock<()>,
     /// Told when a layer was opened.
     opened: watch::Sender<()>,
@@ -93,8 +93,8 @@ impl OpenLayers {
         let _ = self.seek.0.set(seek);
     }
 
-    /// Makes a layer of an image ready: its zTOC verified and stored for good, and a little of its blob read, if it was not
-    /// among those `opened` ahead.
+    /// Makes a layer of an image ready: its zTOC verified and stored for good, and a little of its blob read, if it was
+    /// not among those `opened` ahead.
     ///
     /// # Errors
     /// Why it cannot be read lazily.

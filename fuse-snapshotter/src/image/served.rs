@@ -15,7 +15,8 @@ use crate::fronts::forest::AddTreeError;
 pub enum Served {
     /// Read from the registry as needed.
     Lazy,
-    /// Fetched beforehand, and shown through a tree from the copy: a mount does so with a layer that cannot be unpacked.
+    /// Fetched beforehand, and shown through a tree from the copy: a mount does so with a layer that cannot be
+    /// unpacked.
     Copied,
     /// Fetched and unpacked by this program.
     Unpacked,

@@ -1,7 +1,8 @@
 //! The shelf of zTOCs: those of the layers in use, on this disk.
 //!
-//! The daemon has a directory of them, each named by its digest in hexadecimal: whatever happens to the registry, a layer
-//! that was committed can be opened again. A mount without a daemon keeps each beside what is cached of its layer.
+//! The daemon has a directory of them, each named by its digest in hexadecimal: whatever happens to the registry, a
+//! layer that was committed can be opened again. A mount without a daemon keeps each beside what is cached of its
+//! layer.
 
 use std::fs::File;
 use std::io;
@@ -113,8 +114,8 @@ impl ZtocShelf {
         Some(bytes.into())
     }
 
-    /// Puts a zTOC on the shelf, whole or not at all, unless it was `stored` and still is, and opens it: the windows of its
-    /// checkpoints are read from there. In the daemon's directory it survives a power failure once this returns.
+    /// Puts a zTOC on the shelf, whole or not at all, unless it was `stored` and still is, and opens it: the windows of
+    /// its checkpoints are read from there. In the daemon's directory it survives a power failure once this returns.
     pub(super) fn keep(&self, key: &LayerKey, bytes: &[u8], stored: bool) -> io::Result<File> {
         let path = self.path(key);
         // Even if it was there a moment ago: the layer may have been removed since.
@@ -137,8 +138,8 @@ impl ZtocShelf {
         File::open(path)
     }
 
-    /// Removes from the daemon's directory all that `keep` does not want, by their digests in hexadecimal. What lies beside
-    /// a cache goes with that.
+    /// Removes from the daemon's directory all that `keep` does not want, by their digests in hexadecimal. What lies
+    /// beside a cache goes with that.
     pub(super) fn retain(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
         let Place::Directory(directory) = &self.place else { return Ok(()) };
         for entry in std::fs::read_dir(directory)?.filter_map(Result::ok) {

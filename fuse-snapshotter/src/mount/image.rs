@@ -54,8 +54,8 @@ impl Image {
     }
 }
 
-/// Finds the index of an image, and meanwhile opens its layers. What goes wrong is said, and then there is none: the image
-/// is unpacked. Only an index that was asked for must be there.
+/// Finds the index of an image, and meanwhile opens its layers. What goes wrong is said, and then there is none: the
+/// image is unpacked. Only an index that was asked for must be there.
 async fn find_index(
     origin: &ImageOrigin,
     image: &Descriptor,

@@ -80,8 +80,8 @@ impl LayerMaker<'_> {
                     let content = LayerContent::Unpacked { directory, implied, why };
                     return Ok(Layer { descriptor: layer.clone(), content });
                 }
-                // A layer with hard links to files of the layers below cannot be unpacked by itself. It joins the tree of
-                // those layers from a copy.
+                // A layer with hard links to files of the layers below cannot be unpacked by itself. It joins the tree
+                // of those layers from a copy.
                 Err(error @ UnpackFailure::LinkBelow(_)) if may_copy => {
                     tracing::info!(layer = %layer.digest, %error, "serving the layer from a copy");
                     std::fs::remove_dir_all(&directory).map_err(io_error("remove", &directory))?;

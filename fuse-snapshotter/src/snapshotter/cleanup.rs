@@ -117,8 +117,8 @@ fn remove(path: &Path) {
     }
 }
 
-/// Removes a directory of [`Name::Mapped`], with the copies in it, but nothing that is mounted there: a layer that is (again)
-/// is writable, and other containers use it.
+/// Removes a directory of [`Name::Mapped`], with the copies in it, but nothing that is mounted there: a layer that is
+/// (again) is writable, and other containers use it.
 fn remove_mapped(path: &Path) {
     let mount_point = path.join("fs");
     match std::fs::remove_dir(&mount_point) {

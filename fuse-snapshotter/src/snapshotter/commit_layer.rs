@@ -66,8 +66,8 @@ impl Snapshotter {
             self.store(move |store| {
                 let commit = Commit { key: &key, name: &target, parent: None, labels: given, usage, record };
                 match store.commit(commit.clone()) {
-                    // The name is taken: by somebody who was faster, or over another parent. containerd looks for the label, not for
-                    // the name.
+                    // The name is taken: by somebody who was faster, or over another parent. containerd looks for the
+                    // label, not for the name.
                     Err(StoreError::AlreadyExists(_)) => {
                         store.commit(Commit { name: &format!("{target}/{}", created.id), ..commit })
                     }

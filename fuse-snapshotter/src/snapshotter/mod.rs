@@ -1,9 +1,16 @@
 //! The snapshotter that containerd talks to.
 //!
-//! [`store`] remembers which snapshots there are, whose children they are and how each is served; [`filter`] is the
-//! language in which clients ask for some of them. [`Snapshotter`] does what containerd asks: `prepare` decides how a layer
-//! is served, `mounts` says what a snapshot is stacked from, with the lazy layers of a chain merged into `trees`, `idmap`
-//! gives containers in user namespaces directories with their own ids, and `cleanup` gives back what nobody uses any more.
+//! * `service` is the [`Snapshotter`], which `open` puts together; `calls` and `prepare` do what containerd asks of it.
+//! * [`store`] remembers which snapshots there are, whose children they are and how each is served (`record`); [`filter`]
+//!   is the language in which clients ask for some of them; [`labels`] are the words of containerd's labels.
+//! * [`pull`] makes the layers of an image ready; `commit_layer` commits those that are, `mount_ahead` mounts the image when
+//!   all are there, and `rebase` is for layers that are prepared without those below them.
+//! * `mounts` says what a snapshot is stacked from, with the lazy layers of a chain (`layer_runs`) merged into `trees`;
+//!   `idmap` gives containers in user namespaces directories with their own ids.
+//! * `sources` and `seek` know which other repositories have the layers of a snapshot.
+//! * `layout` names all directories below the root, `root` asks whether a directory can be one, `number_spaces` has the
+//!   numbers that inode numbers are made of.
+//! * `restart` finds what a process before this one left, and `cleanup` gives back what nobody uses any more.
 //!
 //! No transaction of the store is open while anything else is done: fetching, unpacking, mounting, measuring.
 

@@ -12,8 +12,8 @@ use crate::fronts::forest::ROOT;
 use crate::image::stacking::StackPart;
 
 impl Snapshotter {
-    /// Mounts the trees of an image as soon as its topmost layer is there, and fetches what its program will read first: a
-    /// container will want that next.
+    /// Mounts the trees of an image as soon as its topmost layer is there, and fetches what its program will read
+    /// first: a container will want that next.
     pub(super) fn mount_ahead(
         self: &Arc<Self>,
         pulled: Option<Pulled>,

@@ -120,7 +120,8 @@ impl Snapshotter {
         } else if let ([only], false) = (directories.as_slice(), lower.whiteouts) {
             return Ok(vec![bind(only, access)?]);
         } else if directories.len() == 1 {
-            // Over an empty directory, the view's own, so that overlayfs hides the whiteouts of a layer that nothing lies below.
+            // Over an empty directory, the view's own, so that overlayfs hides the whiteouts of a layer that nothing
+            // lies below.
             directories.insert(0, own);
         }
         let mut paths = Vec::with_capacity(directories.len());

@@ -1,7 +1,7 @@
 //! The spaces of numbers in the snapshot store that are part of inode numbers.
 //!
-//! Inode numbers may begin anew with a new mount, but not as long as one is there: the kernel remembers what it knew under
-//! a number. So no space becomes empty while the process runs.
+//! Inode numbers may begin anew with a new mount, but not as long as one is there: the kernel remembers what it knew
+//! under a number. So no space becomes empty while the process runs.
 
 use super::store::{SnapshotStore, StoreError};
 use crate::image::{LayerNumbers, NumberError};

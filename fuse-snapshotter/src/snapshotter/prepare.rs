@@ -66,7 +66,8 @@ impl Snapshotter {
             return self.create(Kind::Active, key, parent, given, None).await.map(Prepared::Mounts);
         };
         let namespace = namespace.ok_or(SnapshotError::NoNamespace)?;
-        // Two clients that pull the same image would make each layer twice, and only one of them would get what was unpacked.
+        // Two clients that pull the same image would make each layer twice, and only one of them would get what was
+        // unpacked.
         let _turn = self.turns.take(&target).await;
         let request = LayerRequest::new(namespace, &target, &given)
             .map(|request| self.images.with_chosen_index(request));

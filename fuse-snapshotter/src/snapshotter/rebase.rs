@@ -10,8 +10,8 @@
 //!
 //! * The lowest layer is prepared as ever. It has no parent.
 //! * All others are left to containerd, which links each to the one below it as it commits them.
-//! * containerd gets an overlay over an empty directory to unpack into: given a plain directory, it would take whiteouts
-//!   for what is to be removed there and then, and forget them.
+//! * containerd gets an overlay over an empty directory to unpack into: given a plain directory, it would take
+//!   whiteouts for what is to be removed there and then, and forget them.
 
 use std::sync::Arc;
 

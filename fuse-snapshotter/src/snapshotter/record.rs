@@ -82,8 +82,8 @@ impl Record {
         Self::decode(node.record.as_deref()?, &node.key)
     }
 
-    /// The record of a snapshot that is about to be mounted, if it is one of a layer. Without it a lazy layer would be taken for
-    /// an empty directory.
+    /// The record of a snapshot that is about to be mounted, if it is one of a layer. Without it a lazy layer would be
+    /// taken for an empty directory.
     pub(super) fn needed(node: &Node) -> Result<Option<Self>, SnapshotError> {
         match (&node.record, Self::of(node)) {
             (None, _) if !node.labels.contains_key(labels::REMOTE) => Ok(None),

@@ -14,7 +14,8 @@ use crate::fronts::fuse::detach;
 /// Trees that are mounted again at the same time.
 const PARALLEL: usize = 4;
 
-/// Detaches whatever is mounted below the snapshotter's directories: the process that served it is gone. Returns how many.
+/// Detaches whatever is mounted below the snapshotter's directories: the process that served it is gone. Returns how
+/// many.
 pub(super) fn detach_all(layout: &Layout) -> usize {
     let mut found = mounts_below(&layout.mounts());
     // The last mounted first.
@@ -70,8 +71,8 @@ impl Snapshotter {
         detach_all(&self.layout);
     }
 
-    /// Before the process ends to be started again: trees stay mounted, for those who look at them now will look again. If there
-    /// are none, nothing stays.
+    /// Before the process ends to be started again: trees stay mounted, for those who look at them now will look again.
+    /// If there are none, nothing stays.
     pub fn leave(&self) {
         self.prefetch.close();
         if self.trees.is_empty() {

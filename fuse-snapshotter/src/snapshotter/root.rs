@@ -27,7 +27,8 @@ pub(super) fn in_user_namespace() -> bool {
         && (fields.next(), fields.next(), fields.next()) != (Some("0"), Some("0"), Some("4294967295"))
 }
 
-/// Looks for the state of awslabs/soci-snapshotter. Its snapshots are in directories that clean-up would take for orphans.
+/// Looks for the state of awslabs/soci-snapshotter. Its snapshots are in directories that clean-up would take for
+/// orphans.
 pub(super) fn check_owner(root: &Path) -> Result<(), SnapshotError> {
     look_for_reference(root).map_err(|problem| unusable(root, problem))
 }
@@ -121,7 +122,7 @@ fn has_types(path: &Path) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use super::*;
 

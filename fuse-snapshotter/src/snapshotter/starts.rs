@@ -9,8 +9,8 @@ use crate::foresight::recorded::Start;
 use crate::image::LayerKey;
 
 impl Snapshotter {
-    /// Tells those who record and replay starts of a snapshot that a container is made of, when its mounts are asked for. Not
-    /// of one that a layer is unpacked into.
+    /// Tells those who record and replay starts of a snapshot that a container is made of, when its mounts are asked
+    /// for. Not of one that a layer is unpacked into.
     pub(super) fn container_starts(self: &Arc<Self>, snapshot: &Snapshot) {
         if snapshot.kind != Kind::Active || snapshot.record.is_some() {
             return;

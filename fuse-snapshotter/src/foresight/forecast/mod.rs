@@ -1,12 +1,12 @@
 //! What a container reads first, fetched before it asks.
 //!
-//! Between the end of a pull and the first instruction of the container's program containerd and runc work for a few tenths
-//! of a second, and the link idles. What comes then is no secret: the image's configuration names the program, the program
-//! its interpreter and its libraries, and the dynamic linker reads of each the same tables and the pages that it relocates.
-//! [`Forecast::start`] follows these names as the kernel and the linker would and fetches those bytes, at a priority below that
-//! of readers. Libraries that a program loads later are followed in the same way when it begins to read them
-//! ([`Forecast::program`]). It is a forecast: whatever it cannot make sense of is left to the program itself, and nothing depends
-//! on it.
+//! Between the end of a pull and the first instruction of the container's program containerd and runc work for a few
+//! tenths of a second, and the link idles. What comes then is no secret: the image's configuration names the program,
+//! the program its interpreter and its libraries, and the dynamic linker reads of each the same tables and the pages
+//! that it relocates. [`Forecast::start`] follows these names as the kernel and the linker would and fetches those
+//! bytes, at a priority below that of readers. Libraries that a program loads later are followed in the same way when
+//! it begins to read them ([`Forecast::program`]). It is a forecast: whatever it cannot make sense of is left to the
+//! program itself, and nothing depends on it.
 //!
 //! * [`Command`] is the program and its arguments, from the image's configuration,
 //! * `names` finds the files that words are about,
@@ -176,7 +176,8 @@ impl Forecast {
         Some(Found { file: self.root.find(&name.path)?, reading: name.reading })
     }
 
-    /// Fetches what will be read of a program or library that somebody has begun to read, and of the libraries that it needs.
+    /// Fetches what will be read of a program or library that somebody has begun to read, and of the libraries that it
+    /// needs.
     pub(crate) async fn program(self: &Arc<Self>, number: u64) {
         if let Some(file) = self.root.numbered(number) {
             self.follow(vec![Found { file, reading: Reading::RUN }]).await;
@@ -219,7 +220,8 @@ impl Forecast {
                     queue.add(&content, range, found.is_archive());
                 }
                 if found.reading.runs && found.file.size > WHOLE {
-                    // What is written to is at the end of a program, and the table of its libraries at the start of that.
+                    // What is written to is at the end of a program, and the table of its libraries at the start of
+                    // that.
                     let (forecast, content) = (Arc::clone(self), Arc::clone(&content));
                     let end = found.file.size - elf::END..found.file.size;
                     ends.spawn(async move { drop(forecast.read(&content, end).await) });

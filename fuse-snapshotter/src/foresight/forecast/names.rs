@@ -80,7 +80,8 @@ impl Names<'_> {
         self.some(all.filter(|path| runtimes::is_archive(path)).take(MAX_LISTED).collect())
     }
 
-    /// The small files in a directory that a command names, and in those in it: its settings, and the state of what runs on it.
+    /// The small files in a directory that a command names, and in those in it: its settings, and the state of what
+    /// runs on it.
     fn files(&self, directory: &[u8]) -> Vec<Name> {
         let inside = |path: Vec<u8>| match self.root.list(&path) {
             Some(inside) => inside,
@@ -137,7 +138,8 @@ impl Names<'_> {
     }
 }
 
-/// Whether a directory belongs to an application: `/etc/app`, `/srv/app/data`, `/var/lib/app`, and not what all images have.
+/// Whether a directory belongs to an application: `/etc/app`, `/srv/app/data`, `/var/lib/app`, and not what all images
+/// have.
 fn is_own(directory: &[u8]) -> bool {
     let mut names = directory.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
     let shared = names.next().is_some_and(|first| [&b"usr"[..], b"var"].contains(&first));

@@ -21,7 +21,8 @@ const MAX_LINKS: usize = 40;
 /// Longest path, in bytes.
 const MAX_PATH: usize = 1024;
 
-/// Names that are looked up for one image, at most: a second's work. Images can be made so that they lead nowhere for hours.
+/// Names that are looked up for one image, at most: a second's work. Images can be made so that they lead nowhere for
+/// hours.
 const MAX_LOOKUPS: usize = 1_000_000;
 
 /// Names of one directory of one part that are looked at, at most.
@@ -42,8 +43,8 @@ const ARCHITECTURES: [&str; 8] = [
     "loongarch64-linux-gnu",
 ];
 
-/// One of the directories that an image is stacked from: the root of a tree of lazy layers, by its inode number, or unpacked
-/// layers.
+/// One of the directories that an image is stacked from: the root of a tree of lazy layers, by its inode number, or
+/// unpacked layers.
 pub(crate) type RootPart = StackPart<u64, PathBuf>;
 
 /// The files of an image.
@@ -120,7 +121,8 @@ impl Root {
         }
     }
 
-    /// The paths of what is in the directory at an absolute path; links to it are followed. `None` if it is no directory.
+    /// The paths of what is in the directory at an absolute path; links to it are followed. `None` if it is no
+    /// directory.
     pub(super) fn list(&self, path: &[u8]) -> Option<Vec<Vec<u8>>> {
         let path = self.directory(path)?;
         let mut all = BTreeSet::new();

@@ -1,13 +1,13 @@
 //! Recorded prefetch: the second cold start of an image knows what the first one read.
 //!
-//! What the first container of an image reads is recorded until it has read nothing new for some seconds (`session`, with
-//! `callers` and `draft`), and kept on disk (`files`) even when the image is removed. When the image is pulled again, or its cache was evicted, the
-//! recorded ranges are fetched in the order of reading, beginning with the first layer that is open (`replay`), in few
-//! requests (`plan`). On a node that has no recording, the prefetch artifacts that the image's index names take its place:
-//! `soci prefetch record` makes such artifacts of a recording.
+//! What the first container of an image reads is recorded until it has read nothing new for some seconds (`session`,
+//! with `callers` and `draft`), and kept on disk (`files`) even when the image is removed. When the image is pulled
+//! again, or its cache was evicted, the recorded ranges are fetched in the order of reading, beginning with the first
+//! layer that is open (`replay`), in few requests (`plan`). On a node that has no recording, the prefetch artifacts
+//! that the image's index names take its place: `soci prefetch record` makes such artifacts of a recording.
 //!
-//! A recording of this node wins over artifacts: it is what happens here. While a replay runs, the start is recorded again:
-//! reads count whether or not they had to wait, so a better replay does not make a poorer recording.
+//! A recording of this node wins over artifacts: it is what happens here. While a replay runs, the start is recorded
+//! again: reads count whether or not they had to wait, so a better replay does not make a poorer recording.
 //!
 //! Nobody waits for any of this, and nothing fails with it.
 
@@ -109,8 +109,9 @@ impl Prefetch {
         })
     }
 
-    /// An image is being pulled, with these layers read lazily, bottom first: begins to fetch what its container will read,
-    /// as its layers are opened. The result stands for the pull: when it is dropped, no further layers are waited for.
+    /// An image is being pulled, with these layers read lazily, bottom first: begins to fetch what its container will
+    /// read, as its layers are opened. The result stands for the pull: when it is dropped, no further layers are waited
+    /// for.
     pub fn pulled(
         self: &Arc<Self>,
         manifest: &Digest,
@@ -133,8 +134,8 @@ impl Prefetch {
         self.options.forecast && !known
     }
 
-    /// A container is about to be started: records what it reads if it is the first one, and replays what was recorded if
-    /// the cache has lost something of it.
+    /// A container is about to be started: records what it reads if it is the first one, and replays what was recorded
+    /// if the cache has lost something of it.
     pub fn starts(self: &Arc<Self>, start: &Start) {
         if start.layers.is_empty() {
             return;

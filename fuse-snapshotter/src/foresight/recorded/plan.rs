@@ -3,12 +3,12 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 
-/// How far down the list neighbours of a span are looked for, in steps: what is wanted much later must not delay what is
-/// wanted now.
+/// How far down the list neighbours of a span are looked for, in steps: what is wanted much later must not delay what
+/// is wanted now.
 const LOOKAHEAD: usize = 64;
 
-/// Most compressed bytes in a request, unless one span has more. A reader who comes for the last span of it waits for the
-/// first as well; a few such requests at a time keep a fast link busy all the same.
+/// Most compressed bytes in a request, unless one span has more. A reader who comes for the last span of it waits for
+/// the first as well; a few such requests at a time keep a fast link busy all the same.
 const MAX_RUN: u64 = 2 << 20;
 
 /// What is wanted of a layer.
@@ -41,7 +41,8 @@ pub(super) trait Layers {
 #[derive(Debug)]
 struct Pending {
     step: Step,
-    /// Its spans before this one were given. Without it a step of many spans would be looked through for each of its requests.
+    /// Its spans before this one were given. Without it a step of many spans would be looked through for each of its
+    /// requests.
     from: usize,
 }
 
@@ -71,8 +72,8 @@ impl Plan {
         std::mem::swap(&mut self.waiting, &mut self.steps);
     }
 
-    /// The next request: a layer and neighbouring spans of it. What is wanted of layers that are not open is passed over
-    /// until [`Plan::retry`].
+    /// The next request: a layer and neighbouring spans of it. What is wanted of layers that are not open is passed
+    /// over until [`Plan::retry`].
     pub(super) fn next(&mut self, layers: &impl Layers) -> Option<(usize, Range<usize>)> {
         while let Some(Pending { step, from }) = self.steps.front_mut() {
             let layer = step.layer;

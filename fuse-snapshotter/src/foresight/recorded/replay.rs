@@ -121,8 +121,8 @@ impl Layers for Slots {
     }
 }
 
-/// What a recording wants of layers, of which it need not know all. It may have been taken with other zTOCs: an entry is the
-/// same in all zTOCs of a layer.
+/// What a recording wants of layers, of which it need not know all. It may have been taken with other zTOCs: an entry
+/// is the same in all zTOCs of a layer.
 pub(super) fn recorded(recording: &Recording, keys: &[LayerKey]) -> Vec<Step> {
     let places: Vec<_> =
         recording.layers.iter().map(|known| keys.iter().position(|key| key.layer == known.layer)).collect();
@@ -136,7 +136,8 @@ pub(super) fn recorded(recording: &Recording, keys: &[LayerKey]) -> Vec<Step> {
     steps.collect()
 }
 
-/// What the artifacts of an index want of layers. Those that cannot be had, or are not what they should be, are left out.
+/// What the artifacts of an index want of layers. Those that cannot be had, or are not what they should be, are left
+/// out.
 pub(super) async fn named(
     origin: &ImageOrigin,
     index: &soci_index::manifest::IndexManifest,
@@ -173,8 +174,8 @@ pub(super) async fn named(
         .collect()
 }
 
-/// Fetches all of a plan, as far as its layers are open, or are opened before `over`, with so many `requests` at the same
-/// time.
+/// Fetches all of a plan, as far as its layers are open, or are opened before `over`, with so many `requests` at the
+/// same time.
 pub(super) async fn replay(
     layers: Weak<OpenLayers>,
     keys: Vec<LayerKey>,

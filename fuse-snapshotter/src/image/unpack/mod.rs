@@ -86,7 +86,8 @@ pub struct Unpacked {
     pub implied: Vec<PathBuf>,
 }
 
-/// Uncompressed bytes are hashed, and written, in pieces of this size at most, so that they are still in the processor's cache.
+/// Uncompressed bytes are hashed, and written, in pieces of this size at most, so that they are still in the
+/// processor's cache.
 const BUFFER: usize = 256 << 10;
 
 /// The uncompressed bytes of a layer.

@@ -1,7 +1,8 @@
 //! The kernel's own way: id-mapped mounts.
 //!
-//! A FUSE file system can be id-mapped from Linux 6.12 on, ext4 and others from 5.12, xfs from 5.15, btrfs from 5.15; and
-//! overlayfs takes what is id-mapped from 5.19. Distributions port such things back, so nothing is told from the version.
+//! A FUSE file system can be id-mapped from Linux 6.12 on, ext4 and others from 5.12, xfs from 5.15, btrfs from 5.15;
+//! and overlayfs takes what is id-mapped from 5.19. Distributions port such things back, so nothing is told from the
+//! version.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -46,8 +47,8 @@ pub(super) struct UserNamespaces {
 }
 
 impl UserNamespaces {
-    /// `program` enters a new user namespace, says so with a byte on its standard output, and waits for its standard input to
-    /// end. A thread of this process could not: a process with several threads stays in its namespace.
+    /// `program` enters a new user namespace, says so with a byte on its standard output, and waits for its standard
+    /// input to end. A thread of this process could not: a process with several threads stays in its namespace.
     pub(super) fn new(program: (PathBuf, Vec<String>)) -> Self {
         Self { program }
     }

@@ -34,8 +34,8 @@ pub(in crate::snapshotter) struct IdMapper {
 /// The work for one container.
 #[derive(Debug, Default)]
 pub(super) struct Job {
-    /// Whoever works for the container holds this, so that nothing is mounted or copied twice. A request that its client
-    /// gave up goes on with it.
+    /// Whoever works for the container holds this, so that nothing is mounted or copied twice. A request that its
+    /// client gave up goes on with it.
     pub(super) single: Arc<tokio::sync::Mutex<()>>,
     /// The container is gone.
     pub(super) abandoned: AtomicBool,

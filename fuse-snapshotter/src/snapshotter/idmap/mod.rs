@@ -1,16 +1,16 @@
 //! Containers in user namespaces: their layers with their own ids.
 //!
 //! A client that wants it labels the container's snapshot with the mapping. Each directory that the snapshot is stacked
-//! from is then given to this container alone with other owners, and the upper directory belongs to the container's root.
-//! There are three ways:
+//! from is then given to this container alone with other owners, and the upper directory belongs to the container's
+//! root. There are three ways:
 //!
 //! * it is mounted once more with its ids mapped by the kernel, which costs nothing (`kernel`);
 //! * a tree of lazy layers is served once more with other owners (`tree`);
 //! * any other directory is copied (`copy`).
 //!
-//! The kernel is asked first; where it cannot, the other two do. Either is at `<a>_<b>/fs` if it is mounted, and a copy at
-//! `<a>_<b>/copy`, so that a mount point is never taken for a copy of nothing. A copy gets that name when it is whole and
-//! on disk.
+//! The kernel is asked first; where it cannot, the other two do. Either is at `<a>_<b>/fs` if it is mounted, and a copy
+//! at `<a>_<b>/copy`, so that a mount point is never taken for a copy of nothing. A copy gets that name when it is
+//! whole and on disk.
 //!
 //! All of it follows from the labels and these names. After a restart copies are still there, and the rest is mounted
 //! again on demand.
@@ -212,7 +212,7 @@ impl Snapshotter {
         // Until a copy that is under way has ended.
         let _single = job.single.blocking_lock();
         detach_if_mounted(&self.layout.mapped(of, container));
-        self.fell_translated(of, container);
+        self.remove_translated(of, container);
     }
 }
 

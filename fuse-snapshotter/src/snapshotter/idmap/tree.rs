@@ -2,7 +2,8 @@
 //!
 //! A file's inode is the same in all trees that have its layer, and so has one owner. So layers have other numbers for
 //! each mapping: in a space of their own, so that the clean-up of layers does not take them for layers. Containers with
-//! the same mapping share these, and thereby the page cache. The tree itself is the original's, which is not held twice.
+//! the same mapping share these, and thereby the page cache. The tree itself is the original's, which is not held
+//! twice.
 //!
 //! Like other numbers they stay the same over a restart: overlayfs notes in the upper directory which file a copied one
 //! comes from, by its inode number.
@@ -77,7 +78,7 @@ impl Snapshotter {
     }
 
     /// Stops to serve a tree for a container, if one is.
-    pub(super) fn fell_translated(&self, of: u64, container: u64) {
+    pub(super) fn remove_translated(&self, of: u64, container: u64) {
         let name = tree_name(of, container);
         let known = self.store.find_number(TREES, &name);
         if let (Some(forest), Ok(Some(slot))) = (self.trees.mounted(), &known) {

@@ -10,7 +10,8 @@ use super::options::ImageOptions;
 use super::scratch::ScratchRoot;
 use crate::image::OpenLayers;
 
-/// After how long without a word from any registry the network counts as gone: longer than the patience with a stalled server.
+/// After how long without a word from any registry the network counts as gone: longer than the patience with a stalled
+/// server.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// How often that is looked at.
@@ -41,8 +42,8 @@ impl PullContext {
         Self { client, layers, scratch, options, lazy_slots, unpack_slots }
     }
 
-    /// What `job` comes to, if that is within `mount_timeout`. Time in which no registry says anything does not count: whatever
-    /// else could be done would need the network, too. The job has to end by itself if it stays like that.
+    /// What `job` comes to, if that is within `mount_timeout`. Time in which no registry says anything does not count:
+    /// whatever else could be done would need the network, too. The job has to end by itself if it stays like that.
     pub(super) async fn in_time<T>(&self, job: impl Future<Output = T>) -> Option<T> {
         let mut job = std::pin::pin!(job);
         let mut left = self.options.mount_timeout;

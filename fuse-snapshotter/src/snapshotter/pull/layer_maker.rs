@@ -19,8 +19,8 @@ use crate::content::tree::{Needs, Tree};
 use crate::image::unpack::{self, Whiteouts};
 use crate::image::{ImageOrigin, WhyNotLazy, eager};
 
-/// Processors from which on inflating a layer from its checkpoints is worth fetching its zTOC. Hashing and writing keep one
-/// busy, and inflating from the start another.
+/// Processors from which on inflating a layer from its checkpoints is worth fetching its zTOC. Hashing and writing keep
+/// one busy, and inflating from the start another.
 const PROCESSORS: usize = 3;
 
 /// Layers smaller than this, in bytes, are lazy whatever size their zTOCs are: either is fetched in about a round trip.
@@ -117,8 +117,8 @@ impl LayerMaker {
         Ok(LazyPulledLayer { layer: open, ztoc, index, size: layer.size, links_below })
     }
 
-    /// Whether the layer makes sense over the layers below it, and has links to them. After it was committed there would be
-    /// no way back.
+    /// Whether the layer makes sense over the layers below it, and has links to them. After it was committed there
+    /// would be no way back.
     async fn check(&self, ztoc: &Arc<Ztoc>, position: usize) -> Result<bool, WhyNotLazy> {
         let own = Arc::clone(ztoc);
         let needs = tokio::task::spawn_blocking(move || Tree::check(&own)).await??;

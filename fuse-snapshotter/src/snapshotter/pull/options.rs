@@ -21,7 +21,8 @@ pub struct ImageOptions {
     pub mount_timeout: Duration,
     /// Layers smaller than this, in bytes, are not read lazily.
     pub min_layer_size: u64,
-    /// Layers whose zTOC is larger than so many percent of them are not read lazily, unless they are small; `None` for no limit.
+    /// Layers whose zTOC is larger than so many percent of them are not read lazily, unless they are small; `None` for
+    /// no limit.
     pub max_ztoc_percent: Option<u64>,
     /// Use indexes of version 1.
     pub v1: bool,

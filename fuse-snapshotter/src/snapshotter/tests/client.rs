@@ -140,8 +140,8 @@ impl Client {
         self.modes(image)
     }
 
-    /// Pulls an image as containerd unpacks in parallel: no layer is prepared over another one, and those that containerd
-    /// unpacks are committed at the end. `told`: as from containerd 2.3 on, labels say what is below.
+    /// Pulls an image as containerd unpacks in parallel: no layer is prepared over another one, and those that
+    /// containerd unpacks are committed at the end. `told`: as from containerd 2.3 on, labels say what is below.
     pub(super) async fn pull_in_parallel(&mut self, image: &Image, told: bool) -> Vec<&'static str> {
         let config = ImageConfig::parse(&image.config()).unwrap();
         let mut unpacked = Vec::new();

@@ -356,8 +356,8 @@ fn neighbour() -> Image {
     image([layer(base), layer([Entry::file("neighbour", "n")])])
 }
 
-/// A neighbour has read files of the base before, reads others while the start is recorded, and again those that are read in it;
-/// and so does a scanner on the host.
+/// A neighbour has read files of the base before, reads others while the start is recorded, and again those that are
+/// read in it; and so does a scanner on the host.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recording_beside_a_busy_neighbour_equals_the_one_made_alone() {
     let mut recordings = Vec::new();

@@ -6,8 +6,8 @@ use crate::snapshotter::prepare::Prepared;
 use crate::snapshotter::record::RecordedMode;
 use crate::snapshotter::store::Labels;
 
-/// Directories that a layer does not mention are left out of this: containerd gives them the attributes below, but cannot if
-/// it does not know what is below.
+/// Directories that a layer does not mention are left out of this: containerd gives them the attributes below, but
+/// cannot if it does not know what is below.
 fn with_whiteouts() -> Image {
     let a = || Entry::dir("a").mode(0o711).owner(5, 6);
     image([
