@@ -8,9 +8,10 @@ use registry::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::base::text::{Size, percent};
-use crate::foresight::recorded::{RecordingStatus, ReplayStatus, Source};
+use crate::foresight::recorded::{RecordingStatus, ReplaySource, ReplayStatus};
+use crate::image::{Background, Served};
 use crate::snapshotter::store::Kind;
-use crate::snapshotter::{Mode, Record, SnapshotError, Snapshotter};
+use crate::snapshotter::{Record, SnapshotError, Snapshotter};
 
 /// State of a daemon. As JSON it is what `soci-snapshotter-grpc status --json` prints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,36 +63,13 @@ pub struct ImageStatus {
     pub layers: Vec<LayerStatus>,
 }
 
-/// How a layer is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Served {
-    /// Read from the registry as needed.
-    Lazy,
-    /// Fetched and unpacked by this daemon.
-    Eager,
-    /// Fetched and unpacked by containerd.
-    Containerd,
-}
-
-/// State of the fetch in the background.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Background {
-    /// Not wanted, or not begun: it begins when the layer is first mounted.
-    Off,
-    /// Under way.
-    Running,
-    /// Over; what is missing then is fetched when it is read.
-    Done,
-}
-
 /// State of a layer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LayerStatus {
     /// Digest of the compressed layer.
     pub digest: Digest,
     /// How it is served.
+    #[serde(with = "mode")]
     pub mode: Served,
     /// Why it is not read lazily.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -149,10 +127,7 @@ impl Snapshotter {
             // Where all its lazy layers came by other images, theirs is the one in use.
             let own_first = records.iter().rev().filter(|record| record.manifest == own.manifest);
             let others = records.iter().rev().filter(|record| record.manifest != own.manifest);
-            let found = own_first.chain(others).find_map(|record| match &record.mode {
-                Mode::Lazy { index, .. } => Some((index.clone(), record)),
-                _ => None,
-            });
+            let found = own_first.chain(others).find_map(|record| Some((record.index()?.clone(), record)));
             let index_of = found.as_ref().filter(|(_, record)| record.manifest != own.manifest);
             let index_of = index_of.map(|(_, record)| record.image.clone());
             let index = found.map(|(index, _)| index);
@@ -181,15 +156,11 @@ impl Snapshotter {
     }
 
     fn layer_status(&self, record: &Record) -> LayerStatus {
-        let (mode, reason) = match &record.mode {
-            Mode::Lazy { .. } => (Served::Lazy, None),
-            Mode::Eager { reason } => (Served::Eager, Some(reason.clone())),
-            Mode::Deferred { reason } => (Served::Containerd, Some(reason.clone())),
-        };
+        let (mode, reason) = record.mode.served();
         let mut status = LayerStatus {
             digest: record.layer.clone(),
             mode,
-            reason,
+            reason: reason.map(str::to_owned),
             size: record.size,
             fetched: if mode == Served::Lazy { 0 } else { record.size },
             cached: 0,
@@ -270,8 +241,8 @@ impl fmt::Display for ImageStatus {
         if let Some(prefetch) = &self.prefetch {
             let state = if prefetch.running { "prefetching" } else { "prefetched" };
             let source = match prefetch.source {
-                Source::Recording => "as recorded",
-                Source::Artifacts => "by the index's prefetch artifacts",
+                ReplaySource::Recording => "as recorded",
+                ReplaySource::Artifacts => "by the index's prefetch artifacts",
             };
             write!(f, "  {state} {source}: {} spans of {}", prefetch.spans, Size(prefetch.bytes))?;
             if prefetch.failed > 0 {
@@ -285,11 +256,7 @@ impl fmt::Display for ImageStatus {
             "LAYER", "MODE", "SIZE", "FETCHED", "%", "SPANS", "BACKGROUND"
         )?;
         for layer in &self.layers {
-            let mode = match layer.mode {
-                Served::Lazy => "lazy",
-                Served::Eager => "eager",
-                Served::Containerd => "containerd",
-            };
+            let mode = mode::word(layer.mode);
             write!(f, "  {:<20}{mode:<12}", format!("sha256:{:.12}", layer.digest.hex()))?;
             match layer.mode {
                 Served::Lazy => {
@@ -308,8 +275,8 @@ impl fmt::Display for ImageStatus {
                         layer.errors
                     )?;
                 }
-                Served::Eager => write!(f, "{:>10}", Size(layer.size))?,
-                Served::Containerd => {}
+                Served::Unpacked | Served::Copied => write!(f, "{:>10}", Size(layer.size))?,
+                Served::Deferred => {}
             }
             if let Some(reason) = &layer.reason {
                 write!(f, "  ({reason})")?;
@@ -320,5 +287,33 @@ impl fmt::Display for ImageStatus {
             }
         }
         Ok(())
+    }
+}
+
+/// The words that this output has for how a layer is served.
+mod mode {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::image::Served;
+
+    pub(super) fn word(served: Served) -> &'static str {
+        match served {
+            Served::Lazy => "lazy",
+            Served::Unpacked => "eager",
+            Served::Deferred => "containerd",
+            Served::Copied => "copied",
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(served: &Served, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(word(*served))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Served, D::Error> {
+        let given = String::deserialize(deserializer)?;
+        let all = [Served::Lazy, Served::Unpacked, Served::Deferred, Served::Copied];
+        let unknown = || D::Error::custom(format!("unknown mode {given:?}"));
+        all.into_iter().find(|served| word(*served) == given).ok_or_else(unknown)
     }
 }

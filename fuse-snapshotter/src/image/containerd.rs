@@ -1,5 +1,5 @@
-//! What containerd has already: it downloads manifests and configurations, and the zTOCs of a version 2 index, before it
-//! asks a snapshotter for anything.
+//! What containerd has already: it downloads manifests and configurations, and the zTOCs of a version 2 index, before
+//! it asks a snapshotter for anything.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry::{Descriptor, Digest};
 use soci_index::containerd::{Containerd, Endpoint};
+use soci_index::discover::Nearby;
 
 use super::origin::LocalContent;
 use crate::base::lock::lock;
@@ -60,7 +61,10 @@ impl LocalContent for ContainerdContent {
             }
         }
     }
+}
 
+#[async_trait]
+impl Nearby for ContainerdContent {
     async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes> {
         let containerd = self.containerd().await?;
         match containerd.content_bytes(digest, limit).await {

@@ -1,7 +1,7 @@
 //! Directories that a layer has something in but does not mention keep the attributes that they have below.
 //!
-//! Within a run of lazy layers the merge sees to that. Between runs and unpacked layers overlayfs takes the attributes of
-//! the topmost layer that has the directory, so these must be given the ones from below first.
+//! Within a run of lazy layers the merge sees to that. Between runs and unpacked layers overlayfs takes the attributes
+//! of the topmost layer that has the directory, so these must be given the ones from below first.
 
 use std::ffi::OsStr;
 use std::io;

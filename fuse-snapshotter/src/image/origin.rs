@@ -6,26 +6,17 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use registry::{Client, Descriptor, Digest, Repository};
 use soci_index::discover::Nearby;
+use soci_index::manifest::MAX_ZTOC_SIZE;
 use soci_index::source::ImageSource;
 use soci_index::store::Store;
 
-/// Content that this machine may have already, so that it need not be fetched.
+/// Content that this machine may have already, so that it need not be fetched. Whatever goes wrong is the same as not
+/// having it.
 #[async_trait]
-pub trait LocalContent: std::fmt::Debug + Send + Sync {
-    /// The blob with this digest, verified, if it is there and at most `limit` bytes long. Whatever goes wrong is the same as
-    /// not having it.
-    async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes>;
-
+pub trait LocalContent: Nearby + std::fmt::Debug + Send {
     /// Images that are there: their names, and what these stand for.
     async fn images(&self) -> Vec<(String, Descriptor)> {
         Vec::new()
-    }
-}
-
-#[async_trait]
-impl LocalContent for Store {
-    async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes> {
-        Store::get(self, digest, limit).await.ok()
     }
 }
 
@@ -42,6 +33,37 @@ pub struct ImageOrigin {
     pub local: Vec<Arc<dyn LocalContent>>,
 }
 
+/// Why something that an index names is not at hand.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchArtifactError {
+    /// It is larger than anything of its kind may be.
+    #[error("the {what} of {size} bytes is larger than {limit}")]
+    TooLarge {
+        /// What it is.
+        what: &'static str,
+        /// Size in bytes that the index gives.
+        size: u64,
+        /// Largest size in bytes.
+        limit: u64,
+    },
+    /// The image is in no registry, and the local store does not have it.
+    #[error("{what} {digest} is not in the local store")]
+    NotInStore {
+        /// What it is.
+        what: &'static str,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// The registry does not give it.
+    #[error("cannot fetch the {what}: {error}")]
+    Registry {
+        /// What it is.
+        what: &'static str,
+        /// Why not.
+        error: Box<registry::Error>,
+    },
+}
+
 #[async_trait]
 impl Nearby for ImageOrigin {
     async fn get(&self, digest: &Digest, limit: u64) -> Option<Bytes> {
@@ -53,7 +75,7 @@ impl ImageOrigin {
     /// A small blob or a manifest from this machine, if it has it.
     pub(crate) async fn local_content(&self, digest: &Digest, limit: u64) -> Option<Bytes> {
         if let Some(store) = &self.store
-            && let Some(bytes) = LocalContent::get(store, digest, limit).await
+            && let Ok(bytes) = store.get(digest, limit).await
         {
             return Some(bytes);
         }
@@ -67,24 +89,28 @@ impl ImageOrigin {
     }
 
     /// The bytes of a zTOC, verified.
-    pub(crate) async fn fetch_ztoc(&self, ztoc: &Descriptor) -> Result<Bytes, String> {
-        self.fetch("zTOC", ztoc, soci_index::manifest::MAX_ZTOC_SIZE).await
+    pub(crate) async fn fetch_ztoc(&self, ztoc: &Descriptor) -> Result<Bytes, FetchArtifactError> {
+        let (what, limit) = ("zTOC", MAX_ZTOC_SIZE);
+        if ztoc.size > limit {
+            return Err(FetchArtifactError::TooLarge { what, size: ztoc.size, limit });
+        }
+        self.fetch(what, ztoc, limit).await
     }
 
     /// The bytes of something that the index names, verified, if they are no more than `limit`.
     pub(crate) async fn fetch(
         &self,
-        what: &str,
+        what: &'static str,
         descriptor: &Descriptor,
         limit: u64,
-    ) -> Result<Bytes, String> {
+    ) -> Result<Bytes, FetchArtifactError> {
         if let Some(bytes) = self.local_content(&descriptor.digest, limit).await {
             return Ok(bytes);
         }
         let Some((client, repository)) = &self.registry else {
-            return Err(format!("{what} {} is not in the local store", descriptor.digest));
+            return Err(FetchArtifactError::NotInStore { what, digest: descriptor.digest.clone() });
         };
         let fetched = client.blob_bytes(repository, descriptor, limit).await;
-        fetched.map_err(|error| format!("cannot fetch the {what}: {error}"))
+        fetched.map_err(|error| FetchArtifactError::Registry { what, error: Box::new(error) })
     }
 }

@@ -1,9 +1,10 @@
 //! The uncompressed bytes of a layer, fetched and inflated by others ahead of whoever reads them.
 //!
-//! Unpacking writes on one thread, and is limited by that thread if it has to wait for the network, to inflate and to hash as
-//! well. So several ranges of the layer are under way at a time, one thread hashes, and inflating happens elsewhere: on one
-//! thread for a stream that can only be read from its start, on as many as there are if a zTOC says where it can be entered.
-//! What the zTOC says is not believed: the caller compares the digest of all that was read with the layer's `diff_id`.
+//! Unpacking writes on one thread, and is limited by that thread if it has to wait for the network, to inflate and to
+//! hash as well. So several ranges of the layer are under way at a time, one thread hashes, and inflating happens
+//! elsewhere: on one thread for a stream that can only be read from its start, on as many as there are if a zTOC says
+//! where it can be entered. What the zTOC says is not believed: the caller compares the digest of all that was read
+//! with the layer's `diff_id`.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use ztoc::{SpanDecoder, Ztoc};
 
-use crate::image::unpack::{self, LayerFormat};
+use super::unpack::{self, LayerFormat};
 
 /// Bytes of the layer in one request, where spans do not say otherwise.
 const RANGE: u64 = 4 << 20;
@@ -31,8 +32,8 @@ const FIRST_RANGE: u64 = 1 << 20;
 /// Ranges grow to so much of what is in front of them.
 const GROWTH: u64 = 8;
 
-/// Requests, or inflated pieces, that wait for their turn. This and the sizes below bound the memory of a layer in work:
-/// about 70 MiB, and 200 MiB at worst.
+/// Requests, or inflated pieces, that wait for their turn. This and the sizes below bound the memory of a layer in
+/// work: about 70 MiB, and 200 MiB at worst.
 const AHEAD: usize = 6;
 
 /// Uncompressed bytes that one piece of work makes, if the spans are no larger.
@@ -141,7 +142,8 @@ pub(super) fn ranges(reader: Arc<dyn BlobReader>) -> ByteStream {
     futures::stream::iter(fetches).map(std::future::ready).buffered(AHEAD).flatten().boxed()
 }
 
-/// The ranges in which a layer of some size is fetched. What is short is one, which is no range for a server that knows none.
+/// The ranges in which a layer of some size is fetched. What is short is one, which is no range for a server that knows
+/// none.
 fn parts(size: u64) -> impl Iterator<Item = Range<u64>> {
     let length =
         move |start: u64| if size <= RANGE { RANGE } else { (start / GROWTH).clamp(FIRST_RANGE, RANGE) };
@@ -201,8 +203,8 @@ pub(super) fn inflate_stream(
     Uncompressed::new(pieces)
 }
 
-/// A layer that is inflated from all of its checkpoints at once, as far as there are processors. `None` if its spans are too
-/// large for that, or it has none.
+/// A layer that is inflated from all of its checkpoints at once, as far as there are processors. `None` if its spans
+/// are too large for that, or it has none.
 pub(super) fn inflate_spans(
     reader: Arc<dyn BlobReader>,
     ztoc: Arc<Ztoc>,
@@ -307,7 +309,7 @@ fn inflate(ztoc: &Ztoc, run: Range<usize>, start: u64, input: &[u8]) -> io::Resu
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use registry::{Digest, FileBlob};
     use testdata::golden;

@@ -52,13 +52,13 @@ struct Inner {
     seek: Option<Arc<dyn Seek>>,
     sought: Mutex<Option<Instant>>,
     /// Which worked last stands first, the newest last.
-    list: RwLock<Vec<Source>>,
+    list: RwLock<Vec<RepositoryBlob>>,
     waits: Mutex<Waits>,
 }
 
 /// One repository.
 #[derive(Clone)]
-struct Source {
+struct RepositoryBlob {
     name: Arc<str>,
     reader: Arc<dyn BlobReader>,
 }
@@ -89,7 +89,7 @@ impl Sources {
     /// The blob in the repository that it was opened in.
     pub(super) fn new(name: &str, reader: Arc<dyn BlobReader>, patience: RetryPolicy) -> Self {
         let (digest, size) = (reader.digest().clone(), reader.size());
-        let list = RwLock::new(vec![Source { name: name.into(), reader }]);
+        let list = RwLock::new(vec![RepositoryBlob { name: name.into(), reader }]);
         let (sought, waits) = (Mutex::default(), Mutex::default());
         Self(Arc::new(Inner { digest, size, patience, seek: None, sought, list, waits }))
     }
@@ -110,7 +110,7 @@ impl Sources {
             return;
         }
         list.truncate(MAX_SOURCES - 1);
-        list.push(Source { name: name.into(), reader: reader() });
+        list.push(RepositoryBlob { name: name.into(), reader: reader() });
         tracing::debug!(layer = %self.0.digest, repository = name, "another repository has the layer");
     }
 
@@ -123,7 +123,7 @@ impl Sources {
 }
 
 impl Inner {
-    fn list(&self) -> Vec<Source> {
+    fn list(&self) -> Vec<RepositoryBlob> {
         self.list.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -161,7 +161,7 @@ impl Inner {
     async fn ask_all(&self, range: &Range<u64>, failures: u32) -> Result<ByteStream> {
         let list = self.list();
         let mut failed: Option<Error> = None;
-        for (position, Source { name, reader }) in list.iter().enumerate() {
+        for (position, RepositoryBlob { name, reader }) in list.iter().enumerate() {
             let attempt = reader.attempt(range.clone(), failures);
             // Later all get the time that they may have: nobody is quicker.
             let answer = if list.len() > 1 && failures == 0 {

@@ -100,7 +100,7 @@ fn copy(content: impl Read, mut file: File, limit: u64) -> std::io::Result<(File
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use super::*;
 

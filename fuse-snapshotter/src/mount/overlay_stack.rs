@@ -7,15 +7,19 @@ use std::sync::Arc;
 use rustix::mount::{MountFlags, mount};
 use tokio::runtime::Handle;
 
-use super::image::Layer;
+use super::error::{MountImageError, io_error};
+use super::layer::Layer;
+use super::options::{Front, Options};
+use super::report::KernelCounts;
 use super::workspace::Workspace;
-use super::{Front, MountImageError, Options, io_error};
 use crate::content::LazyLayer;
 use crate::content::tree::{Below, OverlayNamespace, Tree};
 use crate::fronts::erofs::ErofsMount;
 use crate::fronts::forest::{AddTreeError, Forest};
 use crate::fronts::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
+use crate::image::WhyNotLazy;
 use crate::image::inherit::{inherit, inherit_tree, is_opaque};
+use crate::image::stacking::{StackPart, stack_parts};
 
 /// Threads per mount that take requests from the kernel. Reads that miss the cache do not hold one.
 const THREADS: usize = 4;
@@ -29,7 +33,7 @@ pub(super) enum StackError {
     /// A zTOC that makes no sense above the layers below it.
     Tree {
         layer: usize,
-        reason: String,
+        why: WhyNotLazy,
     },
     /// Overlayfs does not take what EROFS mounts.
     Erofs(Box<MountImageError>),
@@ -44,12 +48,12 @@ impl<E: Into<MountImageError>> From<E> for StackError {
 
 /// A mounted run of lazy layers.
 #[derive(Debug)]
-enum Run {
+enum MountedRun {
     Fuse(FuseMount),
     Erofs(ErofsMount),
 }
 
-impl Run {
+impl MountedRun {
     fn stats(&self) -> &FuseStats {
         match self {
             Self::Fuse(mount) => mount.stats(),
@@ -68,16 +72,16 @@ impl Run {
 /// What is mounted for an image.
 #[derive(Debug)]
 pub(super) struct Stack {
-    runs: Vec<Run>,
+    runs: Vec<MountedRun>,
     /// The overlay at the target; none if the image is one run, mounted right there.
     top: Option<PathBuf>,
 }
 
-/// Consecutive layers of one kind.
-enum Part<'l> {
-    Run { first: usize, layers: Vec<&'l Layer> },
-    Directory { path: &'l PathBuf, implied: &'l [PathBuf] },
-}
+/// A layer that a tree shows, and its position in the image.
+type TreeLayer<'l> = (usize, &'l Layer);
+
+/// A directory with an unpacked layer, and which of its directories the layer does not mention itself.
+type UnpackedDirectory<'l> = (&'l PathBuf, &'l [PathBuf]);
 
 impl Stack {
     pub(super) fn mount(
@@ -94,7 +98,7 @@ impl Stack {
         let mut lower = Vec::new();
         for (position, part) in parts.iter().enumerate() {
             match part {
-                Part::Directory { path, implied } => {
+                StackPart::Directory((path, implied)) => {
                     inherit(path, implied, &lower).map_err(io_error("describe directories in", path))?;
                     // Overlayfs does not look whether a root is opaque, so what it hides is left out.
                     if is_opaque(path).map_err(io_error("read", path))? {
@@ -102,26 +106,27 @@ impl Stack {
                     }
                     lower.push((*path).clone());
                 }
-                Part::Run { first, layers } => {
+                StackPart::Tree(layers) => {
+                    let first = layers.first().map_or(0, |(first, _)| *first);
                     let below =
                         if position == 0 { Below::Nothing } else { Below::Layers(OverlayNamespace::Trusted) };
-                    let ztocs: Vec<_> = layers.iter().filter_map(|layer| layer.ztoc()).collect();
+                    let ztocs: Vec<_> = layers.iter().filter_map(|(_, layer)| layer.ztoc()).collect();
                     let mut tree = Tree::merge(&ztocs, below).map_err(|error| StackError::Tree {
                         layer: first + error.layer,
-                        reason: error.to_string(),
+                        why: error.into(),
                     })?;
                     inherit_tree(&mut tree, &lower).map_err(io_error("read directories below", target))?;
                     if tree.hides_all_below() {
                         lower.clear();
                     }
-                    let lazy: Vec<_> = layers.iter().filter_map(|layer| layer.lazy()).cloned().collect();
+                    let lazy: Vec<_> = layers.iter().filter_map(|(_, layer)| layer.lazy()).cloned().collect();
                     let (path, image) = (format!("r{position}"), format!("r{position}.erofs"));
                     let path =
                         if parts.len() == 1 { target.to_owned() } else { workspace.directory(&path)? };
                     let image = workspace.path().join(image);
                     let run = match erofs(&tree, &lazy, &image, &path, front, &runtime)? {
-                        Some(mount) => Run::Erofs(mount),
-                        None => Run::Fuse(fuse(tree, lazy, *first, &path, options, &runtime)?),
+                        Some(mount) => MountedRun::Erofs(mount),
+                        None => MountedRun::Fuse(fuse(tree, lazy, first, &path, options, &runtime)?),
                     };
                     stack.runs.push(run);
                     lower.push(path);
@@ -142,7 +147,7 @@ impl Stack {
         match overlaid {
             Ok(()) => Ok(stack),
             // The kernel limits how many file systems are stacked, and what the image's file is on counts, too.
-            Err(error) if stack.runs.iter().any(|run| matches!(run, Run::Erofs(_))) => {
+            Err(error) if stack.runs.iter().any(|run| matches!(run, MountedRun::Erofs(_))) => {
                 for position in 0..parts.len() {
                     let _ = std::fs::remove_file(workspace.path().join(format!("r{position}.erofs")));
                 }
@@ -181,12 +186,17 @@ impl Stack {
     /// Whether anything has been unmounted behind our back.
     pub(super) fn is_finished(&self) -> bool {
         let gone = self.top.as_ref().is_some_and(|top| !is_mounted(top));
-        gone || self.runs.iter().any(Run::is_finished)
+        gone || self.runs.iter().any(MountedRun::is_finished)
     }
 
-    /// What the kernel has asked, run by run.
-    pub(super) fn stats(&self) -> impl Iterator<Item = &FuseStats> {
-        self.runs.iter().map(Run::stats)
+    /// What the kernel has asked.
+    pub(super) fn counts(&self) -> KernelCounts {
+        let sum = |count: fn(&FuseStats) -> u64| self.runs.iter().map(|run| count(run.stats())).sum();
+        KernelCounts {
+            requests: sum(FuseStats::requests),
+            reads: sum(FuseStats::reads),
+            misses: sum(FuseStats::misses),
+        }
     }
 
     pub(super) fn unmount(&mut self) {
@@ -246,7 +256,7 @@ fn fuse(
     let fs = Forest::single(tree, lazy).map_err(|error| match error {
         // Unpacked, it has no such limit.
         AddTreeError::TooManyEntries { position, .. } => {
-            StackError::Tree { layer: first + position, reason: error.to_string() }
+            StackError::Tree { layer: first + position, why: error.into() }
         }
         _ => io_error("serve", path)(std::io::Error::other(error)).into(),
     })?;
@@ -255,14 +265,9 @@ fn fuse(
     Ok(FuseMount::new(Arc::new(fs), path, fuse, runtime.clone()).map_err(MountImageError::from)?)
 }
 
-fn parts(layers: &[Layer]) -> Vec<Part<'_>> {
-    let mut parts: Vec<Part<'_>> = Vec::new();
-    for (position, layer) in layers.iter().enumerate() {
-        match (layer.unpacked(), parts.last_mut()) {
-            (Some((path, implied)), _) => parts.push(Part::Directory { path, implied }),
-            (None, Some(Part::Run { layers, .. })) => layers.push(layer),
-            (None, _) => parts.push(Part::Run { first: position, layers: vec![layer] }),
-        }
-    }
-    parts
+fn parts(layers: &[Layer]) -> Vec<StackPart<Vec<TreeLayer<'_>>, UnpackedDirectory<'_>>> {
+    stack_parts(layers.iter().enumerate().map(|(position, layer)| match layer.unpacked() {
+        Some(unpacked) => StackPart::Directory(unpacked),
+        None => StackPart::Tree((position, layer)),
+    }))
 }

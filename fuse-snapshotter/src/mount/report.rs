@@ -4,22 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use registry::Digest;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::overlay_stack::Stack;
 use crate::base::text::{Size, percent};
-
-/// How a layer was served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Read from the registry as needed.
-    Lazy,
-    /// Unpacked before the mount.
-    Unpacked,
-    /// Fetched before the mount and served from the copy.
-    Indexed,
-}
+use crate::image::Served;
 
 /// What one layer has cost.
 #[derive(Debug, Clone, Serialize)]
@@ -27,7 +15,8 @@ pub struct LayerReport {
     /// Digest of the layer.
     pub digest: Digest,
     /// How it was served.
-    pub mode: Mode,
+    #[serde(serialize_with = "serialize_mode")]
+    pub mode: Served,
     /// Why it was not read lazily.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -62,21 +51,29 @@ pub struct Report {
     pub misses: u64,
 }
 
+/// What the kernel has asked of a mount.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KernelCounts {
+    pub(super) requests: u64,
+    pub(super) reads: u64,
+    /// Reads that had to wait for the network.
+    pub(super) misses: u64,
+}
+
 impl Report {
     pub(super) fn new(
         index: Option<Digest>,
         layers: Vec<LayerReport>,
-        stack: &Stack,
+        counts: KernelCounts,
         time: Duration,
     ) -> Self {
-        let sum = |count: fn(&crate::fronts::fuse::FuseStats) -> u64| stack.stats().map(count).sum();
         Self {
             index,
             layers,
             seconds: time.as_secs_f64(),
-            kernel_requests: sum(crate::fronts::fuse::FuseStats::requests),
-            reads: sum(crate::fronts::fuse::FuseStats::reads),
-            misses: sum(crate::fronts::fuse::FuseStats::misses),
+            kernel_requests: counts.requests,
+            reads: counts.reads,
+            misses: counts.misses,
         }
     }
 
@@ -95,7 +92,7 @@ impl Report {
     /// Layers that are read lazily.
     #[must_use]
     pub fn lazy_layers(&self) -> usize {
-        self.layers.iter().filter(|layer| layer.mode == Mode::Lazy).count()
+        self.layers.iter().filter(|layer| layer.mode == Served::Lazy).count()
     }
 }
 
@@ -112,9 +109,10 @@ impl fmt::Display for Report {
         )?;
         for layer in &self.layers {
             let mode = match layer.mode {
-                Mode::Lazy => "lazy",
-                Mode::Unpacked => "unpacked",
-                Mode::Indexed => "local",
+                Served::Lazy => "lazy",
+                Served::Unpacked => "unpacked",
+                Served::Copied => "local",
+                Served::Deferred => "deferred",
             };
             write!(
                 f,
@@ -124,7 +122,7 @@ impl fmt::Display for Report {
                 Size(layer.fetched),
                 percent(layer.fetched, layer.size)
             )?;
-            if layer.mode == Mode::Lazy {
+            if layer.mode == Served::Lazy {
                 write!(
                     f,
                     "{:>12}{:>10}",
@@ -154,4 +152,14 @@ impl fmt::Display for Report {
             self.seconds, self.kernel_requests, self.reads, self.misses
         )
     }
+}
+
+/// The words of the JSON form.
+fn serialize_mode<S: Serializer>(served: &Served, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match served {
+        Served::Lazy => "lazy",
+        Served::Unpacked => "unpacked",
+        Served::Copied => "indexed",
+        Served::Deferred => "deferred",
+    })
 }

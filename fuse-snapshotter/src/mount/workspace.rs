@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::{MountImageError, io_error};
+use super::error::{MountImageError, io_error};
 
 /// A directory under `ROOT/mounts`, removed with all it holds when dropped. What a killed process left behind is
 /// removed by the next one: its lock is free.

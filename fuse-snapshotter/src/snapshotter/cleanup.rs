@@ -11,8 +11,8 @@ use registry::Digest;
 use super::error::{SnapshotError, io_error};
 use super::layout::Name;
 use super::record::Record;
+use super::service::Snapshotter;
 use super::store::SnapshotStore;
-use super::{Snapshotter, store};
 use crate::fronts::fuse::is_mounted;
 use crate::image::LayerKey;
 
@@ -117,8 +117,8 @@ fn remove(path: &Path) {
     }
 }
 
-/// Removes a directory of [`Name::Mapped`], with the copies in it, but nothing that is mounted there: a layer that is (again)
-/// is writable, and other containers use it.
+/// Removes a directory of [`Name::Mapped`], with the copies in it, but nothing that is mounted there: a layer that is
+/// (again) is writable, and other containers use it.
 fn remove_mapped(path: &Path) {
     let mount_point = path.join("fs");
     match std::fs::remove_dir(&mount_point) {
@@ -126,24 +126,5 @@ fn remove_mapped(path: &Path) {
             tracing::warn!(directory = %mount_point.display(), %error, "cannot remove; trying again at the next clean-up");
         }
         _ => remove(path),
-    }
-}
-
-impl From<std::io::Error> for SnapshotError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Internal(error.to_string())
-    }
-}
-
-impl store::Snapshot {
-    /// The snapshot itself and its parents, nearest first; for a committed one.
-    pub(super) fn as_chain(&self) -> Vec<store::Node> {
-        let own = store::Node {
-            id: self.id,
-            key: self.key.clone(),
-            record: self.record.clone(),
-            labels: self.labels.clone(),
-        };
-        std::iter::once(own).chain(self.parents.iter().cloned()).collect()
     }
 }

@@ -11,9 +11,6 @@ pub enum SnapshotError {
     /// The store refuses, or fails.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The layer is there, ready to be used: what containerd wants to hear instead of where to unpack it.
-    #[error("target snapshot {0:?}: already exists")]
-    Ready(String),
     /// The request makes no sense.
     #[error("{0}: invalid argument")]
     Invalid(String),
@@ -39,15 +36,59 @@ pub enum SnapshotError {
         /// The directory.
         root: PathBuf,
         /// Why not, and what to do about it.
-        reason: String,
+        reason: RootProblem,
     },
     /// A task of our own ended early.
     #[error("internal error: {0}")]
     Internal(String),
 }
 
+/// Why a directory cannot be the root of a snapshotter.
+#[derive(Debug, thiserror::Error)]
+pub enum RootProblem {
+    /// It has the snapshots of awslabs/soci-snapshotter.
+    #[error(
+        "it has the snapshots of awslabs/soci-snapshotter ({file}), which this program neither reads nor changes. To \
+         migrate, remove the containers and images that use them while that daemon runs, stop it, move {file} away, and \
+         pull the images again; or choose another --root"
+    )]
+    Reference {
+        /// The file that gives it away.
+        file: &'static str,
+    },
+    /// Its path cannot be an option of a mount.
+    #[error("its path has a `:`, `,` or `\\`, which overlayfs takes for its own")]
+    Path,
+    /// Its file system says too little about directories.
+    #[error(
+        "its file system does not say of what type files are when a directory is listed (d_type; XFS needs ftype=1), \
+         which overlayfs needs"
+    )]
+    NoTypes,
+    /// Something that every snapshot needs does not work there.
+    #[error("cannot {operation} there: {error}")]
+    Trial {
+        /// What was tried.
+        operation: &'static str,
+        /// Why not.
+        error: io::Error,
+    },
+    /// Its path cannot be made an absolute one.
+    #[error(transparent)]
+    Absolute(io::Error),
+    /// The trial at start-up failed.
+    #[error("{0}; choose another --root, or set skip_check_snapshotter_supported")]
+    AtStart(Box<RootProblem>),
+}
+
 impl From<tokio::task::JoinError> for SnapshotError {
     fn from(error: tokio::task::JoinError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for SnapshotError {
+    fn from(error: std::io::Error) -> Self {
         Self::Internal(error.to_string())
     }
 }

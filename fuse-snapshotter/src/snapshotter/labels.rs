@@ -23,7 +23,8 @@ pub const NAMESPACE: &str = "containerd.io/snapshot/remote/namespace";
 pub const REMOTE: &str = "containerd.io/snapshot/remote";
 /// Value of [`REMOTE`].
 pub const REMOTE_VALUE: &str = "remote snapshot";
-/// Written on an active snapshot: it is a layer that has others below it, but gets its parent only when it is committed.
+/// Written on an active snapshot: it is a layer that has others below it, but gets its parent only when it is
+/// committed.
 pub const PARENT_LATER: &str = "containerd.io/snapshot/remote/soci.parent-later";
 /// Written: the image has a SOCI index.
 pub const HAS_INDEX: &str = "containerd.io/snapshot/remote/has.soci.index.digest";

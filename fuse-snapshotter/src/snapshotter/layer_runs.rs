@@ -5,23 +5,19 @@ use super::labels;
 use super::record::Record;
 use super::store::Node;
 use crate::image::Chain;
+use crate::image::stacking::{StackPart, stack_parts};
 
-/// Consecutive layers of one kind.
-#[derive(Debug, Clone)]
-pub(super) enum Part {
-    /// A directory on this disk.
-    Directory {
-        id: u64,
-        /// Whether we unpacked it, and it may have whiteouts that an overlay has to hide.
-        unpacked: bool,
-    },
-    /// Lazy layers, which one tree shows.
-    Run(Run),
+/// A snapshot's directory on this disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SnapshotDirectory {
+    pub(super) id: u64,
+    /// Whether we unpacked it, and it may have whiteouts that an overlay has to hide.
+    pub(super) unpacked: bool,
 }
 
-/// Consecutive lazy layers.
+/// Consecutive lazy layers, which one tree shows.
 #[derive(Debug, Clone)]
-pub(super) struct Run {
+pub(super) struct LazyRun {
     /// The snapshot of the topmost one, which names the tree.
     pub(super) top: u64,
     /// That snapshot's name.
@@ -38,26 +34,29 @@ pub(super) fn chain_id(node: &Node) -> &str {
 }
 
 /// The parts of a chain of snapshots, which is given nearest first; the parts come bottom first.
-pub(super) fn parts(chain: &[Node]) -> Result<Vec<Part>, SnapshotError> {
-    let mut parts: Vec<Part> = Vec::new();
+pub(super) fn parts(chain: &[Node]) -> Result<Vec<StackPart<LazyRun, SnapshotDirectory>>, SnapshotError> {
+    let mut layers = Vec::with_capacity(chain.len());
     for (position, node) in chain.iter().enumerate().rev() {
-        let below = chain.get(position + 1).map(|below| chain_id(below).to_owned());
-        let own = Chain { own: chain_id(node).to_owned(), below };
-        match Record::needed(node)? {
-            Some(record) if record.lazy().is_some() => match parts.last_mut() {
-                Some(Part::Run(run)) => {
-                    run.top = node.id;
-                    run.name.clone_from(&node.key);
-                    run.layers.push(record);
-                    run.chains.push(own);
-                }
-                _ => {
-                    let (layers, chains) = (vec![record], vec![own]);
-                    parts.push(Part::Run(Run { top: node.id, name: node.key.clone(), layers, chains }));
-                }
-            },
-            record => parts.push(Part::Directory { id: node.id, unpacked: record.is_some() }),
-        }
+        layers.push(match Record::needed(node)? {
+            Some(record) if record.lazy().is_some() => StackPart::Tree((position, record)),
+            record => StackPart::Directory(SnapshotDirectory { id: node.id, unpacked: record.is_some() }),
+        });
     }
-    Ok(parts)
+    let parts = stack_parts(layers).into_iter().filter_map(|part| match part {
+        StackPart::Tree(layers) => lazy_run(chain, layers).map(StackPart::Tree),
+        StackPart::Directory(directory) => Some(StackPart::Directory(directory)),
+    });
+    Ok(parts.collect())
+}
+
+/// The run of some layers of a chain, with their positions in it.
+fn lazy_run(chain: &[Node], layers: Vec<(usize, Record)>) -> Option<LazyRun> {
+    let top = chain.get(layers.last()?.0)?;
+    let chain_of = |position: usize| {
+        let below = chain.get(position + 1).map(|below| chain_id(below).to_owned());
+        Some(Chain { own: chain_id(chain.get(position)?).to_owned(), below })
+    };
+    let chains = layers.iter().filter_map(|(position, _)| chain_of(*position)).collect();
+    let layers = layers.into_iter().map(|(_, record)| record).collect();
+    Some(LazyRun { top: top.id, name: top.key.clone(), layers, chains })
 }

@@ -182,9 +182,9 @@ impl Layout {
         make(&self.lower(id), FS_MODE)
     }
 
-    /// Whether a snapshot's directory, which has a [`Layout::lower`], still has the owner and the mode that it was made with
-    /// because the layer that was unpacked into it says nothing of its root. A layer that asks for just these says also when
-    /// its root was changed: long before. Nothing else sets the time of the directory back.
+    /// Whether a snapshot's directory, which has a [`Layout::lower`], still has the owner and the mode that it was made
+    /// with because the layer that was unpacked into it says nothing of its root. A layer that asks for just these says
+    /// also when its root was changed: long before. Nothing else sets the time of the directory back.
     pub(super) fn is_untouched(&self, id: u64) -> io::Result<bool> {
         let metadata = fs::symlink_metadata(self.fs(id))?;
         let attributes = (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777);

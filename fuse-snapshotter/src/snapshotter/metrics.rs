@@ -1,37 +1,20 @@
 //! What the snapshotter adds to the metrics: most of it is counted elsewhere, and asked for when somebody reads them.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use registry::{Client, Digest};
 
-use super::Snapshotter;
 use super::error::SnapshotError;
 use super::layout::Layout;
-use super::record::{Mode, Record};
+use super::record::Record;
+use super::service::Snapshotter;
 use super::store::Kind;
 use super::store::SnapshotStore;
 use super::trees::Trees;
 use crate::base::lock::lock;
-use crate::base::metrics::{Metrics, Scrape};
+use crate::base::metrics::Scrape;
 use crate::fronts::forest::Operation;
-
-/// What trees need to be counted.
-#[derive(Debug)]
-pub(super) struct Counting {
-    pub(super) metrics: Arc<Metrics>,
-    /// How long after the first mount of an image its operations are logged.
-    wait: Duration,
-    /// Images whose operations were logged, or will be.
-    logged: Mutex<HashSet<Digest>>,
-}
-
-impl Counting {
-    pub(super) fn new(metrics: Arc<Metrics>, wait: Duration) -> Self {
-        Self { metrics, wait, logged: Mutex::default() }
-    }
-}
 
 /// The kernel's requests for images, by the digests of their manifests.
 type ImageOperations = BTreeMap<Digest, Vec<(Operation, u64)>>;
@@ -115,10 +98,8 @@ impl Snapshotter {
         let mut images = HashSet::new();
         for (key, json) in self.store.records()? {
             let Some(record) = Record::decode(&json, &key) else { continue };
+            wanted.extend(record.index().cloned());
             images.insert(record.manifest);
-            if let Mode::Lazy { index, .. } = record.mode {
-                wanted.insert(index);
-            }
         }
         lock(&self.trees.counting.logged).retain(|image| images.contains(image));
         self.trees.counting.metrics.retain_layers(|digest| wanted.contains(digest));

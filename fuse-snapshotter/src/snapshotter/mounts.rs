@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{SnapshotError, io_error};
-use super::layer_runs::{Part, parts};
+use super::layer_runs::{SnapshotDirectory, parts};
+use super::rebase;
+use super::service::Snapshotter;
 use super::store::{Kind, Node, Snapshot};
-use super::{Snapshotter, rebase};
 use crate::fronts::fuse::is_mounted;
 use crate::image::inherit::is_opaque;
+use crate::image::stacking::StackPart;
 
 /// A mount, in containerd's terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +68,7 @@ impl Snapshotter {
         let mut lower = Lower::default();
         for part in parts(chain)? {
             match part {
-                Part::Directory { id, unpacked } => {
+                StackPart::Directory(SnapshotDirectory { id, unpacked }) => {
                     tracing::debug!(snapshot = id, "layer is normal snapshot(overlayfs)");
                     let path = self.layout.fs(id);
                     // Overlayfs does not look whether a root is opaque, so what it hides is left out.
@@ -80,7 +82,7 @@ impl Snapshotter {
                     lower.directories.push((id, path));
                     lower.root = None;
                 }
-                Part::Run(run) => {
+                StackPart::Tree(run) => {
                     tracing::debug!(snapshot = run.top, "checking mount point");
                     let mounted = self.trees.ensure(&run, &lower.paths()).await?;
                     if mounted.hides_all_below || lower.directories.is_empty() {
@@ -118,7 +120,8 @@ impl Snapshotter {
         } else if let ([only], false) = (directories.as_slice(), lower.whiteouts) {
             return Ok(vec![bind(only, access)?]);
         } else if directories.len() == 1 {
-            // Over an empty directory, the view's own, so that overlayfs hides the whiteouts of a layer that nothing lies below.
+            // Over an empty directory, the view's own, so that overlayfs hides the whiteouts of a layer that nothing
+            // lies below.
             directories.insert(0, own);
         }
         let mut paths = Vec::with_capacity(directories.len());

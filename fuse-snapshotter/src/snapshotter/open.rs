@@ -9,16 +9,17 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::error::{SnapshotError, io_error};
-use super::idmap::IdMapper;
+use super::idmap::mapper::IdMapper;
 use super::keyed_lock::KeyedLock;
 use super::layout::Layout;
-use super::metrics::Counting;
+use super::counting::Counting;
 use super::options::{FetchOptions, Options, TreeOptions};
 use super::pull::{ContentOfNamespace, Images, PullOptions, ScratchRoot, Surroundings};
-use super::root::{check_overlay, check_owner};
+use super::root::{check_overlay, check_owner, in_user_namespace};
+use super::service::Snapshotter;
 use super::store::SnapshotStore;
 use super::trees::Trees;
-use super::{Snapshotter, in_user_namespace, restart, seek};
+use super::{number_spaces, restart, seek};
 use crate::base::metrics::Metrics;
 use crate::content::FetchContext;
 use crate::content::cache::CacheRoot;
@@ -99,7 +100,7 @@ impl Ground {
         if try_overlay {
             check_overlay(&layout, user_xattr)?;
         }
-        restart::begin_numbers(&store)?;
+        number_spaces::begin(&store)?;
         Ok((Self { layout, store, user_xattr, client, metrics, runtime }, dead))
     }
 

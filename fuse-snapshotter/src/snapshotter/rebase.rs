@@ -10,19 +10,16 @@
 //!
 //! * The lowest layer is prepared as ever. It has no parent.
 //! * All others are left to containerd, which links each to the one below it as it commits them.
-//! * containerd gets an overlay over an empty directory to unpack into: given a plain directory, it would take whiteouts
-//!   for what is to be removed there and then, and forget them.
+//! * containerd gets an overlay over an empty directory to unpack into: given a plain directory, it would take
+//!   whiteouts for what is to be removed there and then, and forget them.
 
 use std::sync::Arc;
 
 use super::error::{SnapshotError, io_error};
+use super::labels;
+use super::pull::{LayerRequest, Position, RequestError, WhyUnplaced};
+use super::service::Snapshotter;
 use super::store::{Kind, Labels, Snapshot};
-use super::{Snapshotter, labels};
-use crate::snapshotter::pull::{LayerRequest, Position};
-
-/// Why layers that are prepared so are left to containerd.
-pub(super) const REASON: &str = "containerd unpacks in parallel, and prepares layers without those below them: \
-    take \"rebase\" out of the snapshotter's capabilities in containerd's configuration";
 
 /// Whether a snapshot is a layer that containerd unpacks without having named its parent.
 pub(super) fn gets_parent_later(snapshot: &Snapshot) -> bool {
@@ -42,14 +39,14 @@ impl Snapshotter {
     /// Where in its image a layer is that is prepared without a parent.
     pub(super) async fn position(
         &self,
-        request: Result<&LayerRequest, String>,
+        request: Result<&LayerRequest, RequestError>,
         target: &str,
         given: &Labels,
-    ) -> Position {
+    ) -> Result<Position, WhyUnplaced> {
         match (position_by_labels(target, given), request) {
-            (Some(position), _) => position,
+            (Some(position), _) => Ok(position),
             (None, Ok(request)) => self.images.position(request).await,
-            (None, Err(reason)) => Position::Unknown(reason),
+            (None, Err(error)) => Err(error.into()),
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::error::SnapshotError;
 use super::labels;
 use super::store::Node;
-use crate::image::{LayerKey, MAX_SOURCES, name_of};
+use crate::image::{LayerKey, MAX_SOURCES, OtherSource, RecordedLayer, Served, name_of};
 
 /// How a layer's snapshot is served, and whose it is. Stored as JSON beside the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,27 +20,16 @@ pub struct Record {
     /// Size of the compressed layer in bytes; 0 if unknown.
     pub size: u64,
     /// How it is served.
-    pub mode: Mode,
+    pub mode: RecordedMode,
     /// Other repositories that have it, the oldest first: those of images that were pulled later and share the layer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<OtherSource>,
 }
 
-/// A repository with the content of a layer that was pulled from another one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OtherSource {
-    /// `host[:port]/name`.
-    pub repository: String,
-    /// Digest of the compressed layer there: the same one, or one with the same content.
-    pub layer: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-}
-
-/// How a layer's snapshot is served.
+/// How a layer's snapshot is served, as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "mode", rename_all = "lowercase")]
-pub enum Mode {
+pub enum RecordedMode {
     /// Read lazily.
     Lazy {
         /// Digest of the zTOC.
@@ -50,14 +39,40 @@ pub enum Mode {
     },
     /// Fetched and unpacked by us.
     Eager {
-        /// Why.
+        /// Why it is not read lazily.
         reason: String,
     },
     /// Handed back to containerd, which fetches and unpacks it.
     Deferred {
-        /// Why.
+        /// Why it is.
         reason: String,
     },
+}
+
+impl RecordedMode {
+    /// The same in a word, and the reason if it is not lazy.
+    #[must_use]
+    pub fn served(&self) -> (Served, Option<&str>) {
+        match self {
+            Self::Lazy { .. } => (Served::Lazy, None),
+            Self::Eager { reason } => (Served::Unpacked, Some(reason)),
+            Self::Deferred { reason } => (Served::Deferred, Some(reason)),
+        }
+    }
+}
+
+impl RecordedLayer for Record {
+    fn image(&self) -> &str {
+        &self.image
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn others(&self) -> &[OtherSource] {
+        &self.others
+    }
 }
 
 impl Record {
@@ -67,8 +82,8 @@ impl Record {
         Self::decode(node.record.as_deref()?, &node.key)
     }
 
-    /// The record of a snapshot that is about to be mounted, if it is one of a layer. Without it a lazy layer would be taken for
-    /// an empty directory.
+    /// The record of a snapshot that is about to be mounted, if it is one of a layer. Without it a lazy layer would be
+    /// taken for an empty directory.
     pub(super) fn needed(node: &Node) -> Result<Option<Self>, SnapshotError> {
         match (&node.record, Self::of(node)) {
             (None, _) if !node.labels.contains_key(labels::REMOTE) => Ok(None),
@@ -112,8 +127,8 @@ impl Record {
     #[must_use]
     pub fn index(&self) -> Option<&Digest> {
         match &self.mode {
-            Mode::Lazy { index, .. } => Some(index),
-            Mode::Eager { .. } | Mode::Deferred { .. } => None,
+            RecordedMode::Lazy { index, .. } => Some(index),
+            RecordedMode::Eager { .. } | RecordedMode::Deferred { .. } => None,
         }
     }
 
@@ -121,8 +136,10 @@ impl Record {
     #[must_use]
     pub fn lazy(&self) -> Option<LayerKey> {
         match &self.mode {
-            Mode::Lazy { ztoc, .. } => Some(LayerKey { layer: self.layer.clone(), ztoc: ztoc.clone() }),
-            Mode::Eager { .. } | Mode::Deferred { .. } => None,
+            RecordedMode::Lazy { ztoc, .. } => {
+                Some(LayerKey { layer: self.layer.clone(), ztoc: ztoc.clone() })
+            }
+            RecordedMode::Eager { .. } | RecordedMode::Deferred { .. } => None,
         }
     }
 }

@@ -5,22 +5,17 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 
-use super::Snapshotter;
-use super::idmap;
 use super::layout::Layout;
-use super::store::{Kind, SnapshotStore, StoreError};
+use super::service::Snapshotter;
+use super::store::Kind;
 use crate::base::sys::MountLine;
 use crate::fronts::fuse::detach;
 
 /// Trees that are mounted again at the same time.
 const PARALLEL: usize = 4;
 
-/// Spaces of numbers that are part of inode numbers.
-const SPACES: [&str; 3] = ["layers", "trees", idmap::NUMBERS];
-/// A name that keeps a space of numbers from becoming empty.
-pub(crate) const PLACEHOLDER: &str = "-";
-
-/// Detaches whatever is mounted below the snapshotter's directories: the process that served it is gone. Returns how many.
+/// Detaches whatever is mounted below the snapshotter's directories: the process that served it is gone. Returns how
+/// many.
 pub(super) fn detach_all(layout: &Layout) -> usize {
     let mut found = mounts_below(&layout.mounts());
     // The last mounted first.
@@ -34,16 +29,6 @@ fn mounts_below(directory: &Path) -> Vec<PathBuf> {
     let table = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
     let points = MountLine::all(&table).map(|mount| mount.point());
     points.filter(|path| path.starts_with(directory) && path != directory).collect()
-}
-
-/// Numbers of inodes may begin anew with a new mount, but not as long as one is there: the kernel remembers what it knew
-/// under a number. So no space becomes empty while the process runs.
-pub(super) fn begin_numbers(store: &SnapshotStore) -> Result<(), StoreError> {
-    for space in SPACES {
-        store.forget_number(space, PLACEHOLDER)?;
-        store.number(space, PLACEHOLDER)?;
-    }
-    Ok(())
 }
 
 impl Snapshotter {
@@ -86,8 +71,8 @@ impl Snapshotter {
         detach_all(&self.layout);
     }
 
-    /// Before the process ends to be started again: trees stay mounted, for those who look at them now will look again. If there
-    /// are none, nothing stays.
+    /// Before the process ends to be started again: trees stay mounted, for those who look at them now will look again.
+    /// If there are none, nothing stays.
     pub fn leave(&self) {
         self.prefetch.close();
         if self.trees.is_empty() {

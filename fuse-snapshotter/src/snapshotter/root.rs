@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::error::SnapshotError;
+use super::error::{RootProblem, SnapshotError};
 use super::layout::Layout;
 
 /// What awslabs/soci-snapshotter keeps its snapshots in, below the root.
@@ -15,21 +15,27 @@ const REFERENCE_SNAPSHOTS: &str = "snapshotter/metadata.db";
 /// What else it leaves there, which is in nobody's way.
 const REFERENCE_OTHERS: [&str; 2] = ["metadata.db", "artifacts.db"];
 
-fn unusable(root: &Path, reason: String) -> SnapshotError {
+fn unusable(root: &Path, reason: RootProblem) -> SnapshotError {
     SnapshotError::Root { root: root.to_owned(), reason }
 }
 
-/// Looks for the state of awslabs/soci-snapshotter. Its snapshots are in directories that clean-up would take for orphans.
+/// Whether this process has not the whole range of user ids, as in a rootless container.
+pub(super) fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let mut fields = map.split_whitespace();
+    !map.is_empty()
+        && (fields.next(), fields.next(), fields.next()) != (Some("0"), Some("0"), Some("4294967295"))
+}
+
+/// Looks for the state of awslabs/soci-snapshotter. Its snapshots are in directories that clean-up would take for
+/// orphans.
 pub(super) fn check_owner(root: &Path) -> Result<(), SnapshotError> {
+    look_for_reference(root).map_err(|problem| unusable(root, problem))
+}
+
+fn look_for_reference(root: &Path) -> Result<(), RootProblem> {
     if root.join(REFERENCE_SNAPSHOTS).exists() {
-        return Err(unusable(
-            root,
-            format!(
-                "it has the snapshots of awslabs/soci-snapshotter ({REFERENCE_SNAPSHOTS}), which this program neither \
-                 reads nor changes. To migrate, remove the containers and images that use them while that daemon runs, \
-                 stop it, move {REFERENCE_SNAPSHOTS} away, and pull the images again; or choose another --root"
-            ),
-        ));
+        return Err(RootProblem::Reference { file: REFERENCE_SNAPSHOTS });
     }
     for name in REFERENCE_OTHERS.iter().filter(|name| root.join(name).exists()) {
         tracing::info!(
@@ -58,40 +64,34 @@ pub(super) fn check_overlay(layout: &Layout, user_xattr: bool) -> Result<(), Sna
     let trial = Trial(&path);
     // What an earlier process did not get to.
     drop(Trial(&path));
-    try_overlay(&path, user_xattr).map_err(|reason| {
-        let advice = "choose another --root, or set skip_check_snapshotter_supported";
-        unusable(layout.root(), format!("{reason}; {advice}"))
-    })?;
+    try_overlay(&path, user_xattr)
+        .map_err(|problem| unusable(layout.root(), RootProblem::AtStart(Box::new(problem))))?;
     drop(trial);
     Ok(())
 }
 
-/// Whether a directory, which may be missing yet, can be a root directory; the error says why not. Unlike the checks at
+/// Whether a directory, which may be missing yet, can be a root directory. Unlike the checks at
 /// start-up this may be asked while a daemon uses the directory: the trial is in a directory of its own.
-pub(crate) fn try_root(root: &Path) -> Result<(), String> {
-    let root = std::path::absolute(root).map_err(|error| error.to_string())?;
+pub(crate) fn try_root(root: &Path) -> Result<(), RootProblem> {
+    let root = std::path::absolute(root).map_err(RootProblem::Absolute)?;
     // The kernel divides options by these.
     if root.to_string_lossy().contains([':', ',', '\\']) {
-        return Err("its path has a `:`, `,` or `\\`, which overlayfs takes for its own".to_owned());
+        return Err(RootProblem::Path);
     }
-    match check_owner(&root) {
-        Err(SnapshotError::Root { reason, .. }) => return Err(reason),
-        Err(error) => return Err(error.to_string()),
-        Ok(()) => {}
-    }
+    look_for_reference(&root)?;
     let there = root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     let path = there.join(format!(".soci-trial-{}", std::process::id()));
     let _trial = Trial(&path);
-    try_overlay(&path, super::in_user_namespace())
+    try_overlay(&path, in_user_namespace())
 }
 
-fn try_overlay(path: &Path, user_xattr: bool) -> Result<(), String> {
-    let text = |what: &str, error: io::Error| format!("cannot {what} there: {error}");
+fn try_overlay(path: &Path, user_xattr: bool) -> Result<(), RootProblem> {
+    let failed = |operation| move |error: io::Error| RootProblem::Trial { operation, error };
     for name in ["one", "two", "upper", "work", "merged"] {
-        fs::create_dir_all(path.join(name)).map_err(|error| text("make directories", error))?;
+        fs::create_dir_all(path.join(name)).map_err(failed("make directories"))?;
     }
-    if !has_types(path).map_err(|error| text("list directories", error))? {
-        return Err("its file system does not say of what type files are when a directory is listed (d_type; XFS needs ftype=1), which overlayfs needs".to_owned());
+    if !has_types(path).map_err(failed("list directories"))? {
+        return Err(RootProblem::NoTypes);
     }
     let part = |name: &str| path.join(name).display().to_string();
     let mut data = format!(
@@ -104,9 +104,9 @@ fn try_overlay(path: &Path, user_xattr: bool) -> Result<(), String> {
     if user_xattr {
         data.push_str(",userxattr");
     }
-    let data = std::ffi::CString::new(data).map_err(|error| text("mount overlayfs", error.into()))?;
+    let data = std::ffi::CString::new(data).map_err(|error| failed("mount overlayfs")(error.into()))?;
     mount("overlay", path.join("merged"), "overlay", MountFlags::empty(), Some(data.as_c_str()))
-        .map_err(|error| text("mount overlayfs", error.into()))
+        .map_err(|error| failed("mount overlayfs")(error.into()))
 }
 
 /// Whether listing a directory gives types.
@@ -122,7 +122,7 @@ fn has_types(path: &Path) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use super::*;
 

@@ -13,12 +13,13 @@ use registry::{Descriptor, Digest, Reference};
 use soci_index::oci::{ImageConfig, ImageIndex, ImageManifest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, is_index};
 
 use super::error::SnapshotError;
+use super::labels;
 use super::layer_runs::chain_id;
-use super::record::{OtherSource, Record};
-use super::store::Kind;
-use super::{Snapshotter, labels};
-use crate::image::{Chain, LayerKey, LocalContent, Seek, name_of};
-use crate::snapshotter::pull::ContentOfNamespace;
+use super::pull::ContentOfNamespace;
+use super::record::Record;
+use super::service::Snapshotter;
+use super::store::{Kind, SnapshotStore, StoreError};
+use crate::image::{Chain, LayerKey, LocalContent, OtherSource, Seek, name_of};
 
 /// Bounds of what is looked at: namespaces, images in each, and platforms of an image.
 const NAMESPACES: usize = 16;
@@ -80,14 +81,9 @@ impl ImagesOfContainerd {
 }
 
 /// The snapshots that a layer serves, and the namespaces that there are.
-fn places(
-    store: &super::store::SnapshotStore,
-    layer: &Digest,
-) -> Result<(Vec<Place>, BTreeSet<String>), super::store::StoreError> {
+fn places(store: &SnapshotStore, layer: &Digest) -> Result<(Vec<Place>, BTreeSet<String>), StoreError> {
     let (mut places, mut namespaces) = (Vec::new(), BTreeSet::new());
-    for info in
-        store.list(&super::filter::Filter::ALL)?.into_iter().filter(|info| info.kind == Kind::Committed)
-    {
+    for info in store.list(|info| info.kind == Kind::Committed)? {
         namespaces.extend(info.labels.get(labels::NAMESPACE).cloned());
         let snapshot = store.get_any(&info.name)?;
         let record = snapshot.record.as_deref().and_then(|json| Record::decode(json, &info.name));

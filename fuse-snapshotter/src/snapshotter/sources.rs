@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use registry::Descriptor;
 
-use super::Snapshotter;
 use super::error::SnapshotError;
 use super::layer_runs::chain_id;
-use super::record::{OtherSource, Record};
-use crate::image::{Chain, name_of};
-use crate::snapshotter::pull::LayerRequest;
+use super::pull::LayerRequest;
+use super::record::Record;
+use super::service::Snapshotter;
+use crate::image::{Chain, OtherSource, name_of};
 
 impl Snapshotter {
     /// A layer of an image is there already, as `target`.

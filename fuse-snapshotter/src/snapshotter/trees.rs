@@ -11,11 +11,11 @@ use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::counting::Counting;
 use super::error::{SnapshotError, io_error};
-use super::idmap;
-use super::layer_runs::Run;
+use super::layer_runs::LazyRun;
 use super::layout::Layout;
-use super::metrics::Counting;
+use super::number_spaces::{FIRST_MAPPED_SLOT, TREES};
 use super::store::{SnapshotStore, StoreError};
 use crate::base::lock::lock;
 use crate::base::metrics::Operation;
@@ -25,9 +25,6 @@ use crate::foresight::forecast::Forecast;
 use crate::fronts::forest::{Forest, LayerSlot, TreeSlot};
 use crate::fronts::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
 use crate::image::{OpenLayers, inherit};
-
-/// The numbers of trees in the snapshot store: they are part of inode numbers.
-pub(super) const NUMBERS: &str = "trees";
 
 /// The trees that are mounted.
 #[derive(Debug)]
@@ -205,7 +202,7 @@ impl Trees {
     /// Mounts the tree of a run at its topmost snapshot. `lower`: the directories below it, bottom first.
     pub(super) async fn ensure(
         self: &Arc<Self>,
-        run: &Run,
+        run: &LazyRun,
         lower: &[PathBuf],
     ) -> Result<Arc<MountedTree>, SnapshotError> {
         self.revive();
@@ -289,7 +286,7 @@ impl Trees {
 
     /// Fails if the snapshot of a tree was removed before the tree was mounted, and takes the tree down: the clean-up
     /// may have been here already.
-    fn check_wanted(&self, run: &Run) -> Result<(), SnapshotError> {
+    fn check_wanted(&self, run: &LazyRun) -> Result<(), SnapshotError> {
         let is_there = match self.store.get_any(&run.name) {
             Ok(snapshot) => snapshot.id == run.top,
             Err(StoreError::NotFound(_)) => false,
@@ -306,7 +303,11 @@ impl Trees {
         Err(StoreError::NotFound(format!("snapshot {} does not exist", run.name)).into())
     }
 
-    fn add_tree(self: &Arc<Self>, run: &Run, lower: &[PathBuf]) -> Result<Arc<MountedTree>, SnapshotError> {
+    fn add_tree(
+        self: &Arc<Self>,
+        run: &LazyRun,
+        lower: &[PathBuf],
+    ) -> Result<Arc<MountedTree>, SnapshotError> {
         let started = std::time::Instant::now();
         let unavailable = |error: &dyn std::fmt::Display| {
             SnapshotError::Unavailable(format!("cannot serve snapshot {}: {error}", run.top))
@@ -328,7 +329,7 @@ impl Trees {
         let target = self.layout.fs(run.top);
         inherit::inherit_tree(&mut tree, lower).map_err(io_error("read directories below", &target))?;
         let root = tree.inode(tree.root());
-        let slot = TreeSlot(self.store.number(NUMBERS, &run.top.to_string())?);
+        let slot = TreeSlot(self.store.number(TREES, &run.top.to_string())?);
         let layers: Vec<_> = opened.iter().map(|(layer, _)| Arc::clone(layer.lazy())).collect();
         let image = run.layers.last().map(|record| record.manifest.clone());
         let mounted = MountedTree {
@@ -339,7 +340,7 @@ impl Trees {
             shows_whiteouts: below != Below::Nothing,
             root: (root.mode, root.uid, root.gid),
         };
-        if opened.iter().any(|(layer, _)| layer.number() >= idmap::FIRST_SLOT) {
+        if opened.iter().any(|(layer, _)| layer.number() >= FIRST_MAPPED_SLOT) {
             return Err(unavailable(&"too many layers were read lazily since the start"));
         }
         let layers =
@@ -393,14 +394,14 @@ impl Trees {
         lock(&self.forecasts).remove(&id);
         // Whether or not it was mounted: it has a number if an earlier process did it, and if somebody is about to.
         let name = id.to_string();
-        let forgotten = self.store.numbers(NUMBERS).and_then(|numbers| {
+        let forgotten = self.store.numbers(TREES).and_then(|numbers| {
             let Some((_, slot)) = numbers.into_iter().find(|(known, _)| *known == name) else {
                 return Ok(());
             };
             if let Some(forest) = self.mounted() {
                 forest.remove_tree(TreeSlot(slot));
             }
-            self.store.forget_number(NUMBERS, &name)
+            self.store.forget_number(TREES, &name)
         });
         if let Err(error) = forgotten {
             tracing::warn!(snapshot = id, %error, "cannot forget the number of a tree");

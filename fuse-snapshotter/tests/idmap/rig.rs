@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fuse_snapshotter::snapshotter::store::{Commit, Kind, Labels, NewSnapshot, SnapshotStore, Usage};
 use fuse_snapshotter::snapshotter::{
-    IdMapping, Layout, Mode, Mount, Options, Record, SnapshotError, Snapshotter, labels,
+    IdMapping, Layout, Mount, Options, Prepared, Record, RecordedMode, SnapshotError, Snapshotter, labels,
 };
 use registry::{Client, ClientConfig, Digest};
 use rustix::fs::{CWD, FileType, XattrFlags};
@@ -72,7 +72,7 @@ fn layer(
     fs::write(layout.ztocs().join(digest.hex()), &ztoc).unwrap();
     let size = bytes.len() as u64;
     let layer: Digest = registry.put_blob(bytes).parse().unwrap();
-    let mode = Mode::Lazy { ztoc: digest.clone(), index: digest.clone() };
+    let mode = RecordedMode::Lazy { ztoc: digest.clone(), index: digest.clone() };
     Record { image: reference.to_owned(), manifest: digest, layer, size, mode, others: Vec::new() }
 }
 
@@ -211,7 +211,10 @@ impl Rig {
         let names = [labels::UID_MAPPING, labels::GID_MAPPING];
         let given = names.iter().zip(mapping).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let preparing = self.snapshotter().prepare(Some("test"), key, "layer-3", given.collect());
-        self.runtime.block_on(preparing)
+        match self.runtime.block_on(preparing)? {
+            Prepared::Mounts(mounts) => Ok(mounts),
+            Prepared::Ready(target) => panic!("a container is no layer, as {target} is"),
+        }
     }
 
     /// Mounts a container's root.

@@ -25,8 +25,8 @@ pub use calls::{Calls, Counted};
 pub use control::{ControlClient, ControlServer};
 pub use listen::{Listener, bind};
 
-use crate::snapshotter::{Mount, Snapshotter, store};
-use status::status;
+use crate::snapshotter::{Mount, Prepared, Snapshotter, store};
+use status::{ready, status};
 
 /// Largest message that is received, in bytes; containerd's own limit.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -117,7 +117,10 @@ impl Snapshots for SnapshotService {
         let prepared = finish(async move {
             snapshotter.prepare(namespace.as_deref(), &key, &parent, labels.into_iter().collect()).await
         });
-        Ok(Response::new(PrepareSnapshotResponse { mounts: mounts(prepared.await?) }))
+        match prepared.await? {
+            Prepared::Mounts(made) => Ok(Response::new(PrepareSnapshotResponse { mounts: mounts(made) })),
+            Prepared::Ready(target) => Err(ready(&target)),
+        }
     }
 
     async fn view(&self, request: Request<ViewSnapshotRequest>) -> Answer<ViewSnapshotResponse> {

@@ -8,7 +8,6 @@ use crate::snapshotter::store::StoreError;
 /// The status that containerd's clients expect for an error.
 pub(super) fn status(error: &SnapshotError) -> Status {
     let code = match error {
-        SnapshotError::Ready(_) => Code::AlreadyExists,
         SnapshotError::Store(error) => match error {
             StoreError::NotFound(_) => Code::NotFound,
             StoreError::AlreadyExists(_) => Code::AlreadyExists,
@@ -27,4 +26,11 @@ pub(super) fn status(error: &SnapshotError) -> Status {
         tracing::debug!(%error, "a request was refused");
     }
     Status::new(code, error.to_string())
+}
+
+/// The status that containerd's clients expect when a layer is there and need not be unpacked.
+pub(super) fn ready(target: &str) -> Status {
+    let error = format!("target snapshot {target:?}: already exists");
+    tracing::debug!(%error, "a request was refused");
+    Status::new(Code::AlreadyExists, error)
 }

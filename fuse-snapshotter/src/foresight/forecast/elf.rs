@@ -1,8 +1,8 @@
 //! What of a program or library in ELF form is read at its start.
 //!
-//! The kernel reads its headers. The dynamic linker reads the table of what it needs (`PT_DYNAMIC`), the tables of names in
-//! which it looks up symbols, and the relocations, and it writes to what they relocate, which is in the writable segments. All
-//! offsets come from the image: a file that makes no sense is expected to do nothing.
+//! The kernel reads its headers. The dynamic linker reads the table of what it needs (`PT_DYNAMIC`), the tables of
+//! names in which it looks up symbols, and the relocations, and it writes to what they relocate, which is in the
+//! writable segments. All offsets come from the image: a file that makes no sense is expected to do nothing.
 
 use std::ops::Range;
 

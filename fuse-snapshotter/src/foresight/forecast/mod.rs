@@ -1,12 +1,12 @@
 //! What a container reads first, fetched before it asks.
 //!
-//! Between the end of a pull and the first instruction of the container's program containerd and runc work for a few tenths
-//! of a second, and the link idles. What comes then is no secret: the image's configuration names the program, the program
-//! its interpreter and its libraries, and the dynamic linker reads of each the same tables and the pages that it relocates.
-//! [`Forecast::start`] follows these names as the kernel and the linker would and fetches those bytes, at a priority below that
-//! of readers. Libraries that a program loads later are followed in the same way when it begins to read them
-//! ([`Forecast::program`]). It is a forecast: whatever it cannot make sense of is left to the program itself, and nothing depends
-//! on it.
+//! Between the end of a pull and the first instruction of the container's program containerd and runc work for a few
+//! tenths of a second, and the link idles. What comes then is no secret: the image's configuration names the program,
+//! the program its interpreter and its libraries, and the dynamic linker reads of each the same tables and the pages
+//! that it relocates. [`Forecast::start`] follows these names as the kernel and the linker would and fetches those
+//! bytes, at a priority below that of readers. Libraries that a program loads later are followed in the same way when
+//! it begins to read them ([`Forecast::program`]). It is a forecast: whatever it cannot make sense of is left to the
+//! program itself, and nothing depends on it.
 //!
 //! * [`Command`] is the program and its arguments, from the image's configuration,
 //! * `names` finds the files that words are about,
@@ -18,6 +18,7 @@
 
 mod command;
 mod elf;
+mod file_name;
 mod names;
 mod queue;
 mod root;
@@ -35,12 +36,13 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 pub(crate) use command::Command;
-pub(crate) use root::{Part, Root};
+pub(crate) use root::Root;
 
 use crate::base::lock::lock;
-use names::{Listed, Name, Names, Reading};
+use file_name::{Name, Reading};
+use names::{Listed, Names};
 use queue::Queue;
-use root::{Content, File, Place};
+use root::{File, FileContent, Place};
 
 /// Files that are looked at, at most.
 const MAX_FILES: usize = 1000;
@@ -100,7 +102,7 @@ pub(crate) struct Forecast {
 /// Parts of files that are read in the course of a start, in the order in which they are fetched.
 #[derive(Debug, Default)]
 struct Later {
-    queue: Queue<Arc<Content>>,
+    queue: Queue<Arc<FileContent>>,
     /// How much there has been so far.
     bytes: u64,
 }
@@ -132,7 +134,7 @@ impl Found {
 
 /// What came of looking at a file.
 struct Look {
-    content: Arc<Content>,
+    content: Arc<FileContent>,
     ranges: Vec<Range<u64>>,
     /// What of it will be read after that.
     code: Vec<Range<u64>>,
@@ -174,7 +176,8 @@ impl Forecast {
         Some(Found { file: self.root.find(&name.path)?, reading: name.reading })
     }
 
-    /// Fetches what will be read of a program or library that somebody has begun to read, and of the libraries that it needs.
+    /// Fetches what will be read of a program or library that somebody has begun to read, and of the libraries that it
+    /// needs.
     pub(crate) async fn program(self: &Arc<Self>, number: u64) {
         if let Some(file) = self.root.numbered(number) {
             self.follow(vec![Found { file, reading: Reading::RUN }]).await;
@@ -185,7 +188,7 @@ impl Forecast {
     pub(crate) async fn rest(&self) {
         let fetch = async || {
             while let Some((content, range)) = self.next_later() {
-                if let Content::Lazy { layer, entry, .. } = &*content
+                if let FileContent::Lazy { layer, entry, .. } = &*content
                     && !layer.prefetch_idle(*entry, range).await
                 {
                     lock(&self.later).queue.clear();
@@ -199,7 +202,7 @@ impl Forecast {
         }
     }
 
-    fn next_later(&self) -> Option<(Arc<Content>, Range<u64>)> {
+    fn next_later(&self) -> Option<(Arc<FileContent>, Range<u64>)> {
         lock(&self.later).queue.next(0, false)
     }
 
@@ -217,7 +220,8 @@ impl Forecast {
                     queue.add(&content, range, found.is_archive());
                 }
                 if found.reading.runs && found.file.size > WHOLE {
-                    // What is written to is at the end of a program, and the table of its libraries at the start of that.
+                    // What is written to is at the end of a program, and the table of its libraries at the start of
+                    // that.
                     let (forecast, content) = (Arc::clone(self), Arc::clone(&content));
                     let end = found.file.size - elf::END..found.file.size;
                     ends.spawn(async move { drop(forecast.read(&content, end).await) });
@@ -248,7 +252,7 @@ impl Forecast {
         while ends.join_next().await.is_some() {}
     }
 
-    fn put_off(&self, content: &Arc<Content>, ranges: Vec<Range<u64>>) {
+    fn put_off(&self, content: &Arc<FileContent>, ranges: Vec<Range<u64>>) {
         let later = &mut *lock(&self.later);
         for range in ranges {
             let length = range.end.saturating_sub(range.start);
@@ -276,7 +280,7 @@ impl Forecast {
     }
 
     /// Looks at a file: what of it will be read, and which files with it.
-    async fn look(&self, found: Found, content: Arc<Content>) -> Look {
+    async fn look(&self, found: Found, content: Arc<FileContent>) -> Look {
         let mut look = Look { content, ranges: Vec::new(), code: Vec::new(), names: Vec::new() };
         if let Some(path) = found.file.path.as_deref().filter(|_| found.is_archive()) {
             let others = runtimes::libraries(path);
@@ -312,7 +316,7 @@ impl Forecast {
         }
     }
 
-    async fn read(&self, content: &Content, range: Range<u64>) -> Option<Vec<u8>> {
+    async fn read(&self, content: &FileContent, range: Range<u64>) -> Option<Vec<u8>> {
         if !self.can_expect(&range) {
             return None;
         }
@@ -321,8 +325,8 @@ impl Forecast {
     }
 }
 
-async fn fetch(content: &Content, range: Range<u64>) {
-    if let Content::Lazy { layer, entry, .. } = content
+async fn fetch(content: &FileContent, range: Range<u64>) {
+    if let FileContent::Lazy { layer, entry, .. } = content
         && let Err(error) = layer.expect(*entry, range).await
     {
         tracing::debug!(layer = %layer.digest(), %error, "what a start was expected to read cannot be fetched");

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 use super::command::Command;
+use super::file_name::Name;
 use super::root::Root;
 use super::runtimes;
 use super::script::{self, Script};
@@ -21,45 +22,9 @@ const MAX_IN_ALL: usize = 600;
 /// Directories that are listed because of a word, at most.
 const MAX_DIRECTORIES: usize = 64;
 
-/// How much is read at the start of a file of some size, in bytes.
-type Head = fn(u64) -> u64;
-
-/// A file to look at.
-#[derive(Debug)]
-pub(super) struct Name {
-    pub(super) path: Vec<u8>,
-    pub(super) reading: Reading,
-}
-
-/// How a file is read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Reading {
-    /// Whether it is executed, and not just read.
-    pub(super) runs: bool,
-    /// How much is read at its start although it is long.
-    pub(super) head: Head,
-}
-
-impl Reading {
-    /// It is executed.
-    pub(super) const RUN: Self = Self { runs: true, head: |_| 0 };
-    /// It is just read.
-    pub(super) const READ: Self = Self { runs: false, head: |_| 0 };
-}
-
-impl Name {
-    pub(super) fn read(path: impl Into<Vec<u8>>) -> Self {
-        Self { path: path.into(), reading: Reading::READ }
-    }
-
-    pub(super) fn run(path: impl Into<Vec<u8>>) -> Self {
-        Self { path: path.into(), reading: Reading::RUN }
-    }
-}
-
-/// What of a directory is wanted.
+/// Which files of a directory are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Wanted {
+enum Listing {
     Archives,
     SmallFiles,
 }
@@ -68,7 +33,7 @@ enum Wanted {
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     /// Their paths, without links, and what was looked for.
-    directories: HashSet<(Vec<u8>, Wanted)>,
+    directories: HashSet<(Vec<u8>, Listing)>,
     files: usize,
 }
 
@@ -111,17 +76,18 @@ impl Names<'_> {
 
     /// The archives in a directory.
     pub(super) fn archives(&self, directory: &[u8]) -> Vec<Name> {
-        let all = self.list(directory, Wanted::Archives).unwrap_or_default().into_iter();
+        let all = self.list(directory, Listing::Archives).unwrap_or_default().into_iter();
         self.some(all.filter(|path| runtimes::is_archive(path)).take(MAX_LISTED).collect())
     }
 
-    /// The small files in a directory that a command names, and in those in it: its settings, and the state of what runs on it.
+    /// The small files in a directory that a command names, and in those in it: its settings, and the state of what
+    /// runs on it.
     fn files(&self, directory: &[u8]) -> Vec<Name> {
         let inside = |path: Vec<u8>| match self.root.list(&path) {
             Some(inside) => inside,
             None => vec![path],
         };
-        let listed = self.list(directory, Wanted::SmallFiles).unwrap_or_default();
+        let listed = self.list(directory, Listing::SmallFiles).unwrap_or_default();
         let all: Vec<_> = listed.into_iter().flat_map(inside).take(MAX_LISTED + 1).collect();
         if all.len() > MAX_LISTED {
             return Vec::new();
@@ -130,15 +96,15 @@ impl Names<'_> {
         self.some(all.into_iter().filter(small).collect())
     }
 
-    /// What is in a directory that was not listed before for what is wanted.
-    fn list(&self, directory: &[u8], wanted: Wanted) -> Option<Vec<Vec<u8>>> {
+    /// What is in a directory that was not listed like this before.
+    fn list(&self, directory: &[u8], listing: Listing) -> Option<Vec<Vec<u8>>> {
         let directory = self.root.directory(directory)?;
-        if wanted == Wanted::SmallFiles && !is_own(&directory) {
+        if listing == Listing::SmallFiles && !is_own(&directory) {
             return None;
         }
         let first = {
             let directories = &mut lock(self.listed).directories;
-            directories.len() < MAX_DIRECTORIES && directories.insert((directory.clone(), wanted))
+            directories.len() < MAX_DIRECTORIES && directories.insert((directory.clone(), listing))
         };
         if first { self.root.list(&directory) } else { None }
     }
@@ -172,7 +138,8 @@ impl Names<'_> {
     }
 }
 
-/// Whether a directory belongs to an application: `/etc/app`, `/srv/app/data`, `/var/lib/app`, and not what all images have.
+/// Whether a directory belongs to an application: `/etc/app`, `/srv/app/data`, `/var/lib/app`, and not what all images
+/// have.
 fn is_own(directory: &[u8]) -> bool {
     let mut names = directory.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
     let shared = names.next().is_some_and(|first| [&b"usr"[..], b"var"].contains(&first));

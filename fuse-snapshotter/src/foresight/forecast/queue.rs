@@ -1,7 +1,7 @@
 //! In which order what is expected is fetched.
 //!
-//! What is executed, and what that reads by itself, comes first. Archives of an application are opened by the machine that runs
-//! it, which has to be there before.
+//! What is executed, and what that reads by itself, comes first. Archives of an application are opened by the machine
+//! that runs it, which has to be there before.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -35,8 +35,8 @@ impl<F: Clone> Queue<F> {
         }
     }
 
-    /// The next piece, if its turn has come beside those that are `under_way`. As long as `more` may come, archives go a piece at
-    /// a time, when there is nothing else to do.
+    /// The next piece, if its turn has come beside those that are `under_way`. As long as `more` may come, archives go
+    /// a piece at a time, when there is nothing else to do.
     pub(super) fn next(&mut self, under_way: usize, more: bool) -> Option<(F, Range<u64>)> {
         let ranges = match (self.first.is_empty(), more && under_way > 0) {
             _ if under_way >= FETCHES => return None,

@@ -13,6 +13,7 @@ use super::command::{Command, MAX_DIRECTORIES};
 use crate::content::LazyLayer;
 use crate::content::tree::InodeKind;
 use crate::fronts::forest::{Attributes, Forest, STATE_DIRECTORY};
+use crate::image::stacking::StackPart;
 
 /// Symbolic links in one path, at most, as in the kernel.
 const MAX_LINKS: usize = 40;
@@ -20,7 +21,8 @@ const MAX_LINKS: usize = 40;
 /// Longest path, in bytes.
 const MAX_PATH: usize = 1024;
 
-/// Names that are looked up for one image, at most: a second's work. Images can be made so that they lead nowhere for hours.
+/// Names that are looked up for one image, at most: a second's work. Images can be made so that they lead nowhere for
+/// hours.
 const MAX_LOOKUPS: usize = 1_000_000;
 
 /// Names of one directory of one part that are looked at, at most.
@@ -41,21 +43,16 @@ const ARCHITECTURES: [&str; 8] = [
     "loongarch64-linux-gnu",
 ];
 
-/// One of the directories that an image is stacked from.
-#[derive(Debug, Clone)]
-pub(crate) enum Part {
-    /// The root of a tree of lazy layers, by its inode number.
-    Tree(u64),
-    /// Unpacked layers.
-    Directory(PathBuf),
-}
+/// One of the directories that an image is stacked from: the root of a tree of lazy layers, by its inode number, or
+/// unpacked layers.
+pub(crate) type RootPart = StackPart<u64, PathBuf>;
 
 /// The files of an image.
 #[derive(Debug)]
 pub(crate) struct Root {
     forest: Arc<Forest>,
     /// Topmost first.
-    parts: Vec<Part>,
+    parts: Vec<RootPart>,
     lookups: AtomicUsize,
 }
 
@@ -87,7 +84,7 @@ pub(super) enum Place {
 
 /// The bytes of a file.
 #[derive(Debug)]
-pub(super) enum Content {
+pub(super) enum FileContent {
     /// In a layer that is read lazily.
     Lazy { layer: Arc<LazyLayer>, entry: usize, size: u64 },
     /// On this disk.
@@ -104,7 +101,7 @@ enum Node {
 }
 
 impl Root {
-    pub(crate) fn new(forest: Arc<Forest>, parts: Vec<Part>) -> Self {
+    pub(crate) fn new(forest: Arc<Forest>, parts: Vec<RootPart>) -> Self {
         Self { forest, parts, lookups: AtomicUsize::new(0) }
     }
 
@@ -124,14 +121,15 @@ impl Root {
         }
     }
 
-    /// The paths of what is in the directory at an absolute path; links to it are followed. `None` if it is no directory.
+    /// The paths of what is in the directory at an absolute path; links to it are followed. `None` if it is no
+    /// directory.
     pub(super) fn list(&self, path: &[u8]) -> Option<Vec<Vec<u8>>> {
         let path = self.directory(path)?;
         let mut all = BTreeSet::new();
         for part in &self.parts {
             let names = match part {
-                Part::Tree(root) => self.names_in_tree(*root, &path),
-                Part::Directory(directory) => names_on_disk(directory, &path),
+                RootPart::Tree(root) => self.names_in_tree(*root, &path),
+                RootPart::Directory(directory) => names_on_disk(directory, &path),
             };
             let names = names.unwrap_or_default();
             if !self.may_look_up(names.len() + components(&path).count()) {
@@ -185,8 +183,8 @@ impl Root {
             return None;
         }
         self.parts.iter().enumerate().find_map(|(number, part)| match part {
-            Part::Tree(root) => self.in_tree(*root, path),
-            Part::Directory(directory) => on_disk(number, directory, path),
+            RootPart::Tree(root) => self.in_tree(*root, path),
+            RootPart::Directory(directory) => on_disk(number, directory, path),
         })
     }
 
@@ -241,16 +239,18 @@ impl Root {
     }
 
     /// The bytes of a file.
-    pub(super) fn content(&self, file: &File) -> Content {
+    pub(super) fn content(&self, file: &File) -> FileContent {
         match &file.place {
             Place::Tree(number) => match self.forest.content(*number) {
-                Some((layer, entry)) => Content::Lazy { layer, entry, size: file.size },
-                None => Content::None,
+                Some((layer, entry)) => FileContent::Lazy { layer, entry, size: file.size },
+                None => FileContent::None,
             },
             Place::Directory(part, path) => match self.parts.get(*part) {
-                Some(Part::Directory(directory)) => open(directory, path, OFlags::RDONLY | OFlags::NONBLOCK)
-                    .map_or(Content::None, Content::Local),
-                _ => Content::None,
+                Some(RootPart::Directory(directory)) => {
+                    open(directory, path, OFlags::RDONLY | OFlags::NONBLOCK)
+                        .map_or(FileContent::None, FileContent::Local)
+                }
+                _ => FileContent::None,
             },
         }
     }
@@ -283,7 +283,7 @@ impl Root {
     }
 }
 
-impl Content {
+impl FileContent {
     /// Reads a range, and waits for what has to be fetched of it. `None` if it cannot be had.
     pub(super) async fn read(&self, range: Range<u64>) -> Option<Vec<u8>> {
         match self {

@@ -1,10 +1,10 @@
 //! What runtimes read at every start beside what their programs name.
 //!
-//! The launcher of a Java machine finds everything by its own place and by names that are in its code. A machine that starts
-//! maps its library, the archive of the classes that all need, and the index of the others with those that come first.
-//! Archives are ZIP files, whose directory is at their end.
+//! The launcher of a Java machine finds everything by its own place and by names that are in its code. A machine that
+//! starts maps its library, the archive of the classes that all need, and the index of the others with those that come
+//! first. Archives are ZIP files, whose directory is at their end.
 
-use super::names::{Name, Reading};
+use super::file_name::{Name, Reading};
 
 /// Most of an archive of classes that all need, in bytes; a usual one has 13 MB.
 const SHARED_CLASSES: u64 = 32 << 20;
@@ -12,14 +12,15 @@ const SHARED_CLASSES: u64 = 32 << 20;
 /// The index of all other classes, which is in front of them, in bytes; a usual one has 2 MB.
 const INDEX: u64 = 2 << 20;
 
-/// The share of all classes that `java.base` has, which comes first: one of so many parts. In OpenJDK 17 it is 26 MB of 129 MB.
+/// The share of all classes that `java.base` has, which comes first: one of so many parts. In OpenJDK 17 it is 26 MB of
+/// 129 MB.
 const BASE: u64 = 5;
 
 /// The end of a ZIP file in which its directory, or the most of it, is, in bytes.
 pub(super) const DIRECTORY: u64 = 256 << 10;
 
-/// Longest library of a Java machine that is read nearly as a whole, before the machine can do anything, in bytes. A usual one has
-/// 24 MB; one that is longer has the names and lines of its sources with it.
+/// Longest library of a Java machine that is read nearly as a whole, before the machine can do anything, in bytes. A
+/// usual one has 24 MB; one that is longer has the names and lines of its sources with it.
 const MACHINE: u64 = 64 << 20;
 
 /// What a Java machine reads, from the directory of its launcher.
@@ -31,7 +32,8 @@ const JAVA: [(&str, Reading); 5] = [
     ("lib/modules", Reading { head: |size| INDEX.max(size / BASE), ..Reading::READ }),
 ];
 
-/// What Node.js reads as Debian builds it, where other builds have it inside: what finds the exports of CommonJS modules.
+/// What Node.js reads as Debian builds it, where other builds have it inside: what finds the exports of CommonJS
+/// modules.
 const NODE: [(&str, Reading); 2] = [
     ("share/nodejs/cjs-module-lexer/lexer.js", Reading::READ),
     ("share/nodejs/cjs-module-lexer/dist/lexer.js", Reading::READ),
@@ -49,8 +51,8 @@ pub(super) fn companions(program: &[u8]) -> Vec<Name> {
     files.iter().copied().map(beside).collect()
 }
 
-/// Where the other archives of an application are of which one is at a path. What is started first is often in `bin`, with
-/// scripts, and all the rest in `lib`.
+/// Where the other archives of an application are of which one is at a path. What is started first is often in `bin`,
+/// with scripts, and all the rest in `lib`.
 pub(super) fn libraries(archive: &[u8]) -> Option<Vec<u8>> {
     let end = archive.iter().rposition(|byte| *byte == b'/')?;
     Some([archive[..end].strip_suffix(b"/bin")?, b"/lib"].concat())

@@ -12,7 +12,7 @@ use testdata::image::{Compression, Entry, Texture};
 use super::Forecast;
 use super::command::Command;
 use super::root::Place;
-use super::root::{Part, Root};
+use super::root::{Root, RootPart};
 use crate::content::FetchContext;
 use crate::content::cache::CacheRoot;
 use crate::content::tests::rig::{Fake, Image, lazy};
@@ -42,7 +42,7 @@ fn setup(entries: Vec<Entry>, span_size: u64, config: &str) -> Setup {
     let unpacked = directory.path().join("unpacked");
     std::fs::create_dir_all(unpacked.join("etc")).unwrap();
     let command = Command::of(&ImageConfig::parse(config.as_bytes()).unwrap()).unwrap();
-    let root = Root::new(forest, vec![Part::Directory(unpacked.clone()), Part::Tree(ROOT)]);
+    let root = Root::new(forest, vec![RootPart::Directory(unpacked.clone()), RootPart::Tree(ROOT)]);
     Setup { _directory: directory, unpacked, image, fake, forecast: Forecast::new(root, command) }
 }
 
@@ -185,7 +185,7 @@ async fn a_shell_s_text_leads_to_a_runtime_and_what_it_reads_beside() {
     let content =
         |name: &str| setup.forecast.root.content(&setup.forecast.root.find(name.as_bytes()).unwrap());
     let there = |name: &str, range: std::ops::Range<u64>| match content(name) {
-        super::Content::Lazy { layer, entry, .. } => layer
+        super::FileContent::Lazy { layer, entry, .. } => layer
             .try_read(entry, range.start, &mut vec![0; (range.end - range.start) as usize])
             .unwrap()
             .is_some(),

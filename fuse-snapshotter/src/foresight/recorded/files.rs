@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime};
 use registry::Digest;
 use soci_index::recording::{MAX_RECORDING_SIZE, Recording};
 
-/// Recordings of images that are not on this node that are kept, the latest. They are what makes the next pull of an image
-/// that was removed a fast one, and take some 100 kB each.
+/// Recordings of images that are not on this node that are kept, the latest. They are what makes the next pull of an
+/// image that was removed a fast one, and take some 100 kB each.
 const KEPT: usize = 128;
 
 /// How long they are kept.
@@ -107,7 +107,7 @@ fn remove(path: &Path) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test fails by it")]
 mod tests {
     use soci_index::recording::{RecordedLayer, RecordedRead};
 

@@ -1,13 +1,13 @@
 //! Recorded prefetch: the second cold start of an image knows what the first one read.
 //!
-//! What the first container of an image reads is recorded until it has read nothing new for some seconds (`session`, with
-//! `callers` and `draft`), and kept on disk (`files`) even when the image is removed. When the image is pulled again, or its cache was evicted, the
-//! recorded ranges are fetched in the order of reading, beginning with the first layer that is open (`replay`), in few
-//! requests (`plan`). On a node that has no recording, the prefetch artifacts that the image's index names take its place:
-//! `soci prefetch record` makes such artifacts of a recording.
+//! What the first container of an image reads is recorded until it has read nothing new for some seconds (`session`,
+//! with `callers` and `draft`), and kept on disk (`files`) even when the image is removed. When the image is pulled
+//! again, or its cache was evicted, the recorded ranges are fetched in the order of reading, beginning with the first
+//! layer that is open (`replay`), in few requests (`plan`). On a node that has no recording, the prefetch artifacts
+//! that the image's index names take its place: `soci prefetch record` makes such artifacts of a recording.
 //!
-//! A recording of this node wins over artifacts: it is what happens here. While a replay runs, the start is recorded again:
-//! reads count whether or not they had to wait, so a better replay does not make a poorer recording.
+//! A recording of this node wins over artifacts: it is what happens here. While a replay runs, the start is recorded
+//! again: reads count whether or not they had to wait, so a better replay does not make a poorer recording.
 //!
 //! Nobody waits for any of this, and nothing fails with it.
 
@@ -17,81 +17,33 @@ mod files;
 mod plan;
 mod replay;
 mod session;
+mod start;
+mod status;
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use registry::Digest;
-use serde::{Deserialize, Serialize};
 use soci_index::manifest::IndexManifest;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub use replay::Source;
+pub use replay::ReplaySource;
+pub use start::{PrefetchOptions, Start};
+pub use status::{RecordingStatus, ReplayStatus};
 
 use crate::base::lock::lock;
 use crate::base::metrics::Scrape;
-use crate::fronts::forest::Forest;
-use crate::image::{ImageOrigin, LayerKey, OpenLayer, OpenLayers};
+use crate::image::{ImageOrigin, LayerKey, OpenLayers};
 use draft::{continued, is_better};
 use files::Recordings;
 use plan::Plan;
 use replay::Progress;
 use session::Session;
-
-/// Settings of [`Prefetch`].
-#[derive(Debug, Clone, Copy)]
-pub struct PrefetchOptions {
-    /// Fetch what a recording, or an artifact, says will be read.
-    pub replay: bool,
-    /// Record starts.
-    pub record: bool,
-    /// Guess what will be read where nothing says it.
-    pub forecast: bool,
-    /// Requests of an image's replay at the same time. Each image has its own: another one's registry may be dead.
-    pub requests: usize,
-    /// A recording ends when nothing new was read for so long.
-    pub quiet: Duration,
-    /// And after this time in any case.
-    pub longest: Duration,
-}
-
-impl Default for PrefetchOptions {
-    fn default() -> Self {
-        Self {
-            replay: true,
-            record: true,
-            forecast: true,
-            requests: 4,
-            quiet: Duration::from_secs(5),
-            longest: Duration::from_secs(120),
-        }
-    }
-}
-
-/// A container that is about to be started.
-#[derive(Debug, Clone)]
-pub struct Start {
-    /// Its own snapshot.
-    pub snapshot: u64,
-    /// The directory that what it writes goes to.
-    pub upper: PathBuf,
-    /// The file system that it reads its layers from.
-    pub forest: Option<Arc<Forest>>,
-    /// The name that its image was pulled by.
-    pub image: String,
-    /// Digest of the image's manifest.
-    pub manifest: Digest,
-    /// Digest of the SOCI index in use.
-    pub index: Digest,
-    /// The layers that are read lazily, bottom first.
-    pub layers: Vec<Arc<OpenLayer>>,
-}
 
 /// Records starts and replays them.
 pub struct Prefetch {
@@ -136,38 +88,6 @@ impl Image {
     }
 }
 
-/// State of the recording of an image.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct RecordingStatus {
-    /// Whether a start is being recorded now.
-    pub running: bool,
-    /// When it was taken, in seconds since 1970; 0 while it is running.
-    pub taken: u64,
-    /// Whether nothing had been read of the image before.
-    pub cold: bool,
-    /// Parts of files that were read.
-    pub reads: usize,
-    /// Bytes of these.
-    pub bytes: u64,
-    /// Reads that had to wait for the registry.
-    pub waited: u64,
-}
-
-/// State of the replay of an image, since it was pulled.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReplayStatus {
-    /// Where it is known from what will be read.
-    pub source: Source,
-    /// Whether it is not done yet.
-    pub running: bool,
-    /// Spans that it fetched. What was there already does not count.
-    pub spans: u64,
-    /// Compressed bytes of these.
-    pub bytes: u64,
-    /// Requests that failed.
-    pub failed: u64,
-}
-
 impl Prefetch {
     /// Keeps recordings in `directory`.
     ///
@@ -189,8 +109,9 @@ impl Prefetch {
         })
     }
 
-    /// An image is being pulled, with these layers read lazily, bottom first: begins to fetch what its container will read,
-    /// as its layers are opened. The result stands for the pull: when it is dropped, no further layers are waited for.
+    /// An image is being pulled, with these layers read lazily, bottom first: begins to fetch what its container will
+    /// read, as its layers are opened. The result stands for the pull: when it is dropped, no further layers are waited
+    /// for.
     pub fn pulled(
         self: &Arc<Self>,
         manifest: &Digest,
@@ -213,8 +134,8 @@ impl Prefetch {
         self.options.forecast && !known
     }
 
-    /// A container is about to be started: records what it reads if it is the first one, and replays what was recorded if
-    /// the cache has lost something of it.
+    /// A container is about to be started: records what it reads if it is the first one, and replays what was recorded
+    /// if the cache has lost something of it.
     pub fn starts(self: &Arc<Self>, start: &Start) {
         if start.layers.is_empty() {
             return;
@@ -278,19 +199,19 @@ impl Prefetch {
         manifest: &Digest,
         keys: &[LayerKey],
         artifacts: Option<(IndexManifest, ImageOrigin)>,
-    ) -> Option<(Source, Vec<plan::Step>)> {
+    ) -> Option<(ReplaySource, Vec<plan::Step>)> {
         let (prefetch, manifest) = (Arc::clone(self), manifest.clone());
         let recording = tokio::task::spawn_blocking(move || prefetch.files.load(&manifest)).await.ok()?;
         if let Some(recording) = recording {
-            return Some((Source::Recording, replay::recorded(&recording, keys)));
+            return Some((ReplaySource::Recording, replay::recorded(&recording, keys)));
         }
         let (index, origin) = artifacts?;
         let steps = replay::named(&origin, &index, keys).await;
-        (!steps.is_empty()).then_some((Source::Artifacts, steps))
+        (!steps.is_empty()).then_some((ReplaySource::Artifacts, steps))
     }
 
     /// Shows that a replay begins. It counts on from the one before. `None` if the image is gone.
-    fn begin(&self, manifest: &Digest, source: Source) -> Option<Arc<Progress>> {
+    fn begin(&self, manifest: &Digest, source: ReplaySource) -> Option<Arc<Progress>> {
         let mut images = lock(&self.images);
         let image = images.get_mut(manifest)?;
         let progress = Arc::new(Progress::new(source, image.replay.as_deref()));

@@ -3,17 +3,17 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 
-/// How far down the list neighbours of a span are looked for, in steps: what is wanted much later must not delay what is
-/// wanted now.
+/// How far down the list neighbours of a span are looked for, in steps: what is wanted much later must not delay what
+/// is wanted now.
 const LOOKAHEAD: usize = 64;
 
-/// Most compressed bytes in a request, unless one span has more. A reader who comes for the last span of it waits for the
-/// first as well; a few such requests at a time keep a fast link busy all the same.
+/// Most compressed bytes in a request, unless one span has more. A reader who comes for the last span of it waits for
+/// the first as well; a few such requests at a time keep a fast link busy all the same.
 const MAX_RUN: u64 = 2 << 20;
 
 /// What is wanted of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum Target {
     /// A part of an entry's content.
     Content {
         entry: usize,
@@ -26,13 +26,13 @@ pub(super) enum Wanted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Step {
     pub(super) layer: usize,
-    pub(super) wanted: Wanted,
+    pub(super) target: Target,
 }
 
 /// What a plan has to know of layers.
 pub(super) trait Layers {
     /// The spans that hold what is wanted, of those that the layer has; `None` if the layer is not open yet.
-    fn spans(&self, layer: usize, wanted: &Wanted) -> Option<Range<usize>>;
+    fn spans(&self, layer: usize, target: &Target) -> Option<Range<usize>>;
     /// Compressed size of a span, in bytes.
     fn size(&self, layer: usize, span: usize) -> u64;
 }
@@ -41,7 +41,8 @@ pub(super) trait Layers {
 #[derive(Debug)]
 struct Pending {
     step: Step,
-    /// Its spans before this one were given. Without it a step of many spans would be looked through for each of its requests.
+    /// Its spans before this one were given. Without it a step of many spans would be looked through for each of its
+    /// requests.
     from: usize,
 }
 
@@ -71,12 +72,12 @@ impl Plan {
         std::mem::swap(&mut self.waiting, &mut self.steps);
     }
 
-    /// The next request: a layer and neighbouring spans of it. What is wanted of layers that are not open is passed over
-    /// until [`Plan::retry`].
+    /// The next request: a layer and neighbouring spans of it. What is wanted of layers that are not open is passed
+    /// over until [`Plan::retry`].
     pub(super) fn next(&mut self, layers: &impl Layers) -> Option<(usize, Range<usize>)> {
         while let Some(Pending { step, from }) = self.steps.front_mut() {
             let layer = step.layer;
-            match layers.spans(layer, &step.wanted) {
+            match layers.spans(layer, &step.target) {
                 None => self.waiting.extend(self.steps.pop_front()),
                 Some(spans) => {
                     let mut left = spans.start.max(*from)..spans.end;
@@ -100,7 +101,7 @@ impl Plan {
             .iter()
             .take(LOOKAHEAD)
             .filter(|Pending { step, .. }| step.layer == layer)
-            .filter_map(|Pending { step, .. }| layers.spans(layer, &step.wanted))
+            .filter_map(|Pending { step, .. }| layers.spans(layer, &step.target))
             .collect();
         let mut run = span..span + 1;
         let mut size = layers.size(layer, span);
@@ -133,10 +134,10 @@ mod tests {
     }
 
     impl Layers for Fake {
-        fn spans(&self, layer: usize, wanted: &Wanted) -> Option<Range<usize>> {
-            self.open[layer].then(|| match wanted {
-                Wanted::Content { entry, .. } => *entry..*entry + 1,
-                Wanted::Spans(spans) => spans.start.min(100)..spans.end.min(100),
+        fn spans(&self, layer: usize, target: &Target) -> Option<Range<usize>> {
+            self.open[layer].then(|| match target {
+                Target::Content { entry, .. } => *entry..*entry + 1,
+                Target::Spans(spans) => spans.start.min(100)..spans.end.min(100),
             })
         }
 
@@ -148,7 +149,7 @@ mod tests {
     fn plan(steps: &[(usize, usize)]) -> Plan {
         Plan::new(steps.iter().map(|(layer, entry)| Step {
             layer: *layer,
-            wanted: Wanted::Content { entry: *entry, range: 0..1 },
+            target: Target::Content { entry: *entry, range: 0..1 },
         }))
     }
 
@@ -203,8 +204,8 @@ mod tests {
     fn a_step_of_many_spans_is_gone_through_once() {
         struct Large;
         impl Layers for Large {
-            fn spans(&self, _: usize, wanted: &Wanted) -> Option<Range<usize>> {
-                let Wanted::Spans(spans) = wanted else { return None };
+            fn spans(&self, _: usize, target: &Target) -> Option<Range<usize>> {
+                let Target::Spans(spans) = target else { return None };
                 Some(spans.start..spans.end.min(50_000))
             }
 
@@ -212,7 +213,7 @@ mod tests {
                 MAX_RUN
             }
         }
-        let step = Step { layer: 0, wanted: Wanted::Spans(0..usize::MAX) };
+        let step = Step { layer: 0, target: Target::Spans(0..usize::MAX) };
         let mut plan = Plan::new([step.clone(), step]);
         for span in 0..50_000 {
             assert_eq!(plan.next(&Large), Some((0, span..span + 1)));
@@ -225,7 +226,7 @@ mod tests {
     /// An artifact may claim any number.
     #[test]
     fn spans_that_do_not_exist_are_not_asked_for() {
-        let step = |spans| Step { layer: 0, wanted: Wanted::Spans(spans) };
+        let step = |spans| Step { layer: 0, target: Target::Spans(spans) };
         let mut plan = Plan::new([step(98..usize::MAX), step(500..600), step(0..2)]);
         assert_eq!(all(&mut plan, &open(1)), [(0, 98..100), (0, 0..2)]);
         assert!(plan.is_empty());

@@ -7,14 +7,15 @@ use std::sync::{Arc, Weak};
 
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
+use soci_index::oci::DocumentError;
 use soci_index::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact, interleave};
 use soci_index::recording::Recording;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{Layers, Plan, Step, Wanted};
+use super::plan::{Layers, Plan, Step, Target};
 use crate::content::{FetchError, LazyLayer};
-use crate::image::{ImageOrigin, LayerKey, OpenLayer, OpenLayers};
+use crate::image::{FetchArtifactError, ImageOrigin, LayerKey, OpenLayer, OpenLayers};
 
 /// Artifacts that are fetched at the same time.
 const PARALLEL: usize = 8;
@@ -28,17 +29,26 @@ const LIMIT: usize = 16;
 /// Where it is known from what will be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Source {
+pub enum ReplaySource {
     /// A start that was recorded on this node.
     Recording,
     /// Prefetch artifacts of the image's index.
     Artifacts,
 }
 
+/// Why a prefetch artifact is of no use.
+#[derive(Debug, thiserror::Error)]
+enum ArtifactError {
+    #[error(transparent)]
+    Fetch(#[from] FetchArtifactError),
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+}
+
 /// How far a replay is.
 #[derive(Debug)]
 pub(super) struct Progress {
-    pub(super) source: Source,
+    pub(super) source: ReplaySource,
     pub(super) running: AtomicBool,
     /// Spans and compressed bytes that it fetched.
     pub(super) spans: AtomicU64,
@@ -51,7 +61,7 @@ pub(super) struct Progress {
 
 impl Progress {
     /// A replay that begins, and counts on from another one.
-    pub(super) fn new(source: Source, before: Option<&Self>) -> Self {
+    pub(super) fn new(source: ReplaySource, before: Option<&Self>) -> Self {
         let count = |of: fn(&Self) -> &AtomicU64| {
             AtomicU64::new(before.map_or(0, |before| of(before).load(Ordering::Relaxed)))
         };
@@ -92,11 +102,11 @@ impl Slots {
 }
 
 impl Layers for Slots {
-    fn spans(&self, layer: usize, wanted: &Wanted) -> Option<Range<usize>> {
+    fn spans(&self, layer: usize, target: &Target) -> Option<Range<usize>> {
         let layer = self.lazy(layer)?;
-        Some(match wanted {
-            Wanted::Content { entry, range } => layer.spans_of(*entry, range),
-            Wanted::Spans(spans) => {
+        Some(match target {
+            Target::Content { entry, range } => layer.spans_of(*entry, range),
+            Target::Spans(spans) => {
                 let count = layer.table().spans().len();
                 spans.start.min(count)..spans.end.min(count)
             }
@@ -111,8 +121,8 @@ impl Layers for Slots {
     }
 }
 
-/// What a recording wants of layers, of which it need not know all. It may have been taken with other zTOCs: an entry is the
-/// same in all zTOCs of a layer.
+/// What a recording wants of layers, of which it need not know all. It may have been taken with other zTOCs: an entry
+/// is the same in all zTOCs of a layer.
 pub(super) fn recorded(recording: &Recording, keys: &[LayerKey]) -> Vec<Step> {
     let places: Vec<_> =
         recording.layers.iter().map(|known| keys.iter().position(|key| key.layer == known.layer)).collect();
@@ -120,13 +130,14 @@ pub(super) fn recorded(recording: &Recording, keys: &[LayerKey]) -> Vec<Step> {
         let layer = *places.get(read.layer as usize)?;
         Some(Step {
             layer: layer?,
-            wanted: Wanted::Content { entry: read.entry as usize, range: read.range.clone() },
+            target: Target::Content { entry: read.entry as usize, range: read.range.clone() },
         })
     });
     steps.collect()
 }
 
-/// What the artifacts of an index want of layers. Those that cannot be had, or are not what they should be, are left out.
+/// What the artifacts of an index want of layers. Those that cannot be had, or are not what they should be, are left
+/// out.
 pub(super) async fn named(
     origin: &ImageOrigin,
     index: &soci_index::manifest::IndexManifest,
@@ -137,8 +148,7 @@ pub(super) async fn named(
         let Some(prefetch) = index.prefetch_of(&key.layer) else { continue };
         fetching.push(async move {
             let json = origin.fetch("prefetch artifact", prefetch.descriptor, MAX_PREFETCH_SIZE).await?;
-            let artifact = PrefetchArtifact::parse(&json).map_err(|error| error.to_string())?;
-            Ok::<_, String>((layer, artifact))
+            Ok::<_, ArtifactError>((layer, PrefetchArtifact::parse(&json)?))
         });
     }
     let mut fetched = futures::stream::iter(fetching).buffered(PARALLEL);
@@ -159,13 +169,13 @@ pub(super) async fn named(
         .into_iter()
         .map(|(layer, range)| Step {
             layer,
-            wanted: Wanted::Spans(range.start as usize..(range.end as usize).saturating_add(1)),
+            target: Target::Spans(range.start as usize..(range.end as usize).saturating_add(1)),
         })
         .collect()
 }
 
-/// Fetches all of a plan, as far as its layers are open, or are opened before `over`, with so many `requests` at the same
-/// time.
+/// Fetches all of a plan, as far as its layers are open, or are opened before `over`, with so many `requests` at the
+/// same time.
 pub(super) async fn replay(
     layers: Weak<OpenLayers>,
     keys: Vec<LayerKey>,

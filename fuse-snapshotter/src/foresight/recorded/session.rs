@@ -2,19 +2,21 @@
 //!
 //! Layers are shared by images, and trees by containers, so what is asked for is told apart by who asks ([`Callers`]):
 //!
-//! * What the container itself reads is recorded, and may be published. Everything that runs over its snapshot belongs to it:
-//!   its first process, from the moment in which it has the container's root, and all that is executed in it later.
+//! * What the container itself reads is recorded, and may be published. Everything that runs over its snapshot belongs
+//!   to it: its first process, from the moment in which it has the container's root, and all that is executed in it
+//!   later.
 //! * What another container reads is dropped, read by read.
-//! * What a process outside of all containers reads is dropped, too: it may be a scanner. But whoever prepares a container
-//!   reads its `/etc/passwd` and the like, and will wait for them the next time. So a few reads before the container's own
-//!   first one are kept, for this node alone.
-//! * What nobody asks for, as far as can be seen, is kept for this node alone, and only of layers that no other tree has.
+//! * What a process outside of all containers reads is dropped, too: it may be a scanner. But whoever prepares a
+//!   container reads its `/etc/passwd` and the like, and will wait for them the next time. So a few reads before the
+//!   container's own first one are kept, for this node alone.
+//! * What nobody asks for, as far as can be seen, is kept for this node alone, and only of layers that no other tree
+//!   has.
 //!
 //! What the container looks up in a layer that other trees have as well is dropped from the page cache once, so that a
-//! neighbour who has read it before takes nothing from the recording. But one that reads the same file at the same moment, or
-//! executes it and so needs it again at once, may be faster, and the kernel asks once for both. So what a neighbour reads of a
-//! file in the moment in which the container looks it up counts as the container's. For some time so does what it needs in
-//! order to execute the file.
+//! neighbour who has read it before takes nothing from the recording. But one that reads the same file at the same
+//! moment, or executes it and so needs it again at once, may be faster, and the kernel asks once for both. So what a
+//! neighbour reads of a file in the moment in which the container looks it up counts as the container's. For some time
+//! so does what it needs in order to execute the file.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -28,9 +30,9 @@ use soci_index::recording::{MAX_READS, RecordedLayer, Recording};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Start;
 use super::callers::{self, Caller, Callers};
 use super::draft::Draft;
+use super::start::Start;
 use crate::base::lock::lock;
 use crate::fronts::forest::{AskedFile, Observer};
 use crate::image::OpenLayer;

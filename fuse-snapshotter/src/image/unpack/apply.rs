@@ -10,11 +10,11 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Options;
 use super::archive::{Archive, Entry, Kind};
 use super::attributes::{Failure, Warnings, Writer};
 use super::error::UnpackError;
 use super::error::shown;
+use super::options::Options;
 use super::place::{self, Place};
 use super::sparse::Region;
 

@@ -7,9 +7,9 @@ use std::io::BufRead;
 
 use ztoc::tar::{self, BLOCK, Header};
 
-use super::Limits;
 use super::attributes::Attributes;
 use super::error::UnpackError;
+use super::options::Limits;
 use super::pax::Records;
 use super::sparse::{self, PaxFormat, Region};
 use super::stream::Stream;

@@ -62,7 +62,7 @@ pub enum UnpackError {
         /// Why it failed.
         source: io::Error,
     },
-    /// The layer is beyond a bound of [`Limits`](super::Limits).
+    /// The layer is beyond a bound of [`Limits`](super::options::Limits).
     #[error("the layer's {what} is above the limit of {limit}")]
     Limit {
         /// What there is too much of.

@@ -11,7 +11,7 @@ use ztoc::Timestamp;
 
 use super::attributes::{Attributes, Failure, Writer, op};
 use super::error::UnpackError;
-use super::{Options, Whiteouts};
+use super::options::{Options, Whiteouts};
 
 /// Longest path, in bytes: the kernel's `PATH_MAX`, and what [`crate::content::tree`] takes.
 const MAX_PATH: usize = 4096;
@@ -169,8 +169,8 @@ impl Place {
     pub(super) fn add_whiteout(&mut self, path: &[u8]) -> Result<(), Failure> {
         let parent = self.parent(path)?;
         let (_, name) = split(path);
-        // Overlayfs looks for whiteouts only where it expects some; in a directory that nothing lies below it would list
-        // them. Where this cannot be set nothing worse happens.
+        // Overlayfs looks for whiteouts only where it expects some; in a directory that nothing lies below it would
+        // list them. Where this cannot be set nothing worse happens.
         let _ = rustix::fs::fsetxattr(&parent, self.origin, b"", XattrFlags::empty());
         match rustix::fs::mknodat(&parent, name, FileType::CharacterDevice, Mode::empty(), 0) {
             Err(Errno::EXIST) => match open_child(parent.as_fd(), name) {

@@ -4,8 +4,8 @@ use std::io::BufRead;
 
 use ztoc::tar::{self, BLOCK};
 
-use super::Limits;
 use super::error::UnpackError;
+use super::options::Limits;
 use super::pax::Records;
 use super::stream::Stream;
 

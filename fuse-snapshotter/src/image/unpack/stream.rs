@@ -75,7 +75,8 @@ impl<R: BufRead> Stream<R> {
         self.taken
     }
 
-    /// Up to `most` of the next bytes, at least one, unless the stream is at its end. As many as there are without waiting.
+    /// Up to `most` of the next bytes, at least one, unless the stream is at its end. As many as there are without
+    /// waiting.
     pub(super) fn chunk(&mut self, most: u64) -> Result<&[u8], UnpackError> {
         let uncompressed = self.taken;
         let shown = fill(&mut self.source).map_err(|source| UnpackError::Read { uncompressed, source })?;

@@ -12,7 +12,8 @@
 //!
 //! Of several filters one must match; none at all, or an empty one, matches everything. White space may stand before
 //! any part, not after the last one. The fields of a snapshot are `kind` (`active`, `view`, `committed`), `name`,
-//! `parent` (there, though empty, if it has none), and `labels.<key>`, whose key may be split at dots and quoted as one likes.
+//! `parent` (there, though empty, if it has none), and `labels.<key>`, whose key may be split at dots and quoted as one
+//! likes.
 //!
 //! A field that does not exist is not there and equals nothing. Its value is the empty string, though, so that
 //! `labels.a!=b` matches a snapshot without the label, and `labels.a~=^$` as well.
@@ -84,7 +85,8 @@ enum Test {
 
 impl Filter {
     /// The filter that matches everything.
-    pub const ALL: Self = Self { any: None };
+    #[cfg(test)]
+    pub(crate) const ALL: Self = Self { any: None };
 
     /// Reads the filters of a request.
     pub fn parse(filters: &[String]) -> Result<Self, FilterError> {

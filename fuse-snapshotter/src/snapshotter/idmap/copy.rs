@@ -1,11 +1,11 @@
 //! Copies of directories with other owners.
 //!
-//! Everything else stays as it is: contents with their holes, modes, times, hard links, devices, and extended attributes,
-//! overlayfs's own included. Only those that name ids are translated, too (see [`IdMaps::xattr`]).
+//! Everything else stays as it is: contents with their holes, modes, times, hard links, devices, and extended
+//! attributes, overlayfs's own included. Only those that name ids are translated, too (see [`IdMaps::xattr`]).
 //!
 //! One walk. All of it goes by directory descriptors and single names, and follows no link, so that nothing is read or
-//! written outside of the two directories, whatever is in the first. No recursion, and two descriptors at a time: layers
-//! may be thousands of levels deep.
+//! written outside of the two directories, whatever is in the first. No recursion, and two descriptors at a time:
+//! layers may be thousands of levels deep.
 
 #[cfg(test)]
 mod tests;
@@ -205,8 +205,13 @@ impl Walk<'_> {
         if stat.st_nlink > 1 {
             let mut first = self.path.clone();
             append(&mut first, name.to_bytes());
-            // Of another type on other machines.
-            #[allow(clippy::useless_conversion)]
+            #[cfg_attr(
+                target_arch = "x86_64",
+                expect(
+                    clippy::useless_conversion,
+                    reason = "the number is of another type on other machines"
+                )
+            )]
             let names = u64::from(stat.st_nlink);
             self.links.insert(stat.st_ino, Link { first, left: names - 1 });
         }
@@ -351,8 +356,8 @@ enum File<'a> {
         directory: BorrowedFd<'a>,
         name: &'a CStr,
         is_symlink: bool,
-        /// Calls for extended attributes take a directory's descriptor from Linux 6.13 on only. This leads to the directory,
-        /// whatever its path is, and the last component is not followed.
+        /// Calls for extended attributes take a directory's descriptor from Linux 6.13 on only. This leads to the
+        /// directory, whatever its path is, and the last component is not followed.
         path: CString,
     },
 }

@@ -1,17 +1,44 @@
 //! The kernel's own way: id-mapped mounts.
 //!
-//! A FUSE file system can be id-mapped from Linux 6.12 on, ext4 and others from 5.12, xfs from 5.15, btrfs from 5.15; and
-//! overlayfs takes what is id-mapped from 5.19. Distributions port such things back, so nothing is told from the version.
+//! A FUSE file system can be id-mapped from Linux 6.12 on, ext4 and others from 5.12, xfs from 5.15, btrfs from 5.15;
+//! and overlayfs takes what is id-mapped from 5.19. Distributions port such things back, so nothing is told from the
+//! version.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 
 use crate::fronts::forest::{IdMaps, IdRange};
+
+/// Why the ids of a directory are not mapped by the kernel.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum WhyNotMapped {
+    /// The configuration says so.
+    #[error("it is configured so")]
+    Configured,
+    /// It is a tree, and the kernel is too old for that.
+    #[error("the kernel cannot map ids of FUSE file systems, as Linux 6.12 can")]
+    Fuse,
+    /// There is no user namespace to take the mapping from.
+    #[error("cannot make a user namespace: {0}")]
+    Namespace(Arc<io::Error>),
+    /// Its file system refuses.
+    #[error("cannot map the ids of {}: {error}", directory.display())]
+    Mount {
+        /// The directory.
+        directory: PathBuf,
+        /// Why not.
+        error: Arc<io::Error>,
+    },
+    /// Overlayfs refuses what is mapped.
+    #[error("overlayfs does not take id-mapped layers, as in Linux 5.19: {0}")]
+    NotStackable(Arc<io::Error>),
+}
 
 /// Makes user namespaces, which stand for mappings where the kernel wants one.
 #[derive(Debug)]
@@ -20,8 +47,8 @@ pub(super) struct UserNamespaces {
 }
 
 impl UserNamespaces {
-    /// `program` enters a new user namespace, says so with a byte on its standard output, and waits for its standard input to
-    /// end. A thread of this process could not: a process with several threads stays in its namespace.
+    /// `program` enters a new user namespace, says so with a byte on its standard output, and waits for its standard
+    /// input to end. A thread of this process could not: a process with several threads stays in its namespace.
     pub(super) fn new(program: (PathBuf, Vec<String>)) -> Self {
         Self { program }
     }

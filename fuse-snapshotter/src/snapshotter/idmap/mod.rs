@@ -1,16 +1,16 @@
 //! Containers in user namespaces: their layers with their own ids.
 //!
 //! A client that wants it labels the container's snapshot with the mapping. Each directory that the snapshot is stacked
-//! from is then given to this container alone with other owners, and the upper directory belongs to the container's root.
-//! There are three ways:
+//! from is then given to this container alone with other owners, and the upper directory belongs to the container's
+//! root. There are three ways:
 //!
 //! * it is mounted once more with its ids mapped by the kernel, which costs nothing (`kernel`);
 //! * a tree of lazy layers is served once more with other owners (`tree`);
 //! * any other directory is copied (`copy`).
 //!
-//! The kernel is asked first; where it cannot, the other two do. Either is at `<a>_<b>/fs` if it is mounted, and a copy at
-//! `<a>_<b>/copy`, so that a mount point is never taken for a copy of nothing. A copy gets that name when it is whole and
-//! on disk.
+//! The kernel is asked first; where it cannot, the other two do. Either is at `<a>_<b>/fs` if it is mounted, and a copy
+//! at `<a>_<b>/copy`, so that a mount point is never taken for a copy of nothing. A copy gets that name when it is
+//! whole and on disk.
 //!
 //! All of it follows from the labels and these names. After a restart copies are still there, and the rest is mounted
 //! again on demand.
@@ -18,93 +18,32 @@
 mod copy;
 mod kernel;
 mod labels;
+pub(super) mod mapper;
 mod tree;
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 pub(super) use labels::mapped_owner;
-pub(super) use tree::{FIRST_SLOT, NUMBERS};
+pub use mapper::IdMapping;
 
-use super::Snapshotter;
 use super::error::{SnapshotError, io_error};
-use super::layer_runs::{Part, Run, parts};
+use super::layer_runs::{LazyRun, parts};
 use super::mounts::Lower;
+use super::service::Snapshotter;
 use super::store::{Snapshot, StoreError};
 use super::trees::detach_if_mounted;
-use crate::base::lock::lock;
 use crate::base::sys::id_mapped_clone;
 use crate::fronts::forest::IdMaps;
 use crate::fronts::fuse::is_mounted;
+use crate::image::stacking::StackPart;
 use crate::image::unpack::remove_tree;
-use kernel::UserNamespaces;
-
-/// How the layers of containers in user namespaces get their owners.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IdMapping {
-    /// From the kernel, by id-mapped mounts; as with [`IdMapping::Copy`] where it cannot.
-    #[default]
-    Auto,
-    /// Without the kernel's help: lazy layers are served with other owners, and all else is copied.
-    Copy,
-}
-
-/// What mapping ids takes.
-#[derive(Debug)]
-pub(super) struct IdMapper {
-    how: IdMapping,
-    namespaces: UserNamespaces,
-    /// Why overlayfs does not take id-mapped directories, if so, once that was tried.
-    not_stackable: OnceLock<Option<String>>,
-    /// By the container's snapshot.
-    jobs: Mutex<HashMap<u64, Weak<Job>>>,
-    /// Held while numbers of layers are given out or forgotten.
-    numbering: Mutex<()>,
-}
-
-/// The work for one container.
-#[derive(Debug, Default)]
-struct Job {
-    /// Whoever works for the container holds this, so that nothing is mounted or copied twice. A request that its client
-    /// gave up goes on with it.
-    single: Arc<tokio::sync::Mutex<()>>,
-    /// The container is gone.
-    abandoned: AtomicBool,
-}
-
-impl Job {
-    fn is_abandoned(&self) -> bool {
-        self.abandoned.load(Ordering::Relaxed)
-    }
-}
-
-impl IdMapper {
-    /// `program`: see [`UserNamespaces::new`].
-    pub(super) fn new(how: IdMapping, program: (PathBuf, Vec<String>)) -> Self {
-        Self {
-            how,
-            namespaces: UserNamespaces::new(program),
-            not_stackable: OnceLock::new(),
-            jobs: Mutex::default(),
-            numbering: Mutex::default(),
-        }
-    }
-
-    fn job(&self, container: u64) -> Arc<Job> {
-        let mut jobs = lock(&self.jobs);
-        jobs.retain(|_, job| job.strong_count() > 0);
-        if let Some(job) = jobs.get(&container).and_then(Weak::upgrade) {
-            return job;
-        }
-        let job = Arc::new(Job::default());
-        jobs.insert(container, Arc::downgrade(&job));
-        job
-    }
-}
+use kernel::WhyNotMapped;
+use mapper::Job;
 
 /// What is asked for.
 struct Request {
@@ -149,11 +88,11 @@ impl Snapshotter {
     fn map_directories(&self, request: &Request, job: &Job) -> Result<Vec<(u64, PathBuf)>, SnapshotError> {
         let started = std::time::Instant::now();
         let container = request.snapshot.id;
-        let runs: HashMap<u64, Run> = parts(&request.snapshot.parents)?
+        let runs: HashMap<u64, LazyRun> = parts(&request.snapshot.parents)?
             .into_iter()
             .filter_map(|part| match part {
-                Part::Run(run) => Some((run.top, run)),
-                Part::Directory { .. } => None,
+                StackPart::Tree(run) => Some((run.top, run)),
+                StackPart::Directory(_) => None,
             })
             .collect();
         let mut namespace = None;
@@ -202,46 +141,43 @@ impl Snapshotter {
         Ok(mapped)
     }
 
-    /// Mounts a directory with its ids mapped by the kernel; an error says why it cannot be. `namespace` is made when it is
-    /// needed first.
+    /// Mounts a directory with its ids mapped by the kernel. `namespace` is made when it is needed first.
     fn mount_mapped(
         &self,
         source: &Path,
         target: &Path,
         is_tree: bool,
         ids: &IdMaps,
-        namespace: &mut Option<Result<OwnedFd, String>>,
-    ) -> Result<(), String> {
+        namespace: &mut Option<Result<OwnedFd, WhyNotMapped>>,
+    ) -> Result<(), WhyNotMapped> {
         let mapper = &self.id_mapper;
         if mapper.how == IdMapping::Copy {
-            return Err("it is configured so".to_owned());
+            return Err(WhyNotMapped::Configured);
         }
         if is_tree && !self.trees.map_ids() {
-            return Err("the kernel cannot map ids of FUSE file systems, as Linux 6.12 can".to_owned());
+            return Err(WhyNotMapped::Fuse);
         }
-        if !is_tree && let Some(Some(reason)) = mapper.not_stackable.get() {
-            return Err(reason.clone());
+        if !is_tree && let Some(Some(why)) = mapper.not_stackable.get() {
+            return Err(why.clone());
         }
         let namespace = namespace.get_or_insert_with(|| {
-            let created = mapper.namespaces.create(ids);
-            created.map_err(|error| format!("cannot make a user namespace: {error}"))
+            mapper.namespaces.create(ids).map_err(|error| WhyNotMapped::Namespace(Arc::new(error)))
         });
         let namespace = namespace.as_ref().map_err(Clone::clone)?;
-        let failed = |reason: String| {
+        let failed = |why| {
             detach_if_mounted(target);
-            Err(reason)
+            Err(why)
         };
         if let Err(error) = id_mapped_clone(source, target, namespace.as_fd()) {
-            return failed(format!("cannot map the ids of {}: {error}", source.display()));
+            return failed(WhyNotMapped::Mount { directory: source.to_owned(), error: Arc::new(error) });
         }
         if !is_tree {
             let checked = mapper.not_stackable.get_or_init(|| {
-                kernel::check_stackable(target).err().map(|error| {
-                    format!("overlayfs does not take id-mapped layers, as in Linux 5.19: {error}")
-                })
+                let error = kernel::check_stackable(target).err()?;
+                Some(WhyNotMapped::NotStackable(Arc::new(error)))
             });
-            if let Some(reason) = checked {
-                return failed(reason.clone());
+            if let Some(why) = checked {
+                return failed(why.clone());
             }
         }
         Ok(())
@@ -276,7 +212,7 @@ impl Snapshotter {
         // Until a copy that is under way has ended.
         let _single = job.single.blocking_lock();
         detach_if_mounted(&self.layout.mapped(of, container));
-        self.fell_translated(of, container);
+        self.remove_translated(of, container);
     }
 }
 

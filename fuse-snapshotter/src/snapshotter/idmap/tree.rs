@@ -2,7 +2,8 @@
 //!
 //! A file's inode is the same in all trees that have its layer, and so has one owner. So layers have other numbers for
 //! each mapping: in a space of their own, so that the clean-up of layers does not take them for layers. Containers with
-//! the same mapping share these, and thereby the page cache. The tree itself is the original's, which is not held twice.
+//! the same mapping share these, and thereby the page cache. The tree itself is the original's, which is not held
+//! twice.
 //!
 //! Like other numbers they stay the same over a restart: overlayfs notes in the upper directory which file a copied one
 //! comes from, by its inode number.
@@ -15,44 +16,39 @@ use super::labels;
 use crate::base::lock::lock;
 use crate::fronts::forest::{AddTreeError, IdMaps, LayerSlot, TreeSlot};
 use crate::snapshotter::error::{SnapshotError, io_error};
-use crate::snapshotter::layer_runs::Run;
+use crate::snapshotter::layer_runs::LazyRun;
+use crate::snapshotter::number_spaces::{self, FIRST_MAPPED_SLOT, MAPPED_LAYERS, TREES};
 use crate::snapshotter::record::Record;
+use crate::snapshotter::service::Snapshotter;
 use crate::snapshotter::store::{Kind, SnapshotStore, StoreError};
-use crate::snapshotter::{Snapshotter, restart, trees};
-
-/// The numbers, in the snapshot store, of layers with other owners.
-pub(in crate::snapshotter) const NUMBERS: &str = "mapped-layers";
-
-/// Slots of layers from this one on are for those with other owners: a half of all.
-pub(in crate::snapshotter) const FIRST_SLOT: u32 = 1 << 20;
 
 /// The name of a tree for a container.
 fn tree_name(of: u64, container: u64) -> String {
     format!("{of}_{container}")
 }
 
-/// The names of a run's layers, bottom first, in [`NUMBERS`].
+/// The names of a run's layers, bottom first, in the space [`MAPPED_LAYERS`].
 fn layer_names(layers: &[Record], ids: &IdMaps) -> impl Iterator<Item = String> {
     let mapping = labels::name(ids);
     layers.iter().filter_map(Record::lazy).map(move |key| format!("{key} {mapping}"))
 }
 
 fn slot(number: u32) -> Result<LayerSlot, SnapshotError> {
-    let number = Some(number).filter(|number| *number < FIRST_SLOT).ok_or_else(|| {
+    let number = Some(number).filter(|number| *number < FIRST_MAPPED_SLOT).ok_or_else(|| {
         SnapshotError::Unavailable(
             "too many mappings of ids were used since the start; restart soci-snapshotter-grpc when no container in a \
              user namespace is left"
                 .to_owned(),
         )
     })?;
-    Ok(LayerSlot(FIRST_SLOT + number))
+    Ok(LayerSlot(FIRST_MAPPED_SLOT + number))
 }
 
 impl Snapshotter {
     /// Serves the tree of a run, which is mounted, once more with the owners of a container, and mounts it for that.
     pub(super) fn mount_translated(
         &self,
-        run: &Run,
+        run: &LazyRun,
         ids: &IdMaps,
         container: u64,
     ) -> Result<(), SnapshotError> {
@@ -62,14 +58,15 @@ impl Snapshotter {
                 run.top
             ))
         };
-        let of = TreeSlot(self.store.number(trees::NUMBERS, &run.top.to_string())?);
+        let of = TreeSlot(self.store.number(TREES, &run.top.to_string())?);
         let forest = self.trees.mounted().ok_or(AddTreeError::NoTree(of)).map_err(unavailable)?;
         let name = tree_name(run.top, container);
-        let tree = TreeSlot(self.store.number(trees::NUMBERS, &name)?);
+        let tree = TreeSlot(self.store.number(TREES, &name)?);
         if !forest.contains(tree) {
             // So that no number is forgotten before it is in use.
             let _numbering = lock(&self.id_mapper.numbering);
-            let numbers = layer_names(&run.layers, ids).map(|name| slot(self.store.number(NUMBERS, &name)?));
+            let numbers =
+                layer_names(&run.layers, ids).map(|name| slot(self.store.number(MAPPED_LAYERS, &name)?));
             let layers = numbers.collect::<Result<Vec<_>, _>>()?;
             forest.plant_translated(of, tree, &name, &layers, ids.clone()).map_err(unavailable)?;
         }
@@ -81,14 +78,14 @@ impl Snapshotter {
     }
 
     /// Stops to serve a tree for a container, if one is.
-    pub(super) fn fell_translated(&self, of: u64, container: u64) {
+    pub(super) fn remove_translated(&self, of: u64, container: u64) {
         let name = tree_name(of, container);
-        let known = self.store.find_number(trees::NUMBERS, &name);
+        let known = self.store.find_number(TREES, &name);
         if let (Some(forest), Ok(Some(slot))) = (self.trees.mounted(), &known) {
             forest.remove_tree(TreeSlot(*slot));
         }
         if !matches!(known, Ok(None))
-            && let Err(error) = self.store.forget_number(trees::NUMBERS, &name)
+            && let Err(error) = self.store.forget_number(TREES, &name)
         {
             tracing::warn!(snapshot = of, container, %error, "cannot forget the number of a tree");
         }
@@ -99,22 +96,20 @@ impl Snapshotter {
     /// # Errors
     /// Those of the store.
     pub fn mapped_layers(&self) -> Result<usize, SnapshotError> {
-        Ok(self.store.numbers(NUMBERS)?.len())
+        Ok(self.store.numbers(MAPPED_LAYERS)?.len())
     }
 
     /// Forgets the numbers of layers that no container has with these owners any more.
     pub(in crate::snapshotter) fn forget_mapped_layers(&self) -> Result<(), SnapshotError> {
         let _numbering = lock(&self.id_mapper.numbering);
-        let known = self.store.numbers(NUMBERS)?;
-        // Mostly nothing but the placeholder.
-        let known: Vec<_> = known.into_iter().filter(|(name, _)| name != restart::PLACEHOLDER).collect();
+        let known = number_spaces::names(&self.store, MAPPED_LAYERS)?;
         if known.is_empty() {
             return Ok(());
         }
         let used = used_names(&self.store)?;
-        for (name, _) in known {
+        for name in known {
             if !used.contains(&name) {
-                self.store.forget_number(NUMBERS, &name)?;
+                self.store.forget_number(MAPPED_LAYERS, &name)?;
             }
         }
         Ok(())

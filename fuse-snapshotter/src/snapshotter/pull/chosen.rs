@@ -1,7 +1,7 @@
 //! Indexes that the configuration chooses for images, for clients that cannot say which one they want.
 //!
-//! A client that pulls through containerd's transfer service (nerdctl from 2.2 on, `ctr`, CRI) gives the snapshotter no labels of
-//! its own, so that nerdctl's `--soci-index-digest` is lost on the way.
+//! A client that pulls through containerd's transfer service (nerdctl from 2.2 on, `ctr`, CRI) gives the snapshotter no
+//! labels of its own, so that nerdctl's `--soci-index-digest` is lost on the way.
 
 use std::collections::HashMap;
 

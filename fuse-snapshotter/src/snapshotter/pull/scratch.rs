@@ -12,7 +12,8 @@ pub struct ScratchRoot {
     next: AtomicU64,
 }
 
-/// A directory that is removed when dropped, unless it was taken. With the mode that root directories of snapshots have.
+/// A directory that is removed when dropped, unless it was taken. With the mode that root directories of snapshots
+/// have.
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,

@@ -88,6 +88,20 @@ pub struct Snapshot {
     pub parents: Vec<Node>,
 }
 
+impl Snapshot {
+    /// The snapshot itself and its parents, nearest first; for a committed one.
+    #[must_use]
+    pub fn as_chain(&self) -> Vec<Node> {
+        let own = Node {
+            id: self.id,
+            key: self.key.clone(),
+            record: self.record.clone(),
+            labels: self.labels.clone(),
+        };
+        std::iter::once(own).chain(self.parents.iter().cloned()).collect()
+    }
+}
+
 /// A committed snapshot in the chain of parents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {

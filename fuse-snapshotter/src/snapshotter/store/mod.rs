@@ -41,7 +41,6 @@ use self::database::{CHILDREN, Database, META, RECORDS, SEQUENCE, SNAPSHOTS};
 use self::error::Failure;
 use self::info::{check_key, check_record, checked_labels};
 use self::row::{Row, chain, now, record, row};
-use super::filter::Filter;
 use soci_index::store::create_database;
 
 pub use self::error::StoreError;
@@ -270,14 +269,14 @@ impl SnapshotStore {
         Ok(row.into_info(name.to_owned()))
     }
 
-    /// All snapshots that `filter` matches, as they were at one moment, in the order of their keys.
-    pub fn list(&self, filter: &Filter) -> Result<Vec<Info>, StoreError> {
+    /// All snapshots that are `wanted`, as they were at one moment, in the order of their keys.
+    pub fn list(&self, wanted: impl Fn(&Info) -> bool) -> Result<Vec<Info>, StoreError> {
         self.database.read(|read| {
             let mut infos = Vec::new();
             for entry in read.open_table(SNAPSHOTS)?.iter()? {
                 let (key, value) = entry?;
                 let info = Row::decode(key.value(), value.value())?.into_info(key.value().to_owned());
-                if filter.matches(&info) {
+                if wanted(&info) {
                     infos.push(info);
                 }
             }

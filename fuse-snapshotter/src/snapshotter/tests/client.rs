@@ -15,8 +15,9 @@ use crate::image::inherit::inherit;
 use crate::image::unpack;
 use crate::snapshotter::error::SnapshotError;
 use crate::snapshotter::mounts::Mount;
+use crate::snapshotter::prepare::Prepared;
 use crate::snapshotter::pull::LayerRequest;
-use crate::snapshotter::record::{Mode, Record};
+use crate::snapshotter::record::{Record, RecordedMode};
 
 /// containerd with one namespace.
 #[derive(Clone)]
@@ -82,14 +83,14 @@ impl Client {
         &mut self,
         image: &Image,
         position: usize,
-    ) -> Result<Vec<Mount>, SnapshotError> {
+    ) -> Result<Prepared, SnapshotError> {
         let chain = chain(image, position);
         let parent = position.checked_sub(1).map(|below| self.name(image, below)).unwrap_or_default();
         let given = self.labels(image, position, &chain);
         let key = self.key(&format!("extract-1 {chain}"));
         let prepared = self.snapshotter.prepare(Some(&self.namespace), &key, &parent, given.clone()).await;
         match prepared {
-            Err(SnapshotError::Ready(target)) => {
+            Ok(Prepared::Ready(target)) => {
                 assert_eq!(target, chain);
                 let filter = format!("labels.\"{}\"=={chain},parent==\"{parent}\"", labels::TARGET);
                 let found = self.snapshotter.list(&[filter]).await.unwrap();
@@ -98,14 +99,14 @@ impl Client {
                     .find(|found| found.kind == Kind::Committed)
                     .expect("containerd looks for the label");
                 self.names.insert(chain, found.name.clone());
-                Err(SnapshotError::Ready(target))
+                Ok(Prepared::Ready(target))
             }
-            Ok(mounts) => {
+            Ok(Prepared::Mounts(mounts)) => {
                 self.unpack(image, position, &mounts).await;
                 let name = self.key(&chain);
                 self.snapshotter.commit(&name, &key, "", given).await.unwrap();
                 self.names.insert(chain, name);
-                Ok(mounts)
+                Ok(Prepared::Mounts(mounts))
             }
             Err(error) => Err(error),
         }
@@ -132,15 +133,15 @@ impl Client {
     pub(super) async fn pull(&mut self, image: &Image) -> Vec<&'static str> {
         for position in 0..image.layers().len() {
             match self.prepare_layer(image, position).await {
-                Ok(_) | Err(SnapshotError::Ready(_)) => {}
+                Ok(_) => {}
                 Err(error) => panic!("layer {position}: {error}"),
             }
         }
         self.modes(image)
     }
 
-    /// Pulls an image as containerd unpacks in parallel: no layer is prepared over another one, and those that containerd
-    /// unpacks are committed at the end. `told`: as from containerd 2.3 on, labels say what is below.
+    /// Pulls an image as containerd unpacks in parallel: no layer is prepared over another one, and those that
+    /// containerd unpacks are committed at the end. `told`: as from containerd 2.3 on, labels say what is below.
     pub(super) async fn pull_in_parallel(&mut self, image: &Image, told: bool) -> Vec<&'static str> {
         let config = ImageConfig::parse(&image.config()).unwrap();
         let mut unpacked = Vec::new();
@@ -153,7 +154,7 @@ impl Client {
             }
             let key = self.key(&format!("extract-1 {chain}"));
             match self.snapshotter.prepare(Some(&self.namespace), &key, "", given.clone()).await {
-                Err(SnapshotError::Ready(target)) => {
+                Ok(Prepared::Ready(target)) => {
                     // Of others containerd would not know what they are over.
                     assert_eq!((target, position), (chain.clone(), 0));
                     let filter = format!("labels.\"{}\"=={chain},parent==\"\"", labels::TARGET);
@@ -161,7 +162,7 @@ impl Client {
                     assert_eq!((found.len(), found[0].kind, &*found[0].parent), (1, Kind::Committed, ""));
                     self.names.insert(chain, found[0].name.clone());
                 }
-                Ok(mounts) => {
+                Ok(Prepared::Mounts(mounts)) => {
                     // A daemon that has been restarted gives the same.
                     assert_eq!(self.snapshotter.mounts(&key).await.unwrap(), mounts);
                     assert_eq!(mounts[0].kind, if position == 0 { "bind" } else { "overlay" });
@@ -184,9 +185,9 @@ impl Client {
         let mut modes = Vec::new();
         for position in 0..image.layers().len() {
             modes.push(match self.record(image, position).map(|record| record.mode) {
-                Some(Mode::Lazy { .. }) => "lazy",
-                Some(Mode::Eager { .. }) => "eager",
-                Some(Mode::Deferred { .. }) => "deferred",
+                Some(RecordedMode::Lazy { .. }) => "lazy",
+                Some(RecordedMode::Eager { .. }) => "eager",
+                Some(RecordedMode::Deferred { .. }) => "deferred",
                 None => "none",
             });
         }
@@ -217,8 +218,10 @@ impl Client {
     ) -> Result<(String, Vec<Mount>), SnapshotError> {
         let parent = self.name(image, image.layers().len() - 1);
         let key = self.key("container");
-        let mounts = self.snapshotter.prepare(Some(&self.namespace), &key, &parent, given).await?;
-        Ok((key, mounts))
+        match self.snapshotter.prepare(Some(&self.namespace), &key, &parent, given).await? {
+            Prepared::Mounts(mounts) => Ok((key, mounts)),
+            Prepared::Ready(target) => panic!("a container is no layer, as {target} is"),
+        }
     }
 
     /// Removes a container, and the topmost layer of its image.

@@ -5,9 +5,10 @@ use std::time::Duration;
 use testdata::registry::{Action, Fault};
 
 use super::*;
-use crate::snapshotter::error::SnapshotError;
+use crate::image::stacking::StackPart;
 use crate::snapshotter::labels;
-use crate::snapshotter::layer_runs::{Part, parts};
+use crate::snapshotter::layer_runs::parts;
+use crate::snapshotter::prepare::Prepared;
 
 /// Two clients pull the same image at the same time; each gets all of it, whoever unpacks.
 async fn pull_together(namespaces: [&str; 2], indexed: &[usize]) {
@@ -69,7 +70,7 @@ async fn the_same_layer_over_other_parents() {
         client.extra.insert(labels::INDEX_DIGEST.to_owned(), index.to_string());
         for position in [1, 2] {
             let prepared = client.prepare_layer(&image, position).await;
-            assert!(matches!(prepared, Err(SnapshotError::Ready(_))), "{prepared:?}");
+            assert!(matches!(prepared, Ok(Prepared::Ready(_))), "{prepared:?}");
         }
         let mounts = client.view(&image).await.unwrap();
         rig.mount(&mounts).await.assert_shows(image.layers()).await;
@@ -94,7 +95,7 @@ async fn a_tree_that_comes_too_late_goes_again() {
     // What a task that mounts the tree has read from the store.
     let top = client.name(&image, 2);
     let read = snapshotter.store(move |store| store.get_any(&top)).await.unwrap();
-    let Some(Part::Run(run)) = parts(&read.as_chain()).unwrap().pop() else { panic!() };
+    let Some(StackPart::Tree(run)) = parts(&read.as_chain()).unwrap().pop() else { panic!() };
     eventually("the tree is mounted ahead", || snapshotter.trees.len() == 1).await;
     let opened: Vec<_> = snapshotter.layers.all();
     client.remove_all().await;

@@ -1,7 +1,7 @@
 //! The snapshotter with all its parts but containerd: a registry in this process, images made to measure, real mounts.
 //!
-//! [`Rig`] has the registry and the snapshotter, [`Client`] does what containerd does: it asks for one layer after the other,
-//! looks for the label when it is told that a layer is there, and unpacks what it is given mounts for.
+//! [`Rig`] has the registry and the snapshotter, [`Client`] does what containerd does: it asks for one layer after the
+//! other, looks for the label when it is told that a layer is there, and unpacks what it is given mounts for.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cleanup;
@@ -232,8 +232,11 @@ impl Mounted {
     async fn read_inside(&self, path: &str) -> std::io::Result<Vec<u8>> {
         let (root, path) = (self.0.clone(), Path::new("/").join(path));
         let reading = std::thread::spawn(move || {
-            // Of this thread alone. What is unsafe about it, to have other file descriptors, is not asked for.
-            #[allow(deprecated)]
+            // Of this thread alone.
+            #[expect(
+                deprecated,
+                reason = "what is unsafe about it, to have other file descriptors, is not asked for"
+            )]
             rustix::thread::unshare(rustix::thread::UnshareFlags::FS)?;
             rustix::process::chroot(&root)?;
             std::fs::read(path)

@@ -8,7 +8,7 @@ use testdata::image::Texture;
 use testdata::registry::{Action, Fault};
 
 use super::*;
-use crate::foresight::recorded::{RecordingStatus, ReplayStatus, Source};
+use crate::foresight::recorded::{RecordingStatus, ReplaySource, ReplayStatus};
 use crate::snapshotter::store::Labels;
 
 /// Nobody waits long for a recording to end here; it ends earlier if the image is removed.
@@ -123,7 +123,7 @@ async fn a_cold_start_is_recorded_and_replayed_before_the_next_one() {
     rig.remove(&mut client).await;
     client.pull(&image).await;
     let replay = rig.replay(&image).await;
-    assert_eq!(replay.source, Source::Recording);
+    assert_eq!(replay.source, ReplaySource::Recording);
     assert!(replay.spans > 0 && replay.failed == 0, "{replay:?}");
     // What belongs together comes together, and in the order in which it was first read.
     let asked = rig.asked(&image);
@@ -238,7 +238,7 @@ async fn without_a_recording_prefetch_artifacts_are_used() {
     let mut client = Client::new(&rig, "test");
     assert_eq!(client.pull(&image).await, ["lazy", "lazy"]);
     let replay = rig.replay(&image).await;
-    assert_eq!((replay.source, replay.spans), (Source::Artifacts, spans.len() as u64));
+    assert_eq!((replay.source, replay.spans), (ReplaySource::Artifacts, spans.len() as u64));
     let asked = rig.asked(&image);
     rig.run(&client, &image, &["lower3"]).await;
     assert_eq!(rig.asked(&image), asked);
@@ -248,7 +248,7 @@ async fn without_a_recording_prefetch_artifacts_are_used() {
     // What happened here counts more than what the index says.
     rig.remove(&mut client).await;
     client.pull(&image).await;
-    assert_eq!(rig.replay(&image).await.source, Source::Recording);
+    assert_eq!(rig.replay(&image).await.source, ReplaySource::Recording);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -357,8 +357,8 @@ fn neighbour() -> Image {
     image([layer(base), layer([Entry::file("neighbour", "n")])])
 }
 
-/// A neighbour has read files of the base before, reads others while the start is recorded, and again those that are read in it;
-/// and so does a scanner on the host.
+/// A neighbour has read files of the base before, reads others while the start is recorded, and again those that are
+/// read in it; and so does a scanner on the host.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recording_beside_a_busy_neighbour_equals_the_one_made_alone() {
     let mut recordings = Vec::new();

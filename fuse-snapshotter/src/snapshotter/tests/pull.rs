@@ -8,12 +8,13 @@ use testdata::registry::{Action, Fault};
 use super::*;
 use crate::snapshotter::error::SnapshotError;
 use crate::snapshotter::labels;
-use crate::snapshotter::record::Mode;
+use crate::snapshotter::prepare::Prepared;
+use crate::snapshotter::record::RecordedMode;
 use crate::snapshotter::store::{Kind, Labels, StoreError};
 
 fn reason(client: &Client, image: &Image, position: usize) -> String {
     match client.record(image, position).unwrap().mode {
-        Mode::Eager { reason } | Mode::Deferred { reason } => reason,
+        RecordedMode::Eager { reason } | RecordedMode::Deferred { reason } => reason,
         mode => panic!("{mode:?}"),
     }
 }
@@ -33,7 +34,7 @@ async fn a_lazy_layer_is_committed_at_once() {
         assert_eq!(info.labels[labels::NAMESPACE], "test");
         assert_eq!(info.labels[labels::HAS_INDEX], "true");
         let record = client.record(&image, position).unwrap();
-        let Mode::Lazy { index: found, .. } = record.mode else { panic!("{record:?}") };
+        let RecordedMode::Lazy { index: found, .. } = record.mode else { panic!("{record:?}") };
         assert_eq!(found, index);
         assert_eq!(record.size, image.layers()[position].size);
     }
@@ -153,7 +154,7 @@ async fn a_registry_that_dies_in_the_middle_and_is_back() {
     let image = simple();
     rig.push_indexed(&image, &[0, 1, 2]);
     let mut client = Client::new(&rig, "test");
-    assert!(matches!(client.prepare_layer(&image, 0).await, Err(SnapshotError::Ready(_))));
+    assert!(matches!(client.prepare_layer(&image, 0).await, Ok(Prepared::Ready(_))));
     // What the pull has prepared ahead is lost with it.
     rig.snapshotter().images.cancel(&image.digest().parse().unwrap());
     rig.registry.inject(Fault::status(503));
@@ -163,8 +164,8 @@ async fn a_registry_that_dies_in_the_middle_and_is_back() {
     // containerd does not ask for the lowest layer again, which it has.
     for position in [1, 2] {
         let prepared = client.prepare_layer(&image, position).await;
-        assert!(matches!(prepared, Err(SnapshotError::Ready(_))), "{prepared:?}");
-        assert!(matches!(client.record(&image, position).unwrap().mode, Mode::Lazy { .. }));
+        assert!(matches!(prepared, Ok(Prepared::Ready(_))), "{prepared:?}");
+        assert!(matches!(client.record(&image, position).unwrap().mode, RecordedMode::Lazy { .. }));
     }
     let mounts = client.view(&image).await.unwrap();
     rig.mount(&mounts).await.assert_shows(image.layers()).await;
@@ -213,9 +214,9 @@ async fn a_layer_that_needs_those_below_leaves_them_room() {
     let lower = client.request(&image, 0);
     let started = std::time::Instant::now();
     let lower = rig.snapshotter().images.layer(&lower, true).await;
-    assert!(matches!(lower.0, crate::snapshotter::pull::Outcome::Lazy { .. }), "{lower:?}");
+    assert!(matches!(lower.0, crate::snapshotter::pull::PulledLayer::Lazy(_)), "{lower:?}");
     let upper = upper.await.unwrap();
-    assert!(matches!(upper.0, crate::snapshotter::pull::Outcome::Lazy { .. }), "{upper:?}");
+    assert!(matches!(upper.0, crate::snapshotter::pull::PulledLayer::Lazy(_)), "{upper:?}");
     assert!(started.elapsed() < Duration::from_secs(10));
 }
 
@@ -233,7 +234,7 @@ async fn a_link_to_a_layer_that_is_not_lazy_here_does_not_break_the_image() {
     let mut client = Client::new(&rig, "test");
     client.extra.insert(labels::INDEX_DIGEST.to_owned(), sparse.to_string());
     for position in [0, 1] {
-        assert!(matches!(client.prepare_layer(&image, position).await, Err(SnapshotError::Ready(_))));
+        assert!(matches!(client.prepare_layer(&image, position).await, Ok(Prepared::Ready(_))));
     }
     let complete = rig.index_as(&image, &[0, 1, 2], |position| position);
     let mut other = Client::new(&rig, "other");
@@ -241,15 +242,15 @@ async fn a_link_to_a_layer_that_is_not_lazy_here_does_not_break_the_image() {
     // Its pull has all zTOCs.
     let lowest = other.request(&image, 0);
     let outcome = rig.snapshotter().images.layer(&lowest, true).await;
-    assert!(matches!(outcome.0, crate::snapshotter::pull::Outcome::Lazy { .. }));
+    assert!(matches!(outcome.0, crate::snapshotter::pull::PulledLayer::Lazy(_)));
     for position in [0, 1] {
-        assert!(matches!(other.prepare_layer(&image, position).await, Err(SnapshotError::Ready(_))));
+        assert!(matches!(other.prepare_layer(&image, position).await, Ok(Prepared::Ready(_))));
     }
     // Lazily it could never be mounted.
     let given = other.layer_labels(&image, 2);
     let parent = other.name(&image, 1);
     let prepared = rig.snapshotter().prepare(Some("other"), "other/1000/x", &parent, given).await;
-    assert!(prepared.is_ok(), "{prepared:?}");
+    assert!(matches!(prepared, Ok(Prepared::Mounts(_))), "{prepared:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

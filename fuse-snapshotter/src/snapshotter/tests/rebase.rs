@@ -2,11 +2,12 @@
 
 use super::*;
 use crate::snapshotter::labels;
-use crate::snapshotter::record::Mode;
+use crate::snapshotter::prepare::Prepared;
+use crate::snapshotter::record::RecordedMode;
 use crate::snapshotter::store::Labels;
 
-/// Directories that a layer does not mention are left out of this: containerd gives them the attributes below, but cannot if
-/// it does not know what is below.
+/// Directories that a layer does not mention are left out of this: containerd gives them the attributes below, but
+/// cannot if it does not know what is below.
 fn with_whiteouts() -> Image {
     let a = || Entry::dir("a").mode(0o711).owner(5, 6);
     image([
@@ -62,7 +63,7 @@ async fn no_layer_is_ready_without_those_below_it() {
             assert_linked(&rig, &client, &image).await;
             assert_shows(&rig, &client, &image).await;
             let record = client.record(&image, 1).unwrap();
-            assert!(matches!(record.mode, Mode::Deferred { reason } if reason.contains("rebase")));
+            assert!(matches!(record.mode, RecordedMode::Deferred { reason } if reason.contains("rebase")));
             // Whoever pulls in the ordinary way is not held up by that.
             let mut other = Client::new(&rig, "other");
             assert_eq!(other.pull(&image).await[1], "lazy");
@@ -117,7 +118,8 @@ async fn a_layer_has_the_last_word_about_its_root() {
 async fn without_any_labels_there_is_room_for_whiteouts() {
     let Some(rig) = Rig::new().await else { return };
     let given = Labels::from([(labels::TARGET.to_owned(), "sha256:chain".to_owned())]);
-    let mounts = rig.snapshotter().prepare(Some("test"), "test/1/key", "", given).await.unwrap();
+    let prepared = rig.snapshotter().prepare(Some("test"), "test/1/key", "", given).await.unwrap();
+    let Prepared::Mounts(mounts) = prepared else { panic!("{prepared:?}") };
     assert_eq!(mounts[0].kind, "overlay");
     // It can be mounted, should a client do that.
     drop(rig.mount(&mounts).await);

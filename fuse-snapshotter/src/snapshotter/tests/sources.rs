@@ -6,10 +6,11 @@ use testdata::registry::{Action, Fault};
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use soci_index::discover::Nearby;
 
 use super::*;
-use crate::image::LocalContent;
-use crate::snapshotter::record::{OtherSource, Record};
+use crate::image::{LocalContent, OtherSource};
+use crate::snapshotter::record::Record;
 use crate::snapshotter::store::Labels;
 
 /// What the registry says of a repository that was deleted.
@@ -102,13 +103,16 @@ async fn an_image_all_of_whose_layers_are_there_adds_its_repository() {
 struct ImageFacts(Mutex<Vec<(String, Image)>>);
 
 #[async_trait]
-impl LocalContent for ImageFacts {
+impl Nearby for ImageFacts {
     async fn get(&self, digest: &Digest, _limit: u64) -> Option<bytes::Bytes> {
         let known = self.0.lock().unwrap();
         let mut all = known.iter().flat_map(|(_, image)| [image.manifest(), image.config()]);
         all.find(|bytes| Digest::of(bytes) == *digest)
     }
+}
 
+#[async_trait]
+impl LocalContent for ImageFacts {
     async fn images(&self) -> Vec<(String, ::registry::Descriptor)> {
         let known = self.0.lock().unwrap();
         let target = |image: &Image| {

@@ -28,7 +28,7 @@ pub(super) fn check(root: &Path, config: &Config) -> Checked {
     }
     match try_root(root) {
         Ok(()) => Checked::Usable,
-        Err(reason) => Checked::Refused { reason, file_system: file_system(root) },
+        Err(problem) => Checked::Refused { reason: problem.to_string(), file_system: file_system(root) },
     }
 }
 
