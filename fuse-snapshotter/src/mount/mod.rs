@@ -23,6 +23,7 @@ use registry::Digest;
 use soci_index::image::PlatformChoice;
 use tokio::runtime::Handle;
 
+pub use crate::fronts::Front;
 pub use report::{LayerReport, Report};
 
 use crate::content::FetchContext;
@@ -34,18 +35,6 @@ use workspace::Workspace;
 /// Requests for layer contents that may be under way at once. Latency is what costs, so there are more than a fast link
 /// needs; a registry is not hammered by that many.
 const CONNECTIONS: usize = 8;
-
-/// What the kernel asks for the names and attributes of lazily read layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Front {
-    /// [`Front::Erofs`] where that is possible, else [`Front::Fuse`].
-    #[default]
-    Auto,
-    /// Itself: they are in an [EROFS image](crate::fronts::erofs), and only contents come through FUSE.
-    Erofs,
-    /// This process, through FUSE.
-    Fuse,
-}
 
 /// What to mount, and how.
 #[derive(Debug, Clone)]

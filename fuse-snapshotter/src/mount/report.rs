@@ -69,14 +69,14 @@ impl Report {
         stack: &Stack,
         time: Duration,
     ) -> Self {
-        let sum = |count: fn(&crate::fronts::fuse::FuseStats) -> u64| stack.stats().map(count).sum();
+        let sum = |count: fn(&crate::fronts::FuseStats) -> u64| stack.stats().map(count).sum();
         Self {
             index,
             layers,
             seconds: time.as_secs_f64(),
-            kernel_requests: sum(crate::fronts::fuse::FuseStats::requests),
-            reads: sum(crate::fronts::fuse::FuseStats::reads),
-            misses: sum(crate::fronts::fuse::FuseStats::misses),
+            kernel_requests: sum(crate::fronts::FuseStats::requests),
+            reads: sum(crate::fronts::FuseStats::reads),
+            misses: sum(crate::fronts::FuseStats::misses),
         }
     }
 

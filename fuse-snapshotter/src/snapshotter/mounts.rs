@@ -7,7 +7,7 @@ use super::error::{SnapshotError, io_error};
 use super::layer_runs::{Part, parts};
 use super::store::{Kind, Node, Snapshot};
 use super::{Snapshotter, rebase};
-use crate::fronts::fuse::is_mounted;
+use crate::fronts::mount_point::is_mounted;
 use crate::image::inherit::is_opaque;
 
 /// A mount, in containerd's terms.

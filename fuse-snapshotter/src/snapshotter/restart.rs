@@ -10,7 +10,7 @@ use super::idmap;
 use super::layout::Layout;
 use super::store::{Kind, SnapshotStore, StoreError};
 use crate::base::sys::MountLine;
-use crate::fronts::fuse::detach;
+use crate::fronts::mount_point::detach;
 
 /// Trees that are mounted again at the same time.
 const PARALLEL: usize = 4;

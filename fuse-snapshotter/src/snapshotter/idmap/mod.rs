@@ -35,11 +35,10 @@ use super::error::{SnapshotError, io_error};
 use super::layer_runs::{Part, Run, parts};
 use super::mounts::Lower;
 use super::store::{Snapshot, StoreError};
-use super::trees::detach_if_mounted;
 use crate::base::lock::lock;
 use crate::base::sys::id_mapped_clone;
 use crate::fronts::forest::IdMaps;
-use crate::fronts::fuse::is_mounted;
+use crate::fronts::mount_point::{detach_if_mounted, is_mounted};
 use crate::image::unpack::remove_tree;
 use kernel::UserNamespaces;
 
