@@ -20,5 +20,7 @@ mod workspace;
 
 pub use error::{MountImageError, WhyNotUnpacked};
 pub use mounted_image::MountedImage;
-pub use options::{Front, Options};
+pub use options::Options;
 pub use report::{LayerReport, Report};
+
+pub use crate::fronts::Front;

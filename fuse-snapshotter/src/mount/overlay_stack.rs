@@ -2,21 +2,20 @@
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::mount::{MountFlags, mount};
 use tokio::runtime::Handle;
 
 use super::error::{MountImageError, io_error};
 use super::layer::Layer;
-use super::options::{Front, Options};
+use super::options::Options;
 use super::report::KernelCounts;
 use super::workspace::Workspace;
-use crate::content::LazyLayer;
 use crate::content::tree::{Below, OverlayNamespace, Tree};
-use crate::fronts::erofs::ErofsMount;
-use crate::fronts::forest::{AddTreeError, Forest};
-use crate::fronts::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
+use crate::fronts::forest::AddTreeError;
+use crate::fronts::fuse::FuseOptions;
+use crate::fronts::mount_point::{detach, is_mounted};
+use crate::fronts::{Front, FrontError, FuseStats, Mounted, TreeMount, mount_tree};
 use crate::image::WhyNotLazy;
 use crate::image::inherit::{inherit, inherit_tree, is_opaque};
 use crate::image::stacking::{StackPart, stack_parts};
@@ -46,33 +45,11 @@ impl<E: Into<MountImageError>> From<E> for StackError {
     }
 }
 
-/// A mounted run of lazy layers.
-#[derive(Debug)]
-enum MountedRun {
-    Fuse(FuseMount),
-    Erofs(ErofsMount),
-}
-
-impl MountedRun {
-    fn stats(&self) -> &FuseStats {
-        match self {
-            Self::Fuse(mount) => mount.stats(),
-            Self::Erofs(mount) => mount.stats(),
-        }
-    }
-
-    fn is_finished(&self) -> bool {
-        match self {
-            Self::Fuse(mount) => mount.is_finished(),
-            Self::Erofs(mount) => mount.is_finished(),
-        }
-    }
-}
-
 /// What is mounted for an image.
 #[derive(Debug)]
 pub(super) struct Stack {
-    runs: Vec<MountedRun>,
+    /// The runs of lazy layers.
+    runs: Vec<Mounted>,
     /// The overlay at the target; none if the image is one run, mounted right there.
     top: Option<PathBuf>,
 }
@@ -124,10 +101,11 @@ impl Stack {
                     let path =
                         if parts.len() == 1 { target.to_owned() } else { workspace.directory(&path)? };
                     let image = workspace.path().join(image);
-                    let run = match erofs(&tree, &lazy, &image, &path, front, &runtime)? {
-                        Some(mount) => MountedRun::Erofs(mount),
-                        None => MountedRun::Fuse(fuse(tree, lazy, first, &path, options, &runtime)?),
-                    };
+                    let mount = TreeMount { tree, layers: lazy, path: &path, image: &image };
+                    let allow_other = options.allow_other || rustix::process::geteuid().is_root();
+                    let fuse = FuseOptions { threads: THREADS, allow_other };
+                    let run = mount_tree(mount, front, fuse, &runtime)
+                        .map_err(|error| front_error(error, first, &path))?;
                     stack.runs.push(run);
                     lower.push(path);
                 }
@@ -147,7 +125,7 @@ impl Stack {
         match overlaid {
             Ok(()) => Ok(stack),
             // The kernel limits how many file systems are stacked, and what the image's file is on counts, too.
-            Err(error) if stack.runs.iter().any(|run| matches!(run, MountedRun::Erofs(_))) => {
+            Err(error) if stack.runs.iter().any(|run| run.front() == Front::Erofs) => {
                 for position in 0..parts.len() {
                     let _ = std::fs::remove_file(workspace.path().join(format!("r{position}.erofs")));
                 }
@@ -186,7 +164,7 @@ impl Stack {
     /// Whether anything has been unmounted behind our back.
     pub(super) fn is_finished(&self) -> bool {
         let gone = self.top.as_ref().is_some_and(|top| !is_mounted(top));
-        gone || self.runs.iter().any(MountedRun::is_finished)
+        gone || self.runs.iter().any(Mounted::is_finished)
     }
 
     /// What the kernel has asked.
@@ -214,55 +192,18 @@ impl Drop for Stack {
     }
 }
 
-/// Mounts a run by EROFS; `None` if that is not wanted, or cannot be and need not.
-fn erofs(
-    tree: &Tree,
-    lazy: &[Arc<LazyLayer>],
-    image: &Path,
-    path: &Path,
-    front: Front,
-    runtime: &Handle,
-) -> Result<Option<ErofsMount>, MountImageError> {
-    if front == Front::Fuse {
-        return Ok(None);
-    }
-    // An attempt before this one may have left it, and may still be coming down with it.
-    if let Err(error) = std::fs::remove_file(image)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        return Err(io_error("remove", image)(error));
-    }
-    match ErofsMount::new(tree, lazy.to_vec(), image, path, THREADS, runtime.clone()) {
-        Ok(mount) => Ok(Some(mount)),
-        Err(error) if front == Front::Erofs => Err(error.into()),
-        Err(error) => {
-            // It may have filled the disk, which the cache needs.
-            let _ = std::fs::remove_file(image);
-            tracing::info!(%error, "mounting by FUSE");
-            Ok(None)
-        }
-    }
-}
-
-/// Mounts a run, whose lowest layer is `first`, by FUSE.
-fn fuse(
-    tree: Tree,
-    lazy: Vec<Arc<LazyLayer>>,
-    first: usize,
-    path: &Path,
-    options: &Options,
-    runtime: &Handle,
-) -> Result<FuseMount, StackError> {
-    let fs = Forest::single(tree, lazy).map_err(|error| match error {
+/// The error for a run, whose lowest layer is `first`, that cannot be mounted at `path`.
+fn front_error(error: FrontError, first: usize, path: &Path) -> StackError {
+    match error {
         // Unpacked, it has no such limit.
-        AddTreeError::TooManyEntries { position, .. } => {
+        FrontError::Tree(error @ AddTreeError::TooManyEntries { position, .. }) => {
             StackError::Tree { layer: first + position, why: error.into() }
         }
-        _ => io_error("serve", path)(std::io::Error::other(error)).into(),
-    })?;
-    let allow_other = options.allow_other || rustix::process::geteuid().is_root();
-    let fuse = FuseOptions { threads: THREADS, allow_other };
-    Ok(FuseMount::new(Arc::new(fs), path, fuse, runtime.clone()).map_err(MountImageError::from)?)
+        FrontError::Tree(error) => io_error("serve", path)(std::io::Error::other(error)).into(),
+        FrontError::Fuse(error) => MountImageError::from(error).into(),
+        FrontError::Erofs(error) => MountImageError::from(error).into(),
+        FrontError::OldImage { path, source } => io_error("remove", &path)(source).into(),
+    }
 }
 
 fn parts(layers: &[Layer]) -> Vec<StackPart<Vec<TreeLayer<'_>>, UnpackedDirectory<'_>>> {

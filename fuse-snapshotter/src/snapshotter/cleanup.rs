@@ -13,7 +13,7 @@ use super::layout::Name;
 use super::record::Record;
 use super::service::Snapshotter;
 use super::store::SnapshotStore;
-use crate::fronts::fuse::is_mounted;
+use crate::fronts::mount_point::is_mounted;
 use crate::image::LayerKey;
 
 /// How long after a removal the clean-up begins if containerd does not ask for it: it removes many in a row.

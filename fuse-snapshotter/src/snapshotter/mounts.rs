@@ -8,7 +8,7 @@ use super::layer_runs::{SnapshotDirectory, parts};
 use super::rebase;
 use super::service::Snapshotter;
 use super::store::{Kind, Node, Snapshot};
-use crate::fronts::fuse::is_mounted;
+use crate::fronts::mount_point::is_mounted;
 use crate::image::inherit::is_opaque;
 use crate::image::stacking::StackPart;
 

@@ -9,7 +9,7 @@ use super::layout::Layout;
 use super::service::Snapshotter;
 use super::store::Kind;
 use crate::base::sys::MountLine;
-use crate::fronts::fuse::detach;
+use crate::fronts::mount_point::detach;
 
 /// Trees that are mounted again at the same time.
 const PARALLEL: usize = 4;

@@ -1,7 +1,7 @@
 //! The trees of lazy layers: one FUSE file system, in which each tree is a directory, bound to the snapshot that needs it.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +23,9 @@ use crate::content::LazyLayer;
 use crate::content::tree::{Below, OverlayNamespace, Tree};
 use crate::foresight::forecast::Forecast;
 use crate::fronts::forest::{Forest, LayerSlot, TreeSlot};
-use crate::fronts::fuse::{FuseMount, FuseOptions, FuseStats, detach, is_mounted};
+use crate::fronts::fuse::{FuseOptions, Negotiated, mount_forest};
+use crate::fronts::mount_point::{detach_if_mounted, is_mounted};
+use crate::fronts::{FuseStats, Mounted};
 use crate::image::{OpenLayers, inherit};
 
 /// The trees that are mounted.
@@ -36,7 +38,7 @@ pub struct Trees {
     namespace: OverlayNamespace,
     pub(super) runtime: Handle,
     /// Made when the first tree needs it: without lazy layers there is no need of FUSE.
-    mount: Mutex<Option<Mounted>>,
+    file_system: Mutex<Option<MountedForest>>,
     /// Set when everything was taken down or left: what is still being mounted then must not mount anything anew.
     closed: AtomicBool,
     /// Why it could not be mounted, when that was last tried.
@@ -57,10 +59,11 @@ struct Kept {
     _fetching: Arc<AbortOnDropHandle<()>>,
 }
 
+/// The file system that all trees are in.
 #[derive(Debug)]
-struct Mounted {
+struct MountedForest {
     forest: Arc<Forest>,
-    fuse: FuseMount,
+    mounted: Mounted,
 }
 
 /// A tree that is mounted.
@@ -95,7 +98,7 @@ impl Trees {
             options,
             namespace,
             runtime,
-            mount: Mutex::default(),
+            file_system: Mutex::default(),
             closed: AtomicBool::new(false),
             failure: Mutex::default(),
             binding: Mutex::default(),
@@ -107,8 +110,8 @@ impl Trees {
 
     /// The file system of the trees, mounted now if it was not yet.
     fn forest(self: &Arc<Self>) -> Result<Arc<Forest>, SnapshotError> {
-        let mut mount = lock(&self.mount);
-        if let Some(mounted) = &*mount {
+        let mut file_system = lock(&self.file_system);
+        if let Some(mounted) = &*file_system {
             return Ok(Arc::clone(&mounted.forest));
         }
         if self.closed.load(Ordering::Acquire) {
@@ -123,22 +126,22 @@ impl Trees {
                 runtime.spawn(async move { trees.program(number).await });
             }
         });
-        let fuse = FuseMount::new(Arc::clone(&forest), &path, self.options, self.runtime.clone())
+        let mounted = mount_forest(&forest, &path, self.options, self.runtime.clone())
             .map_err(|error| SnapshotError::Unavailable(error.to_string()));
-        *lock(&self.failure) = fuse.as_ref().err().map(ToString::to_string);
-        *mount = Some(Mounted { forest: Arc::clone(&forest), fuse: fuse? });
+        *lock(&self.failure) = mounted.as_ref().err().map(ToString::to_string);
+        *file_system = Some(MountedForest { forest: Arc::clone(&forest), mounted: mounted? });
         Ok(forest)
     }
 
     /// Forgets the file system if nobody serves it any more, because somebody aborted its connection; trees are then mounted
     /// anew when they are asked for.
     fn revive(&self) {
-        let mut mount = lock(&self.mount);
-        if mount.as_ref().is_some_and(|mounted| mounted.fuse.is_finished()) {
+        let mut file_system = lock(&self.file_system);
+        if file_system.as_ref().is_some_and(|served| served.mounted.is_finished()) {
             tracing::error!("the file system of the trees was ended by somebody else; mounting it again");
             lock(&self.mounted).clear();
             lock(&self.forecasts).clear();
-            *mount = None;
+            *file_system = None;
         }
     }
 
@@ -155,23 +158,19 @@ impl Trees {
 
     /// What the kernel has asked, if the trees are mounted.
     pub fn stats<T>(&self, ask: impl FnOnce(&FuseStats) -> T) -> Option<T> {
-        lock(&self.mount).as_ref().map(|mounted| ask(mounted.fuse.stats()))
+        lock(&self.file_system).as_ref().map(|served| ask(served.mounted.stats()))
     }
 
     /// The file system, if it is mounted.
     #[must_use]
     pub fn mounted(&self) -> Option<Arc<Forest>> {
-        lock(&self.mount).as_ref().map(|mounted| Arc::clone(&mounted.forest))
+        lock(&self.file_system).as_ref().map(|served| Arc::clone(&served.forest))
     }
 
     /// What the kernel lacks that would make reading faster, once it is known.
     #[must_use]
     pub fn kernel_lacks(&self) -> Vec<String> {
-        let mount = lock(&self.mount);
-        let negotiated = mount.as_ref().and_then(|mounted| mounted.fuse.negotiated());
-        negotiated
-            .map(|found| found.lacking.iter().map(|name| (*name).to_owned()).collect())
-            .unwrap_or_default()
+        self.negotiated(|negotiated| negotiated.lacking.clone()).unwrap_or_default()
     }
 
     /// The trees that are mounted, with the snapshots they are for.
@@ -182,9 +181,12 @@ impl Trees {
 
     /// Whether the kernel can map the ids of trees, which are mounted.
     pub(super) fn map_ids(&self) -> bool {
-        let mount = lock(&self.mount);
-        let negotiated = mount.as_ref().and_then(|mounted| mounted.fuse.negotiated());
-        negotiated.is_some_and(|found| found.idmap)
+        self.negotiated(|negotiated| negotiated.idmap).unwrap_or_default()
+    }
+
+    /// What was agreed with the kernel, if the trees are mounted.
+    fn negotiated<T>(&self, ask: impl FnOnce(&Negotiated) -> T) -> Option<T> {
+        lock(&self.file_system).as_ref().and_then(|served| served.mounted.negotiated()).map(ask)
     }
 
     /// Number of trees that are mounted.
@@ -207,7 +209,7 @@ impl Trees {
     ) -> Result<Arc<MountedTree>, SnapshotError> {
         self.revive();
         let cell = Arc::clone(lock(&self.mounted).entry(run.top).or_default());
-        let planting = async {
+        let adding = async {
             let (trees, run, lower) = (Arc::clone(self), run.clone(), lower.to_vec());
             let mounted = tokio::task::spawn_blocking(move || trees.add_tree(&run, &lower)).await?;
             // The zTOCs, as far as nobody else holds them, and what the merge needed. Whoever waits for the mount need not wait
@@ -215,7 +217,7 @@ impl Trees {
             drop(tokio::task::spawn_blocking(crate::base::sys::give_back));
             mounted
         };
-        let mounted = cell.get_or_try_init(|| planting).await.map(Arc::clone);
+        let mounted = cell.get_or_try_init(|| adding).await.map(Arc::clone);
         {
             // Nobody is to remember a failure. But others may be at it now: a tree that they mount must be known.
             let mut all = lock(&self.mounted);
@@ -377,19 +379,14 @@ impl Trees {
     fn bind(&self, name: &str, id: u64) -> Result<(), SnapshotError> {
         let target = self.layout.fs(id);
         self.layout.make(id, false).map_err(io_error("create", &target))?;
-        if is_mounted(&target) {
-            detach(&target);
-        }
+        detach_if_mounted(&target);
         mount_bind(self.layout.trees().join(name), &target)
             .map_err(|error| io_error("mount a tree at", &target)(error.into()))
     }
 
     /// Unmounts the tree of a snapshot, if there is one.
     pub(super) fn remove(&self, id: u64) {
-        let target = self.layout.fs(id);
-        if is_mounted(&target) {
-            detach(&target);
-        }
+        detach_if_mounted(&self.layout.fs(id));
         lock(&self.mounted).remove(&id);
         lock(&self.forecasts).remove(&id);
         // Whether or not it was mounted: it has a number if an earlier process did it, and if somebody is about to.
@@ -412,8 +409,8 @@ impl Trees {
     pub(super) fn leave(&self) {
         self.closed.store(true, Ordering::Release);
         lock(&self.forecasts).clear();
-        if let Some(mounted) = lock(&self.mount).take() {
-            mounted.fuse.leave();
+        if let Some(served) = lock(&self.file_system).take() {
+            served.mounted.leave();
         }
     }
 
@@ -427,12 +424,6 @@ impl Trees {
             detach_if_mounted(&self.layout.fs(id));
         }
         // Dropping it unmounts it.
-        *lock(&self.mount) = None;
-    }
-}
-
-pub(super) fn detach_if_mounted(path: &Path) {
-    if is_mounted(path) {
-        detach(path);
+        *lock(&self.file_system) = None;
     }
 }

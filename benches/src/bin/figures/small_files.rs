@@ -14,9 +14,9 @@ use benches::table::{Figure, heading, note};
 use fuse_snapshotter::content::cache::CacheRoot;
 use fuse_snapshotter::content::tree::{Below, Tree};
 use fuse_snapshotter::content::{FetchContext, LayerTable, LazyLayer};
-use fuse_snapshotter::fronts::erofs::ErofsMount;
+use fuse_snapshotter::fronts::erofs;
 use fuse_snapshotter::fronts::forest::Forest;
-use fuse_snapshotter::fronts::fuse::{FuseMount, FuseOptions};
+use fuse_snapshotter::fronts::fuse::{self, FuseOptions};
 use registry::{Digest, FileBlob};
 use testdata::image::ImageBuilder;
 use testdata::image::fixtures::many_small_files_to;
@@ -186,11 +186,12 @@ fn mount_time(directory: &Path, blob: &Path, built: &Built, by_erofs: bool) -> a
     let ready = || std::fs::metadata(target.join("srv")).map(|_| started.elapsed());
     let ready = if by_erofs {
         let _mount =
-            ErofsMount::new(&tree, vec![layer], &directory.join("ready.erofs"), &target, 2, runtime)?;
+            erofs::mount_tree(&tree, vec![layer], &directory.join("ready.erofs"), &target, 2, runtime)?;
         ready()?
     } else {
-        let fs = Arc::new(Forest::single(tree, vec![layer])?);
-        let _mount = FuseMount::new(fs, &target, FuseOptions { threads: 2, allow_other: true }, runtime)?;
+        let forest = Arc::new(Forest::single(tree, vec![layer])?);
+        let options = FuseOptions { threads: 2, allow_other: true };
+        let _mount = fuse::mount_forest(&forest, &target, options, runtime)?;
         ready()?
     };
     Ok(ready)

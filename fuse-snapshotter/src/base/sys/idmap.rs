@@ -2,7 +2,7 @@
 //!
 //! `rustix` has open_tree(2) and move_mount(2) but not mount_setattr(2), so this is the one place with a system call of our
 //! own.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "mount_setattr(2) has no safe interface")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};

@@ -1,5 +1,5 @@
 //! What the allocator keeps.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "malloc_trim(3) has no safe interface")]
 
 /// Gives memory that was freed back to the system. glibc keeps it otherwise, for each thread that has ever freed anything:
 /// after a tree has been merged that is several times what the tree needs. Takes some milliseconds; where there is no glibc

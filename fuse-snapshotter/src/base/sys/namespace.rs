@@ -1,5 +1,5 @@
 //! A user namespace of one's own.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "unshare(2) is unsafe in general")]
 
 use std::io;
 

@@ -1,18 +1,16 @@
 //! The devices: a FUSE file system with one file for each layer, and one that is the image of the metadata.
 //!
 //! Nobody but EROFS reads them, and it reads runs of blocks within one file of an image. Whatever else is asked for is
-//! answered in pieces. The kernel keeps none of it: it goes into the pages of EROFS at once.
+//! answered range by range. The kernel keeps none of it: it goes into the pages of EROFS at once.
 //!
 //! EROFS takes an answer that is too short for zeros behind the end of a file, so an answer has all bytes or is an error; and
 //! reads must be asynchronous (`FUSE_ASYNC_DIO`), for then an error in any of the requests that a read is split into is the
 //! error of all of it, and whoever waits can be killed.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
@@ -23,16 +21,14 @@ use tokio::runtime::Handle;
 
 use crate::content::cache::BLOCK_SIZE;
 use crate::content::{FetchError, LazyLayer};
+use crate::fronts::errno::errno;
 use crate::fronts::forest::{FsError, Missing, Operation, ROOT, read_entry};
-use crate::fronts::fuse::{FuseStats, MAX_BACKGROUND, MAX_READ, errno};
+use crate::fronts::reads::{answer_later, answer_now};
+use crate::fronts::session::{MAX_BACKGROUND, MAX_READ};
+use crate::fronts::stats::FuseStats;
 
 /// Nothing here ever changes.
 const VALID: Duration = Duration::from_secs(24 * 60 * 60);
-
-thread_local! {
-    /// Each FUSE thread reads into a buffer of its own.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// The layers of a tree, bottom first, as files `0`, `1` and so on, and behind them the image.
 pub(super) struct Blobs {
@@ -42,8 +38,6 @@ pub(super) struct Blobs {
     pub(super) image_size: u64,
     pub(super) runtime: Handle,
     pub(super) stats: Arc<FuseStats>,
-    /// Set when the kernel has said that it reads asynchronously.
-    pub(super) asynchronous: Arc<AtomicBool>,
 }
 
 /// A file of this file system.
@@ -54,7 +48,7 @@ enum Device<'b> {
 
 /// A part of a read that lies in one file of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Piece {
+struct EntryRange {
     entry: usize,
     offset: u64,
     /// Bytes of content.
@@ -64,17 +58,17 @@ struct Piece {
 }
 
 /// What the first bytes of a range of a layer's stream are; `None` behind its end.
-fn piece(layer: &LazyLayer, position: u64, length: usize) -> Option<Piece> {
+fn entry_range(layer: &LazyLayer, position: u64, length: usize) -> Option<EntryRange> {
     let (entry, offset, left) = layer.table().at_stream(position)?;
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(length);
     let content = layer.table().size(entry).saturating_sub(offset);
     let content = usize::try_from(content).unwrap_or(usize::MAX).min(length);
-    Some(Piece { entry, offset, content, length })
+    Some(EntryRange { entry, offset, content, length })
 }
 
 /// A read that has to wait.
 enum Waiting {
-    /// For the one piece that it is.
+    /// For the one range that it is in.
     One(Missing),
     /// It is more than that, and nothing has been read yet.
     Several,
@@ -90,12 +84,14 @@ impl Waiting {
             return Ok(all);
         }
         while all.len() < length {
-            let Some(piece) = piece(layer, position + all.len() as u64, length - all.len()) else { break };
+            let Some(range) = entry_range(layer, position + all.len() as u64, length - all.len()) else {
+                break;
+            };
             let mut buffer = Vec::new();
-            if let Some(missing) = read_entry(layer, piece.entry, piece.offset, piece.content, &mut buffer)? {
+            if let Some(missing) = read_entry(layer, range.entry, range.offset, range.content, &mut buffer)? {
                 missing.read(&mut buffer).await?;
             }
-            buffer.resize(piece.length, 0);
+            buffer.resize(range.length, 0);
             all.append(&mut buffer);
         }
         Ok(all)
@@ -155,11 +151,11 @@ impl Blobs {
         buffer: &mut Vec<u8>,
     ) -> Result<Option<Waiting>, FsError> {
         buffer.clear();
-        let Some(piece) = piece(layer, position, length) else { return Ok(None) };
-        if piece.length < length {
+        let Some(range) = entry_range(layer, position, length) else { return Ok(None) };
+        if range.length < length {
             return Ok(Some(Waiting::Several));
         }
-        let missing = read_entry(layer, piece.entry, piece.offset, piece.content, buffer)?;
+        let missing = read_entry(layer, range.entry, range.offset, range.content, buffer)?;
         buffer.resize(length, 0);
         Ok(missing.map(Waiting::One))
     }
@@ -170,19 +166,19 @@ fn failed(stats: &FuseStats, error: &FsError) -> Errno {
     errno(error)
 }
 
-impl Filesystem for Blobs {
-    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        let asynchronous = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO).is_ok();
-        self.asynchronous.store(asynchronous, Ordering::Release);
-        if config.add_capabilities(InitFlags::FUSE_MAX_PAGES).is_err()
-            || config.set_max_write(MAX_READ).is_err()
-            || config.set_max_background(MAX_BACKGROUND).is_err()
-        {
-            tracing::debug!("the kernel keeps its limits of requests");
-        }
-        Ok(())
+/// Asks the kernel for what reads of devices need. Returns whether it reads asynchronously.
+pub(super) fn negotiate(config: &mut KernelConfig) -> bool {
+    let asynchronous = config.add_capabilities(InitFlags::FUSE_ASYNC_DIO).is_ok();
+    if config.add_capabilities(InitFlags::FUSE_MAX_PAGES).is_err()
+        || config.set_max_write(MAX_READ).is_err()
+        || config.set_max_background(MAX_BACKGROUND).is_err()
+    {
+        tracing::debug!("the kernel keeps its limits of requests");
     }
+    asynchronous
+}
 
+impl Filesystem for Blobs {
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.stats.count_request();
         let index = name.to_str().and_then(|name| name.parse::<u32>().ok()).filter(|_| parent.0 == ROOT);
@@ -223,34 +219,23 @@ impl Filesystem for Blobs {
         self.stats.count_read();
         let Some(device) = self.device(number) else { return reply.error(Errno::ESTALE) };
         let length = size as usize;
-        let waiting = BUFFER.with_borrow_mut(|buffer| {
-            let read = match device {
-                Device::Layer(layer) => Self::read_cached(layer, offset, length, buffer)
-                    .map(|waiting| waiting.map(|waiting| (waiting, Arc::clone(layer)))),
+        let waiting = answer_now(
+            reply,
+            |buffer| match device {
+                Device::Layer(layer) => {
+                    let waiting = Self::read_cached(layer, offset, length, buffer)?;
+                    Ok(waiting.map(|waiting| (waiting, Arc::clone(layer))))
+                }
                 Device::Image => self.read_image(offset, length, buffer).map(|()| None),
-            };
-            match read {
-                Ok(None) => {
-                    reply.data(buffer);
-                    None
-                }
-                Ok(Some((waiting, layer))) => Some((waiting, layer, reply)),
-                Err(error) => {
-                    reply.error(failed(&self.stats, &error));
-                    None
-                }
-            }
-        });
-        if let Some((waiting, layer, reply)) = waiting {
-            self.stats.count_miss();
-            let stats = Arc::clone(&self.stats);
-            self.runtime.spawn(async move {
-                match waiting.read(&layer, offset, length).await {
-                    Ok(buffer) => reply.data(&buffer),
-                    Err(error) => reply.error(failed(&stats, &error)),
-                }
-            });
-        }
+            },
+            |_| (),
+            |error| failed(&self.stats, error),
+        );
+        let Some(((waiting, layer), reply)) = waiting else { return };
+        let content = async move { waiting.read(&layer, offset, length).await };
+        let stats = Arc::clone(&self.stats);
+        let failed = move |error: &FsError| failed(&stats, error);
+        answer_later(&self.runtime, &self.stats, reply, content, |_| (), failed);
     }
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
@@ -260,7 +245,7 @@ impl Filesystem for Blobs {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 
     use testdata::image::{Entry, Texture};
 

@@ -208,7 +208,7 @@ fn is_acl(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 
     use super::*;
 

@@ -14,7 +14,7 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
-use super::ErofsError;
+use super::error::ErofsError;
 use super::format::{
     BLOCK, CHUNK_INDEX_SIZE, DEVICE_SIZE, DEVICES_OFFSET, DIRENT_SIZE, INODE_SIZE, InodeFields, Layout, SLOT,
     SUPER_OFFSET, Super, chunk_index, device, dirent, one_chunk, xattrs,

@@ -1,5 +1,5 @@
 //! Images against the kernel, which is the one that matters, and against what FUSE shows of the same trees.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -14,13 +14,14 @@ use testdata::image::{Entry, Kind, Texture};
 use testdata::need::{Need, available, can_mount_erofs};
 use testdata::walk::{View, compare};
 
-use super::ErofsError;
-use super::mount::ErofsMount;
+use super::error::ErofsError;
+use super::mount::mount_tree;
 use crate::content::tree::tests::random;
 use crate::content::tree::{Below, OverlayNamespace, Tree};
 use crate::fronts::forest::Forest;
 use crate::fronts::forest::tests::{Made, Rig, merge};
-use crate::fronts::fuse::{FuseMount, FuseOptions};
+use crate::fronts::fuse::{FuseOptions, mount_forest};
+use crate::fronts::mounted::Mounted;
 
 /// cap_net_raw+ep. The kernel tells no other value than one that makes sense.
 const CAPABILITY: &[u8] = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -30,19 +31,19 @@ fn can_mount() -> bool {
 }
 
 /// Layers mounted in a directory of their own.
-struct Mounted {
-    mount: Option<ErofsMount>,
+struct MountedTree {
+    mount: Option<Mounted>,
     directory: tempfile::TempDir,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Mounted {
+impl MountedTree {
     fn new(tree: &Tree, layers: &[Made]) -> Result<Self, ErofsError> {
         let (directory, runtime) = (tempfile::tempdir().unwrap(), tokio::runtime::Runtime::new().unwrap());
         let (image, target) = (directory.path().join("image"), directory.path().join("mnt"));
         std::fs::create_dir(&target).unwrap();
         let lazy = layers.iter().map(|made| Arc::clone(&made.lazy)).collect();
-        let mount = ErofsMount::new(tree, lazy, &image, &target, 2, runtime.handle().clone())?;
+        let mount = mount_tree(tree, lazy, &image, &target, 2, runtime.handle().clone())?;
         Ok(Self { mount: Some(mount), directory, runtime })
     }
 
@@ -51,7 +52,7 @@ impl Mounted {
     }
 }
 
-impl Drop for Mounted {
+impl Drop for MountedTree {
     fn drop(&mut self) {
         drop(self.mount.take());
     }
@@ -83,7 +84,7 @@ proptest! {
                 }
             }
             let (_rig, made) = made(&layers);
-            let mounted = Mounted::new(&merge(&made.iter().collect::<Vec<_>>()), &made).unwrap();
+            let mounted = MountedTree::new(&merge(&made.iter().collect::<Vec<_>>()), &made).unwrap();
             let expected = merge_entries(layers.iter().map(Vec::as_slice));
             let view = View::of(&mounted.path());
             compare(&view.tree, &expected).unwrap();
@@ -210,12 +211,12 @@ fn everything_is_as_fuse_shows_it() {
     }
     let (_rig, made) = made(&[odd(), vec![Entry::whiteout("many/7-nnnnnnn"), Entry::file("many/new", "x")]]);
     let tree = merged(&made, Below::Nothing);
-    let mounted = Mounted::new(&tree, &made).unwrap();
+    let mounted = MountedTree::new(&tree, &made).unwrap();
     let other = mounted.directory.path().join("fuse");
     std::fs::create_dir(&other).unwrap();
     let forest = Forest::single(tree, made.iter().map(|made| Arc::clone(&made.lazy)).collect()).unwrap();
     let options = FuseOptions { threads: 2, allow_other: true };
-    let fuse = FuseMount::new(Arc::new(forest), &other, options, mounted.runtime.handle().clone()).unwrap();
+    let fuse = mount_forest(&Arc::new(forest), &other, options, mounted.runtime.handle().clone()).unwrap();
     let (found, expected) = (see(&mounted.path()), see(&other));
     assert_eq!(found.len(), expected.len());
     for (path, expected) in &expected {
@@ -255,7 +256,7 @@ fn marks_of_overlayfs_are_shown() {
     ];
     let (_rig, made) = made(&[layer]);
     let tree = merged(&made, Below::Layers(OverlayNamespace::Trusted));
-    let mounted = Mounted::new(&tree, &made).unwrap();
+    let mounted = MountedTree::new(&tree, &made).unwrap();
     let at = |path: &str| mounted.path().join(path);
     let whiteout = std::fs::symlink_metadata(at("directory/gone")).unwrap();
     assert_eq!((whiteout.mode(), whiteout.rdev()), (0o020_000, 0));
@@ -272,12 +273,12 @@ fn what_the_format_does_not_know_is_refused() {
         [Entry::file("file", "x").xattr("system.odd", "1"), Entry::file("file", "x").xattr("odd", "1")]
     {
         let (_rig, made) = made(&[vec![entry]]);
-        let refused = Mounted::new(&merged(&made, Below::Nothing), &made);
+        let refused = MountedTree::new(&merged(&made, Below::Nothing), &made);
         assert!(matches!(refused, Err(ErofsError::Inexpressible(_))), "{:?}", refused.err());
     }
     // A tree of other layers.
     let (_rig, made) = made(&[vec![Entry::file("file", "x")], vec![Entry::dir("a"), Entry::dir("b")]]);
-    let refused = Mounted::new(&merged(&made[..1], Below::Nothing), &made[1..]);
+    let refused = MountedTree::new(&merged(&made[..1], Below::Nothing), &made[1..]);
     assert!(matches!(refused, Err(ErofsError::Inexpressible(_))), "{:?}", refused.err());
 }
 
@@ -287,7 +288,7 @@ fn it_ends_with_its_last_user() {
         return;
     }
     let (_rig, made) = made(&[vec![Entry::made("file", Texture::Random, 1, 300_000)]]);
-    let mut mounted = Mounted::new(&merged(&made, Below::Nothing), &made).unwrap();
+    let mut mounted = MountedTree::new(&merged(&made, Below::Nothing), &made).unwrap();
     let mount = mounted.mount.take().unwrap();
     assert!(!mount.is_finished());
     let open = std::fs::File::open(mounted.path().join("file")).unwrap();
@@ -326,7 +327,7 @@ fn an_error_in_the_middle_of_a_large_read_makes_no_zeros() {
     blob[middle..].iter_mut().for_each(|byte| *byte ^= 1);
     std::fs::write(&made[0].blob, blob).unwrap();
     let before = read_aheads();
-    let mounted = Mounted::new(&merged(&made, Below::Nothing), &made).unwrap();
+    let mounted = MountedTree::new(&merged(&made, Below::Nothing), &made).unwrap();
     let path = mounted.path().join("file");
     // So that a read is more than one FUSE request. Mounts of other tests may be among them, which does not matter.
     let new: Vec<_> = read_aheads().into_iter().filter(|path| !before.contains(path)).collect();

@@ -1,4 +1,4 @@
-//! The trees that there are: planting and felling.
+//! Which trees the file system has: adding and removing them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -7,10 +7,10 @@ use arc_swap::ArcSwap;
 
 use super::ids::IdMaps;
 use super::inode_number::{LayerSlot, TreeSlot};
-use super::observe::Observers;
+use super::observers::Observers;
 use super::operation_counts::{Operation, OperationCounts};
 use super::state_files::StateFiles;
-use super::tree_table::{AddTreeError, ForestTree, TreeTable};
+use super::tree_table::{AddTreeError, PlacedTree, TreeTable};
 use crate::base::lock::lock;
 use crate::base::metrics::Metrics;
 use crate::content::LazyLayer;
@@ -22,7 +22,7 @@ const MAX_NAME: usize = 255;
 /// Called with the name of a tree after it was added or removed.
 pub(crate) type Watcher = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Told the inode number of a program or library that somebody begins to read.
+/// Called with the inode number of a program or library that a process begins to read.
 type Programs = Box<dyn Fn(u64) + Send + Sync>;
 
 /// What programs and libraries begin with.
@@ -30,9 +30,9 @@ const PROGRAM: &[u8] = b"\x7fELF";
 
 /// Merged trees and the layers that their contents are in.
 pub struct Forest {
-    pub(super) tree_table: ArcSwap<TreeTable>,
+    pub(super) table: ArcSwap<TreeTable>,
     /// Held while the table is replaced.
-    planting: Mutex<()>,
+    changing: Mutex<()>,
     pub(super) state_files: StateFiles,
     watcher: Mutex<Option<Watcher>>,
     programs: OnceLock<Programs>,
@@ -46,8 +46,8 @@ pub struct Forest {
 impl fmt::Debug for Forest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the trees themselves: they may have millions of inodes.
-        let tree_table = self.tree_table.load();
-        let names: Vec<_> = tree_table.by_name().map(|forest_tree| &forest_tree.name).collect();
+        let table = self.table.load();
+        let names: Vec<_> = table.by_name().map(|placed| &placed.name).collect();
         f.debug_struct("Forest").field("single", &self.single).field("trees", &names).finish_non_exhaustive()
     }
 }
@@ -59,10 +59,10 @@ impl Default for Forest {
 }
 
 impl Forest {
-    fn with(tree_table: TreeTable, single: bool, serves_xattrs: bool) -> Self {
+    fn with(table: TreeTable, single: bool, serves_xattrs: bool) -> Self {
         Self {
-            tree_table: ArcSwap::from_pointee(tree_table),
-            planting: Mutex::default(),
+            table: ArcSwap::from_pointee(table),
+            changing: Mutex::default(),
             state_files: StateFiles::new(),
             watcher: Mutex::default(),
             programs: OnceLock::new(),
@@ -91,7 +91,7 @@ impl Forest {
     /// If the layers are not those of the tree, or have more than inode numbers have room for.
     pub fn single(tree: Tree, layers: Vec<Arc<LazyLayer>>) -> Result<Self, AddTreeError> {
         let serves_xattrs = tree.has_xattrs();
-        let forest_tree = ForestTree {
+        let placed = PlacedTree {
             slot: TreeSlot(0),
             name: "".into(),
             tree: Arc::new(tree),
@@ -99,14 +99,14 @@ impl Forest {
             ids: None,
             counts: OperationCounts::default(),
         };
-        Ok(Self::with(TreeTable::default().add_tree(forest_tree)?, true, serves_xattrs))
+        Ok(Self::with(TreeTable::default().add_tree(placed)?, true, serves_xattrs))
     }
 
     /// Adds a tree over its layers, bottom first, as the directory `name`. With `ids` its owners are translated.
     ///
-    /// A slot stands for one tree as long as the kernel may remember it: as long as the file system is mounted. So it
-    /// does for one pair of layer and zTOC; if another tree has that layer already, its [`LazyLayer`] is used for both.
-    /// Trees with different `ids` cannot share layer slots.
+    /// The caller assigns the slots. A tree slot stands for one tree, and a layer slot for one pair of layer and zTOC, as long
+    /// as the kernel may remember it: as long as the file system is mounted. If another tree has that layer already, its
+    /// [`LazyLayer`] is used for both. Trees with different `ids` cannot share layer slots.
     ///
     /// # Errors
     /// See [`AddTreeError`].
@@ -129,20 +129,20 @@ impl Forest {
             return Err(AddTreeError::InvalidName(name.to_owned()));
         }
         let (tree, counts) = (tree.into(), OperationCounts::default());
-        let forest_tree = ForestTree { slot, name: name.into(), tree, layers, ids, counts };
+        let placed = PlacedTree { slot, name: name.into(), tree, layers, ids, counts };
         {
-            let _planting = lock(&self.planting);
-            self.tree_table.store(Arc::new(self.tree_table.load().add_tree(forest_tree)?));
+            let _changing = lock(&self.changing);
+            self.table.store(Arc::new(self.table.load().add_tree(placed)?));
         }
         self.changed(name);
         Ok(())
     }
 
-    /// Adds the tree of the slot `of` once more, with its owners translated, and its layers in other slots, bottom first.
+    /// Adds the tree in slot `of` once more, with its owners translated and its layers in other slots, bottom first.
     ///
     /// # Errors
     /// See [`AddTreeError`].
-    pub fn plant_translated(
+    pub fn add_translated_tree(
         &self,
         of: TreeSlot,
         slot: TreeSlot,
@@ -150,7 +150,7 @@ impl Forest {
         layers: &[LayerSlot],
         ids: IdMaps,
     ) -> Result<(), AddTreeError> {
-        let original = self.tree_table.load().tree(of).cloned().ok_or(AddTreeError::NoTree(of))?;
+        let original = self.table.load().tree(of).cloned().ok_or(AddTreeError::NoTree(of))?;
         if layers.len() != original.layers.len() {
             return Err(AddTreeError::OtherLayers);
         }
@@ -159,16 +159,16 @@ impl Forest {
         self.add_tree(slot, name, Arc::clone(&original.tree), layers, Some(ids))
     }
 
-    /// Removes a tree; returns whether there was one. Its inodes are stale from now on, but for files that another tree
-    /// has, too. The kernel may answer for what it remembers, so unmount what shows the tree before.
+    /// Removes a tree; returns whether there was one. Its inodes are stale from now on, except for files that another tree
+    /// has, too. The kernel still answers from what it remembers, so whatever shows the tree is to be unmounted before.
     pub fn remove_tree(&self, slot: TreeSlot) -> bool {
         if self.single {
             return false;
         }
         let removed = {
-            let _planting = lock(&self.planting);
-            let Some((next, removed)) = self.tree_table.load().remove_tree(slot) else { return false };
-            self.tree_table.store(Arc::new(next));
+            let _changing = lock(&self.changing);
+            let Some((next, removed)) = self.table.load().remove_tree(slot) else { return false };
+            self.table.store(Arc::new(next));
             removed
         };
         self.state_files.forget_tree(slot);
@@ -176,7 +176,8 @@ impl Forest {
         true
     }
 
-    /// Has the kernel forget a name. No lock is held: it may wait for look-ups that are under way.
+    /// Has the kernel forget a name. The watcher is called without a lock, because the kernel may wait for look-ups that are
+    /// under way.
     fn changed(&self, name: &str) {
         let watcher = lock(&self.watcher).clone();
         if let Some(watcher) = watcher {
@@ -184,17 +185,17 @@ impl Forest {
         }
     }
 
-    /// Who is to be told when names in the root change.
-    pub(crate) fn watch(&self, watcher: Option<Watcher>) {
-        *lock(&self.watcher) = watcher;
+    /// Sets who is told when names in the root change, in place of whoever was told before.
+    pub(crate) fn watch(&self, watcher: Watcher) {
+        *lock(&self.watcher) = Some(watcher);
     }
 
-    /// Who is to be told when somebody begins to read a program or a library. Only the first call counts.
+    /// Sets who is told when a process begins to read a program or a library. Only the first call counts.
     pub(crate) fn on_program(&self, told: impl Fn(u64) + Send + Sync + 'static) {
         let _ = self.programs.set(Box::new(told));
     }
 
-    /// Notes what was read of a file, from an offset on.
+    /// Looks at what was read of a file, from an offset on: whether it is the beginning of a program.
     pub(crate) fn was_read(&self, number: u64, offset: u64, bytes: &[u8]) {
         if offset == 0
             && bytes.starts_with(PROGRAM)
@@ -207,20 +208,20 @@ impl Forest {
     /// Whether there is a tree in this slot.
     #[must_use]
     pub fn contains(&self, slot: TreeSlot) -> bool {
-        self.tree_table.load().tree(slot).is_some()
+        self.table.load().tree(slot).is_some()
     }
 
     /// The layer in a slot, if any tree has it.
     #[must_use]
     pub fn layer(&self, slot: LayerSlot) -> Option<Arc<LazyLayer>> {
-        self.tree_table.load().layer(slot).cloned()
+        self.table.load().layer(slot).cloned()
     }
 
-    /// How often the kernel asked for what of a tree. Files that several trees share are counted with one of them.
+    /// How often the kernel asked each operation of a tree. Files that several trees share are counted with one of them.
     #[must_use]
     pub fn operations(&self, slot: TreeSlot) -> Option<Vec<(Operation, u64)>> {
-        let tree_table = self.tree_table.load();
-        let counts = &tree_table.tree(slot)?.counts;
+        let table = self.table.load();
+        let counts = &table.tree(slot)?.counts;
         Some(Operation::ALL.iter().map(|operation| (*operation, counts.get(*operation))).collect())
     }
 

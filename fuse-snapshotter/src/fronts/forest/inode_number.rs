@@ -1,7 +1,7 @@
-//! Inode numbers: what the kernel calls things.
+//! Inode numbers.
 //!
-//! They are computed, not counted, so that they mean the same after a restart, and they stay below 2^48, as overlayfs
-//! with `xino` wants it:
+//! They are computed, not counted, so that they mean the same after a restart. They stay below 2^48, because overlayfs with
+//! `xino` needs the bits above:
 //!
 //! ```text
 //! bit 47  46         26                 0
@@ -14,8 +14,6 @@
 //! Tree 0 with own number 0 is 1, the root of the file system as FUSE has it.
 
 use std::fmt;
-
-use super::tree_table::AddTreeError;
 
 /// The place of a tree in the forest: what its directories' inode numbers are made of. From 1 on in a forest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,10 +39,10 @@ impl fmt::Display for LayerSlot {
 /// Inode number of the root of the file system.
 pub const ROOT: u64 = 1;
 
-const INDEX_BITS: u32 = 26;
-const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
-const LAYER_BITS: u32 = 21;
-const TREE_BITS: u32 = 20;
+pub(super) const INDEX_BITS: u32 = 26;
+pub(super) const INDEX_MASK: u64 = (1 << INDEX_BITS) - 1;
+pub(super) const LAYER_BITS: u32 = 21;
+pub(super) const TREE_BITS: u32 = 20;
 const STATE: u64 = 1 << 46;
 const FILE: u64 = 1 << 47;
 const END: u64 = 1 << 48;
@@ -66,7 +64,7 @@ pub(super) enum Number {
 }
 
 impl Number {
-    /// Takes an inode number apart; `None` if it can be none.
+    /// Takes an inode number apart; `None` if no file can have it.
     pub(super) fn decode(number: u64) -> Option<Self> {
         let index = (number & INDEX_MASK) as u32;
         if number >= END {
@@ -85,7 +83,7 @@ impl Number {
         }
     }
 
-    /// The inode number. What it is made of has been [checked](check), or came from [`Number::decode`].
+    /// The inode number. `TreeTable::add_tree` has checked that all parts fit, or they came from [`Number::decode`].
     pub(super) fn encode(self) -> u64 {
         match self {
             Self::Own(slot, own) => u64::from(slot.0) << INDEX_BITS | (u64::from(own) + 1),
@@ -96,34 +94,9 @@ impl Number {
     }
 }
 
-/// Whether everything in a tree can have a number: `own` inodes that the tree itself names, and for each of its layers
-/// the slot and the number of zTOC entries.
-pub(super) fn check(
-    slot: TreeSlot,
-    own: usize,
-    layers: impl Iterator<Item = (LayerSlot, usize)>,
-) -> Result<(), AddTreeError> {
-    if slot.0 >= 1 << TREE_BITS {
-        return Err(AddTreeError::NoSuchTreeSlot(slot));
-    }
-    // The last index is the state directory's, and the first one is not used.
-    if own as u64 > INDEX_MASK - 1 {
-        return Err(AddTreeError::TooManyDirectories(own));
-    }
-    for (position, (slot, entries)) in layers.enumerate() {
-        if slot.0 >= 1 << LAYER_BITS {
-            return Err(AddTreeError::NoSuchLayerSlot(slot));
-        }
-        if entries > 1 << INDEX_BITS {
-            return Err(AddTreeError::TooManyEntries { position, entries });
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 
     use super::*;
 
@@ -153,25 +126,6 @@ mod tests {
     fn what_can_be_no_number_is_none() {
         for number in [0, 1 << 26, 5 << 26, 1 << 48, u64::MAX] {
             assert_eq!(Number::decode(number), None, "{number:#x}");
-        }
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused() {
-        let layers = |slot, entries| [(LayerSlot(0), 1), (LayerSlot(slot), entries)].into_iter();
-        let largest = layers((1 << 21) - 1, 1 << 26);
-        assert!(check(TreeSlot((1 << 20) - 1), (1 << 26) - 2, largest).is_ok());
-        let refused = |slot, own, layers| check(TreeSlot(slot), own, layers).unwrap_err();
-        assert!(matches!(
-            refused(1 << 20, 1, layers(1, 1)),
-            AddTreeError::NoSuchTreeSlot(TreeSlot(0x10_0000))
-        ));
-        assert!(matches!(refused(1, (1 << 26) - 1, layers(1, 1)), AddTreeError::TooManyDirectories(_)));
-        assert!(matches!(refused(1, 1, layers(1 << 21, 1)), AddTreeError::NoSuchLayerSlot(_)));
-        let entries = (1 << 26) + 1;
-        match refused(1, 1, layers(1, entries)) {
-            AddTreeError::TooManyEntries { position: 1, entries: found } => assert_eq!(found, entries),
-            other => unreachable!("{other}"),
         }
     }
 }

@@ -1,75 +1,13 @@
-//! Telling others which files the kernel asks for, and for which process.
-//!
-//! What a process reads is known as far as the kernel asks for it: what is in its page cache it does not ask for. All
-//! trees that have a layer share the pages of its files, so one that is watched would miss what a neighbour has read
-//! before. But each tree has its own directories. So the first look-up of a file through a tree is always seen, and
-//! then the pages can be dropped that there are: all that is read after it is asked for again, and whoever shares
-//! them reads them again from our cache.
+//! What observers are told of the kernel's requests.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 
 use super::forest::Forest;
 use super::inode_number::Number;
-use crate::base::lock::lock;
+use super::observers::{AskedFile, Observer};
 use crate::content::LazyLayer;
 use crate::content::tree::InodeKind;
-
-/// A file whose content the kernel asks for.
-#[derive(Debug, Clone, Copy)]
-pub struct AskedFile<'a> {
-    /// The layer that it is in.
-    pub layer: &'a Arc<LazyLayer>,
-    /// Its entry in the layer's zTOC.
-    pub entry: usize,
-    /// Whether more than one tree has the layer.
-    pub shared: bool,
-}
-
-/// Somebody who wants to know what is asked for. Processes are named by their ids, as seen by this process; 0 stands
-/// for one that it cannot see, and for the kernel itself. All calls come before the kernel is answered, so that a
-/// process that waits for its answer is still there; they must be quick.
-pub trait Observer: Send + Sync {
-    /// A range of a file's content is asked for; `waits`: it is not in the cache.
-    fn read(&self, file: &AskedFile<'_>, range: Range<u64>, waits: bool, process: u32);
-
-    /// Whether it matters what this process does. As long as it does, listing a directory does not take the place of
-    /// looking up the files in it.
-    fn watches(&self, process: u32) -> bool;
-
-    /// A file is looked up. Whether its pages are to be dropped, so that all that is read of it will be asked for.
-    fn looked_up(&self, file: &AskedFile<'_>, process: u32) -> bool;
-
-    /// Pages of a file could not be dropped: some of what is read of it may not be asked for.
-    fn missed(&self);
-}
-
-/// Those who want to know.
-#[derive(Default)]
-pub(super) struct Observers {
-    /// Whether there may be any: a look at this is all that a request costs as long as there are none.
-    any: AtomicBool,
-    all: Mutex<Vec<Weak<dyn Observer>>>,
-}
-
-impl Observers {
-    fn add(&self, observer: &Arc<dyn Observer>) {
-        let mut all = lock(&self.all);
-        all.push(Arc::downgrade(observer));
-        self.any.store(true, Ordering::Release);
-    }
-
-    fn all(&self) -> Vec<Arc<dyn Observer>> {
-        let mut observers = Vec::new();
-        if self.any.load(Ordering::Acquire) {
-            let mut all = lock(&self.all);
-            all.retain(|observer| observer.upgrade().map(|alive| observers.push(alive)).is_some());
-            self.any.store(!all.is_empty(), Ordering::Release);
-        }
-        observers
-    }
-}
 
 impl Forest {
     /// Tells an observer of what the kernel asks for, as long as it lives.
@@ -108,7 +46,7 @@ impl Forest {
 
     /// Whether more than one tree has a layer.
     pub(crate) fn is_shared(&self, layer: &LazyLayer) -> bool {
-        self.tree_table.load().trees().filter(|forest_tree| forest_tree.has(layer)).count() > 1
+        self.table.load().trees().filter(|placed| placed.has(layer)).count() > 1
     }
 
     /// Calls `tell` with the observers, and a file with its size, if there are any and it is one.
@@ -122,11 +60,11 @@ impl Forest {
         else {
             return None;
         };
-        let tree_table = self.tree_table.load();
-        let found = tree_table.find(number).ok()?;
-        let inode = found.forest_tree.tree.inode(found.index);
+        let table = self.table.load();
+        let found = table.find(number).ok()?;
+        let inode = found.placed.tree.inode(found.index);
         let (layer, entry) = found.content.filter(|_| inode.kind == InodeKind::Regular)?;
-        let shared = tree_table.trees_with(slot) > 1;
+        let shared = table.trees_with(slot) > 1;
         Some(tell(&observers, &AskedFile { layer, entry: entry as usize, shared }, inode.size))
     }
 }

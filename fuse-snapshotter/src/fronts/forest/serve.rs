@@ -1,4 +1,4 @@
-//! What the kernel asks, answered.
+//! The answers to the kernel's requests.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,8 +6,7 @@ use std::time::Instant;
 use super::attr::{Attributes, FileSystemStats};
 use super::error::FsError;
 use super::forest::Forest;
-use super::inode_number::Number;
-use super::inode_number::ROOT;
+use super::inode_number::{Number, ROOT};
 use super::operation_counts::Operation;
 use super::state_files;
 use super::tree_table::Found;
@@ -16,7 +15,7 @@ use crate::content::LazyLayer;
 use crate::content::cache::BLOCK_SIZE;
 use crate::content::tree::InodeKind;
 
-/// Content that is not in the cache: what [`Forest::read_cached`] leaves to be fetched.
+/// Content that is not in the cache, and that [`Forest::read_cached`] leaves to be fetched.
 #[derive(Debug, Clone)]
 pub struct Missing {
     layer: Arc<LazyLayer>,
@@ -27,8 +26,8 @@ pub struct Missing {
     asked: Instant,
 }
 
-/// Reads from an entry of a layer if the cache has the content. `buffer` is resized to `length`, which must not reach beyond
-/// the content.
+/// Reads from an entry of a layer if the cache has the content. `buffer` is resized to `length`; the range must lie within the
+/// content.
 ///
 /// # Errors
 /// Why it cannot be had.
@@ -55,7 +54,7 @@ impl Forest {
         self.serves_xattrs
     }
 
-    /// Whether what is said of an inode, and of the names in it, may be different the next time.
+    /// Whether the attributes of an inode, or the names in it, may be different the next time.
     #[must_use]
     pub fn is_volatile(&self, number: u64) -> bool {
         match Number::decode(number) {
@@ -73,16 +72,16 @@ impl Forest {
     /// # Errors
     /// [`FsError::NotFound`], or [`FsError::NotDirectory`].
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Attributes, FsError> {
-        let tree_table = self.tree_table.load();
+        let table = self.table.load();
         if self.is_forest_root(parent) {
-            let forest_tree = tree_table.named(name).ok_or(FsError::NotFound)?;
-            return Ok(forest_tree.attributes(forest_tree.tree.root()));
+            let placed = table.named(name).ok_or(FsError::NotFound)?;
+            return Ok(placed.attributes(placed.tree.root()));
         }
         let number = Number::decode(parent).ok_or(FsError::Stale)?;
         match number {
             Number::StateDirectory(slot) => {
-                let forest_tree = tree_table.tree(slot).ok_or(FsError::Stale)?;
-                return self.state_files.lookup(forest_tree, name);
+                let placed = table.tree(slot).ok_or(FsError::Stale)?;
+                return self.state_files.lookup(placed, name);
             }
             Number::StateFile(counter) => {
                 self.state_files.attributes(counter)?;
@@ -90,17 +89,15 @@ impl Forest {
             }
             Number::Own(..) | Number::File(..) => {}
         }
-        let Found { forest_tree, index, .. } = tree_table.find(number)?;
-        forest_tree.counts.add(Operation::Lookup);
-        let tree = &forest_tree.tree;
+        let Found { placed, index, .. } = table.find(number)?;
+        placed.counts.add(Operation::Lookup);
+        let tree = &placed.tree;
         if tree.inode(index).kind != InodeKind::Directory {
             return Err(FsError::NotDirectory);
         }
         match tree.lookup(index, name) {
-            Some(child) => Ok(forest_tree.attributes(child)),
-            None if index == tree.root() && name == state_files::NAME => {
-                Ok(state_files::directory(forest_tree))
-            }
+            Some(child) => Ok(placed.attributes(child)),
+            None if index == tree.root() && name == state_files::NAME => Ok(state_files::directory(placed)),
             None => Err(FsError::NotFound),
         }
     }
@@ -118,30 +115,27 @@ impl Forest {
     /// # Errors
     /// [`FsError::Stale`] if there is none.
     pub fn getattr(&self, number: u64) -> Result<Attributes, FsError> {
-        let tree_table = self.tree_table.load();
+        let table = self.table.load();
         if self.is_forest_root(number) {
             let mut root = Attributes::of_our_own(ROOT, InodeKind::Directory, 0o700, 4096);
-            root.links =
-                root.links.saturating_add(u32::try_from(tree_table.trees().count()).unwrap_or(u32::MAX));
+            root.links = root.links.saturating_add(u32::try_from(table.trees().count()).unwrap_or(u32::MAX));
             return Ok(root);
         }
         match Number::decode(number).ok_or(FsError::Stale)? {
-            Number::StateDirectory(slot) => tree_table
-                .tree(slot)
-                .map(|forest_tree| state_files::directory(forest_tree))
-                .ok_or(FsError::Stale),
+            Number::StateDirectory(slot) => {
+                table.tree(slot).map(|placed| state_files::directory(placed)).ok_or(FsError::Stale)
+            }
             Number::StateFile(counter) => self.state_files.attributes(counter),
             number => {
-                let Found { forest_tree, index, .. } = tree_table.find(number)?;
-                forest_tree.counts.add(Operation::Getattr);
-                Ok(forest_tree.attributes(index))
+                let Found { placed, index, .. } = table.find(number)?;
+                placed.counts.add(Operation::Getattr);
+                Ok(placed.attributes(index))
             }
         }
     }
 
-    /// Hands the names in a directory to `full`, from a position on, sorted, without `.` and `..`, until it says that it
-    /// takes no more. The one it does not take is not a reference; the others are, if it gives them to the kernel with
-    /// attributes.
+    /// Hands the names in a directory to `full`, from a position on, sorted, without `.` and `..`, until `full` returns true:
+    /// it has not taken this name. The names that it has taken count as references if the kernel gets them with attributes.
     ///
     /// # Errors
     /// [`FsError::NotDirectory`].
@@ -151,21 +145,19 @@ impl Forest {
         start: usize,
         mut full: impl FnMut(&[u8], &Attributes) -> bool,
     ) -> Result<(), FsError> {
-        let tree_table = self.tree_table.load();
+        let table = self.table.load();
         if self.is_forest_root(directory) {
-            let mut roots = tree_table.by_name().skip(start);
-            let _ = roots.any(|forest_tree| {
-                full(forest_tree.name.as_bytes(), &forest_tree.attributes(forest_tree.tree.root()))
-            });
+            let mut roots = table.by_name().skip(start);
+            let _ = roots.any(|placed| full(placed.name.as_bytes(), &placed.attributes(placed.tree.root())));
             return Ok(());
         }
         let asked = Instant::now();
         let number = Number::decode(directory).ok_or(FsError::Stale)?;
         match number {
             Number::StateDirectory(slot) => {
-                let forest_tree = tree_table.tree(slot).ok_or(FsError::Stale)?;
-                for name in state_files::names(forest_tree).iter().skip(start) {
-                    let file = self.state_files.lookup(forest_tree, name.as_bytes())?;
+                let placed = table.tree(slot).ok_or(FsError::Stale)?;
+                for name in state_files::names(placed).iter().skip(start) {
+                    let file = self.state_files.lookup(placed, name.as_bytes())?;
                     if full(name.as_bytes(), &file) {
                         self.forget(file.number);
                         break;
@@ -176,21 +168,21 @@ impl Forest {
             Number::StateFile(_) => return Err(FsError::NotDirectory),
             Number::Own(..) | Number::File(..) => {}
         }
-        let Found { forest_tree, index, .. } = tree_table.find(number)?;
-        forest_tree.counts.add(Operation::Readdir);
-        if forest_tree.tree.inode(index).kind != InodeKind::Directory {
+        let Found { placed, index, .. } = table.find(number)?;
+        placed.counts.add(Operation::Readdir);
+        if placed.tree.inode(index).kind != InodeKind::Directory {
             return Err(FsError::NotDirectory);
         }
-        let mut children = forest_tree.tree.children(index, start);
-        let _ = children.any(|(name, child)| full(name, &forest_tree.attributes(child)));
+        let mut children = placed.tree.children(index, start);
+        let _ = children.any(|(name, child)| full(name, &placed.attributes(child)));
         // A directory is merged of all layers; the topmost one stands for them.
-        if let Some((_, layer)) = forest_tree.layers.last() {
+        if let Some((_, layer)) = placed.layers.last() {
             layer.metrics().observe(metrics::Operation::NodeReaddir, asked.elapsed());
         }
         Ok(())
     }
 
-    /// Counts a request that failed though the question was right, for the layer that it was about.
+    /// Counts a request that failed though it was a right one, for the layer that it was about.
     pub(crate) fn count_failure(&self, number: u64, operation: Operation, error: &FsError) {
         let layer = match Number::decode(number) {
             Some(Number::File(slot, _)) => self.layer(slot),
@@ -205,7 +197,7 @@ impl Forest {
         }
     }
 
-    /// What an operation on something of an image is about; `None` if it is about something else that exists.
+    /// Answers an operation on an inode of an image; `None` if it is about another inode that exists.
     fn of_image<T>(
         &self,
         number: u64,
@@ -215,13 +207,13 @@ impl Forest {
         if self.is_forest_root(number) {
             return Ok(None);
         }
-        let tree_table = self.tree_table.load();
+        let table = self.table.load();
         match Number::decode(number).ok_or(FsError::Stale)? {
-            Number::StateDirectory(slot) => tree_table.tree(slot).map(|_| None).ok_or(FsError::Stale),
+            Number::StateDirectory(slot) => table.tree(slot).map(|_| None).ok_or(FsError::Stale),
             Number::StateFile(counter) => self.state_files.attributes(counter).map(|_| None),
             number => {
-                let found = tree_table.find(number)?;
-                found.forest_tree.counts.add(operation);
+                let found = table.find(number)?;
+                found.placed.counts.add(operation);
                 answer(found).map(Some)
             }
         }
@@ -241,8 +233,8 @@ impl Forest {
     /// [`FsError::Invalid`] if it is not one.
     pub fn readlink(&self, number: u64) -> Result<Vec<u8>, FsError> {
         let target = self.of_image(number, Operation::Readlink, |found| {
-            match found.forest_tree.tree.inode(found.index).kind {
-                InodeKind::Symlink => Ok(found.forest_tree.tree.link_target(found.index).to_vec()),
+            match found.placed.tree.inode(found.index).kind {
+                InodeKind::Symlink => Ok(found.placed.tree.link_target(found.index).to_vec()),
                 _ => Err(FsError::Invalid),
             }
         })?;
@@ -255,9 +247,9 @@ impl Forest {
     /// [`FsError::NoAttribute`].
     pub fn getxattr(&self, number: u64, name: &[u8]) -> Result<Vec<u8>, FsError> {
         let value = self.of_image(number, Operation::Getxattr, |found| {
-            let mut xattrs = found.forest_tree.tree.xattrs(found.index);
+            let mut xattrs = found.placed.tree.xattrs(found.index);
             let (_, value) = xattrs.find(|(candidate, _)| *candidate == name).ok_or(FsError::NoAttribute)?;
-            let value = match &found.forest_tree.ids {
+            let value = match &found.placed.ids {
                 Some(ids) => ids.xattr(name, value).ok_or(FsError::NoAttribute)?,
                 None => value.into(),
             };
@@ -272,7 +264,7 @@ impl Forest {
     /// [`FsError::Stale`] if there is no such inode.
     pub fn listxattr(&self, number: u64) -> Result<Vec<u8>, FsError> {
         let names = self.of_image(number, Operation::Listxattr, |found| {
-            let xattrs = found.forest_tree.tree.xattrs(found.index);
+            let xattrs = found.placed.tree.xattrs(found.index);
             Ok(xattrs.flat_map(|(name, _)| name.iter().copied().chain([0])).collect())
         })?;
         Ok(names.unwrap_or_default())
@@ -281,8 +273,8 @@ impl Forest {
     /// Where the content of a file is, if it has any: the layer, and the entry in its zTOC.
     pub(crate) fn content(&self, number: u64) -> Option<(Arc<LazyLayer>, usize)> {
         let Some(number @ Number::File(..)) = Number::decode(number) else { return None };
-        let tree_table = self.tree_table.load();
-        let (layer, entry) = tree_table.find(number).ok()?.content?;
+        let table = self.table.load();
+        let (layer, entry) = table.find(number).ok()?.content?;
         Some((Arc::clone(layer), entry as usize))
     }
 
@@ -302,7 +294,7 @@ impl Forest {
             return self.state_files.read(counter, offset, length, buffer).map(|()| None);
         }
         let missing = self.of_image(number, Operation::Read, |found| {
-            let inode = found.forest_tree.tree.inode(found.index);
+            let inode = found.placed.tree.inode(found.index);
             let (InodeKind::Regular, Some((layer, entry))) = (inode.kind, found.content) else {
                 return Err(if inode.kind == InodeKind::Directory {
                     FsError::IsDirectory
@@ -328,20 +320,19 @@ impl Forest {
         Ok(buffer)
     }
 
-    /// Totals of the tree that an inode is in; of all trees for what is in none.
+    /// Totals of the tree that an inode is in, or of all trees if it is in none.
     #[must_use]
     pub fn statfs(&self, number: u64) -> FileSystemStats {
-        let tree_table = self.tree_table.load();
-        let found = Number::decode(number).and_then(|number| tree_table.find(number).ok());
+        let table = self.table.load();
+        let found = Number::decode(number).and_then(|number| table.find(number).ok());
         let trees: Vec<_> = match found {
-            Some(found) => vec![found.forest_tree],
-            None => tree_table.trees().collect(),
+            Some(found) => vec![found.placed],
+            None => table.trees().collect(),
         };
-        let size =
-            trees.iter().fold(0_u64, |sum, forest_tree| sum.saturating_add(forest_tree.tree.total_size()));
+        let size = trees.iter().fold(0_u64, |sum, placed| sum.saturating_add(placed.tree.total_size()));
         FileSystemStats {
             blocks: size.div_ceil(BLOCK_SIZE),
-            files: trees.iter().map(|forest_tree| forest_tree.tree.len() as u64).sum(),
+            files: trees.iter().map(|placed| placed.tree.len() as u64).sum(),
             block_size: BLOCK_SIZE as u32,
         }
     }

@@ -1,9 +1,8 @@
-//! The state directory: how far each layer of a tree has got, as files.
+//! The state directory: files that say how much of each layer of a tree has been fetched.
 //!
-//! In the root of each tree there is a directory `.soci-snapshotter` that is never listed. It has a file for each
-//! layer, `<digest>.json`, as with the reference, and `layers.json` with all of them, bottom first. What they say is
-//! written down when they are looked up: each look-up gives a new inode, whose bytes stay the same until the kernel
-//! forgets it.
+//! In the root of each tree there is a directory `.soci-snapshotter` that is never listed. It has a file for each layer,
+//! `<digest>.json`, as with the reference, and `layers.json` with all of them, bottom first. The text of a file is made when it
+//! is looked up: each look-up gives a new inode, whose bytes stay the same until the kernel forgets it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +13,8 @@ use serde::Serialize;
 
 use super::attr::Attributes;
 use super::error::FsError;
-use super::inode_number::TreeSlot;
-use super::inode_number::{Number, STATE_FILES};
-use super::tree_table::ForestTree;
+use super::inode_number::{Number, STATE_FILES, TreeSlot};
+use super::tree_table::PlacedTree;
 use crate::base::lock::lock;
 use crate::content::LazyLayer;
 use crate::content::tree::InodeKind;
@@ -27,10 +25,10 @@ pub(crate) const NAME: &[u8] = b".soci-snapshotter";
 /// The file about all layers.
 const ALL_LAYERS: &str = "layers.json";
 
-/// How many state files are kept for the kernel. Whoever holds more open than this finds the oldest ones gone.
+/// How many state files are kept for the kernel. A process that holds more of them open finds the oldest ones gone.
 const MAX_FILES: usize = 1024;
 
-/// How many bytes of them.
+/// How many bytes of state files are kept.
 const MAX_BYTES: usize = 16 << 20;
 
 /// What a state file says of a layer.
@@ -74,8 +72,8 @@ fn render<'l>(layers: impl Iterator<Item = &'l Arc<LazyLayer>>) -> Result<Vec<u8
 }
 
 /// Names in the state directory of a tree, sorted.
-pub(super) fn names(forest_tree: &ForestTree) -> Vec<String> {
-    let mut names: Vec<_> = forest_tree.layers.iter().map(|(_, layer)| file_name(layer)).collect();
+pub(super) fn names(placed: &PlacedTree) -> Vec<String> {
+    let mut names: Vec<_> = placed.layers.iter().map(|(_, layer)| file_name(layer)).collect();
     names.push(ALL_LAYERS.to_owned());
     names.sort();
     names.dedup();
@@ -83,9 +81,9 @@ pub(super) fn names(forest_tree: &ForestTree) -> Vec<String> {
 }
 
 /// Attributes of the state directory of a tree.
-pub(super) fn directory(forest_tree: &ForestTree) -> Attributes {
-    let number = Number::StateDirectory(forest_tree.slot).encode();
-    Attributes::of_our_own(number, InodeKind::Directory, 0o500, 4096).owned_by(forest_tree.ids.as_ref())
+pub(super) fn directory(placed: &PlacedTree) -> Attributes {
+    let number = Number::StateDirectory(placed.slot).encode();
+    Attributes::of_our_own(number, InodeKind::Directory, 0o500, 4096).owned_by(placed.ids.as_ref())
 }
 
 #[derive(Debug)]
@@ -127,8 +125,8 @@ impl StateFiles {
     }
 
     /// Writes down a state file of a tree.
-    pub(super) fn lookup(&self, forest_tree: &ForestTree, name: &[u8]) -> Result<Attributes, FsError> {
-        let layers = || forest_tree.layers.iter().map(|(_, layer)| layer);
+    pub(super) fn lookup(&self, placed: &PlacedTree, name: &[u8]) -> Result<Attributes, FsError> {
+        let layers = || placed.layers.iter().map(|(_, layer)| layer);
         let bytes = if name == ALL_LAYERS.as_bytes() {
             render(layers())?
         } else {
@@ -138,10 +136,10 @@ impl StateFiles {
         let counter = self.next.fetch_add(1, Ordering::Relaxed) % STATE_FILES;
         let number = Number::StateFile(counter).encode();
         let attributes = Attributes::of_our_own(number, InodeKind::Regular, 0o400, bytes.len() as u64)
-            .owned_by(forest_tree.ids.as_ref());
+            .owned_by(placed.ids.as_ref());
         let mut kept = lock(&self.kept);
         kept.bytes += bytes.len();
-        kept.files.insert(counter, StateFile { tree: forest_tree.slot, attributes, bytes });
+        kept.files.insert(counter, StateFile { tree: placed.slot, attributes, bytes });
         while kept.files.len() > 1 && (kept.files.len() > MAX_FILES || kept.bytes > MAX_BYTES) {
             let Some(oldest) = kept.files.keys().next().copied() else { break };
             kept.remove(oldest);

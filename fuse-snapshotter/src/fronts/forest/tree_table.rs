@@ -1,7 +1,7 @@
-//! Which trees there are, and which layers they share.
+//! The table of trees, and of the layers that they share.
 //!
-//! All of it is one immutable table that is replaced as a whole when a tree is added or removed: serving the kernel
-//! takes no lock and never waits for that.
+//! The table is immutable. It is replaced as a whole when a tree is added or removed, so that requests take no lock and never
+//! wait for such a change.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use std::sync::Arc;
 use super::attr::Attributes;
 use super::error::FsError;
 use super::ids::IdMaps;
-use super::inode_number::{self, Number};
-use super::inode_number::{LayerSlot, TreeSlot};
+use super::inode_number::{INDEX_BITS, INDEX_MASK, LAYER_BITS, LayerSlot, Number, TREE_BITS, TreeSlot};
 use super::operation_counts::OperationCounts;
 use crate::content::LazyLayer;
 use crate::content::tree::{FileId, InodeId, InodeIndex, Tree};
@@ -58,9 +57,9 @@ pub enum AddTreeError {
     OtherOwners(LayerSlot),
 }
 
-/// One tree of the forest.
+/// A tree with its place in the table: its slot, its name, and the slots of its layers.
 #[derive(Debug)]
-pub(super) struct ForestTree {
+pub(super) struct PlacedTree {
     pub(super) slot: TreeSlot,
     pub(super) name: Box<str>,
     /// Shared by trees that differ in their owners only.
@@ -71,7 +70,7 @@ pub(super) struct ForestTree {
     pub(super) counts: OperationCounts,
 }
 
-impl ForestTree {
+impl PlacedTree {
     pub(super) fn has(&self, layer: &LazyLayer) -> bool {
         self.layers.iter().any(|(_, other)| other.has_same_content(layer))
     }
@@ -87,21 +86,21 @@ impl ForestTree {
     }
 }
 
-/// A layer, and where it is.
+/// A layer, and the trees that share it.
 #[derive(Debug, Clone)]
 pub(super) struct SharedLayer {
     pub(super) layer: Arc<LazyLayer>,
     /// The trees that have it, and its index in them.
-    trees: Vec<(Arc<ForestTree>, u16)>,
+    trees: Vec<(Arc<PlacedTree>, u16)>,
 }
 
 impl SharedLayer {
-    /// A tree in which an entry of the layer is visible, and its inode there. Any of them will do: what is said of an
-    /// entry comes from its zTOC, but for the number of links, which may be that of another tree.
-    fn find(&self, entry: u32) -> Option<(&Arc<ForestTree>, InodeIndex)> {
-        self.trees.iter().find_map(|(forest_tree, layer)| {
+    /// A tree in which an entry of the layer is visible, and its inode there. Any tree will do: attributes of
+    /// an entry come from its zTOC. Only the number of links may be that of another tree.
+    fn find(&self, entry: u32) -> Option<(&Arc<PlacedTree>, InodeIndex)> {
+        self.trees.iter().find_map(|(placed, layer)| {
             let file = FileId { layer: *layer, entry };
-            Some((forest_tree, forest_tree.tree.by_id(InodeId::File(file))?))
+            Some((placed, placed.tree.by_id(InodeId::File(file))?))
         })
     }
 }
@@ -109,26 +108,26 @@ impl SharedLayer {
 /// The trees and layers at one time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TreeTable {
-    trees: HashMap<u32, Arc<ForestTree>>,
+    trees: HashMap<u32, Arc<PlacedTree>>,
     names: BTreeMap<Box<str>, TreeSlot>,
     layers: HashMap<u32, Arc<SharedLayer>>,
 }
 
 /// Something of an image, found by its inode number.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found<'p> {
-    pub(super) forest_tree: &'p Arc<ForestTree>,
+pub(super) struct Found<'t> {
+    pub(super) placed: &'t Arc<PlacedTree>,
     pub(super) index: InodeIndex,
     /// Where its content is, unless it is a directory or whiteout.
-    pub(super) content: Option<(&'p Arc<LazyLayer>, u32)>,
+    pub(super) content: Option<(&'t Arc<LazyLayer>, u32)>,
 }
 
 impl TreeTable {
-    pub(super) fn tree(&self, slot: TreeSlot) -> Option<&Arc<ForestTree>> {
+    pub(super) fn tree(&self, slot: TreeSlot) -> Option<&Arc<PlacedTree>> {
         self.trees.get(&slot.0)
     }
 
-    pub(super) fn trees(&self) -> impl Iterator<Item = &Arc<ForestTree>> {
+    pub(super) fn trees(&self) -> impl Iterator<Item = &Arc<PlacedTree>> {
         self.trees.values()
     }
 
@@ -142,24 +141,24 @@ impl TreeTable {
     }
 
     /// The tree with this name.
-    pub(super) fn named(&self, name: &[u8]) -> Option<&Arc<ForestTree>> {
+    pub(super) fn named(&self, name: &[u8]) -> Option<&Arc<PlacedTree>> {
         self.tree(*self.names.get(str::from_utf8(name).ok()?)?)
     }
 
     /// The trees, sorted by name.
-    pub(super) fn by_name(&self) -> impl Iterator<Item = &Arc<ForestTree>> {
+    pub(super) fn by_name(&self) -> impl Iterator<Item = &Arc<PlacedTree>> {
         self.names.values().filter_map(|slot| self.tree(*slot))
     }
 
     /// What has this inode number, if it comes from an image.
     pub(super) fn find(&self, number: Number) -> Result<Found<'_>, FsError> {
         let found = match number {
-            Number::Own(slot, own) => self.tree(slot).and_then(|forest_tree| {
-                Some(Found { forest_tree, index: forest_tree.tree.by_id(InodeId::Own(own))?, content: None })
+            Number::Own(slot, own) => self.tree(slot).and_then(|placed| {
+                Some(Found { placed, index: placed.tree.by_id(InodeId::Own(own))?, content: None })
             }),
             Number::File(slot, entry) => self.layers.get(&slot.0).and_then(|shared| {
-                let (forest_tree, index) = shared.find(entry)?;
-                Some(Found { forest_tree, index, content: Some((&shared.layer, entry)) })
+                let (placed, index) = shared.find(entry)?;
+                Some(Found { placed, index, content: Some((&shared.layer, entry)) })
             }),
             Number::StateDirectory(_) | Number::StateFile(_) => None,
         };
@@ -167,9 +166,9 @@ impl TreeTable {
     }
 
     /// The table with one more tree.
-    pub(super) fn add_tree(&self, mut forest_tree: ForestTree) -> Result<Self, AddTreeError> {
-        let ForestTree { slot, tree, layers, .. } = &forest_tree;
-        inode_number::check(*slot, tree.own_len(), layers.iter().map(|(slot, _)| *slot).zip(tree.entries()))?;
+    pub(super) fn add_tree(&self, mut placed: PlacedTree) -> Result<Self, AddTreeError> {
+        let PlacedTree { slot, tree, layers, .. } = &placed;
+        check(*slot, tree.own_len(), layers.iter().map(|(slot, _)| *slot).zip(tree.entries()))?;
         let tables = layers.iter().map(|(_, layer)| layer.table().len());
         if !tables.eq(tree.entries()) {
             return Err(AddTreeError::OtherLayers);
@@ -177,24 +176,24 @@ impl TreeTable {
         if self.trees.contains_key(&slot.0) {
             return Err(AddTreeError::TreeSlotTaken(*slot));
         }
-        if self.names.contains_key(&forest_tree.name) {
-            return Err(AddTreeError::NameTaken(forest_tree.name.into()));
+        if self.names.contains_key(&placed.name) {
+            return Err(AddTreeError::NameTaken(placed.name.into()));
         }
-        for (slot, layer) in &mut forest_tree.layers {
+        for (slot, layer) in &mut placed.layers {
             let Some(shared) = self.layers.get(&slot.0) else { continue };
             if !layer.has_same_content(&shared.layer) {
                 return Err(AddTreeError::LayerSlotTaken(*slot));
             }
-            if shared.trees.iter().any(|(other, _)| other.ids != forest_tree.ids) {
+            if shared.trees.iter().any(|(other, _)| other.ids != placed.ids) {
                 return Err(AddTreeError::OtherOwners(*slot));
             }
             // One of them reads; what the two have fetched is in the same cache anyway.
             *layer = Arc::clone(&shared.layer);
         }
-        let forest_tree = Arc::new(forest_tree);
+        let placed = Arc::new(placed);
         let mut next = self.clone();
         // A tree has fewer than 65,535 layers.
-        for (position, (slot, layer)) in (0..).zip(&forest_tree.layers) {
+        for (position, (slot, layer)) in (0..).zip(&placed.layers) {
             let shared = next.layers.entry(slot.0);
             let shared = shared
                 .or_insert_with(|| Arc::new(SharedLayer { layer: Arc::clone(layer), trees: Vec::new() }));
@@ -202,21 +201,21 @@ impl TreeTable {
                 // Two layers of this very tree.
                 return Err(AddTreeError::LayerSlotTaken(*slot));
             }
-            Arc::make_mut(shared).trees.push((Arc::clone(&forest_tree), position));
+            Arc::make_mut(shared).trees.push((Arc::clone(&placed), position));
         }
-        next.names.insert(forest_tree.name.clone(), forest_tree.slot);
-        next.trees.insert(forest_tree.slot.0, forest_tree);
+        next.names.insert(placed.name.clone(), placed.slot);
+        next.trees.insert(placed.slot.0, placed);
         Ok(next)
     }
 
     /// The table without a tree, and that tree.
-    pub(super) fn remove_tree(&self, slot: TreeSlot) -> Option<(Self, Arc<ForestTree>)> {
+    pub(super) fn remove_tree(&self, slot: TreeSlot) -> Option<(Self, Arc<PlacedTree>)> {
         let mut next = self.clone();
         let removed = next.trees.remove(&slot.0)?;
         next.names.remove(&removed.name);
         for (slot, _) in &removed.layers {
             if let Some(shared) = next.layers.get_mut(&slot.0) {
-                Arc::make_mut(shared).trees.retain(|(forest_tree, _)| forest_tree.slot != removed.slot);
+                Arc::make_mut(shared).trees.retain(|(placed, _)| placed.slot != removed.slot);
                 if shared.trees.is_empty() {
                     next.layers.remove(&slot.0);
                 }
@@ -224,4 +223,29 @@ impl TreeTable {
         }
         Some((next, removed))
     }
+}
+
+/// Whether everything in a tree can have a number: `own` inodes that the tree itself names, and for each of its layers
+/// the slot and the number of zTOC entries.
+pub(super) fn check(
+    slot: TreeSlot,
+    own: usize,
+    layers: impl Iterator<Item = (LayerSlot, usize)>,
+) -> Result<(), AddTreeError> {
+    if slot.0 >= 1 << TREE_BITS {
+        return Err(AddTreeError::NoSuchTreeSlot(slot));
+    }
+    // The last index is the state directory's, and the first one is not used.
+    if own as u64 > INDEX_MASK - 1 {
+        return Err(AddTreeError::TooManyDirectories(own));
+    }
+    for (position, (slot, entries)) in layers.enumerate() {
+        if slot.0 >= 1 << LAYER_BITS {
+            return Err(AddTreeError::NoSuchLayerSlot(slot));
+        }
+        if entries > 1 << INDEX_BITS {
+            return Err(AddTreeError::TooManyEntries { position, entries });
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Pages that the kernel keeps, and is told to drop.
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use fuser::{INodeNo, Notifier};
@@ -16,19 +16,19 @@ const MAX_PARTS: usize = 256;
 /// Drops pages of files.
 #[derive(Clone, Default)]
 pub(super) struct Pages {
-    /// Set once the file system is served.
-    notifier: Arc<OnceLock<Notifier>>,
+    /// Set once the file system is served, and there until it is unmounted.
+    notifier: Arc<OnceLock<Weak<Notifier>>>,
 }
 
 impl Pages {
-    pub(super) fn served_by(&self, notifier: Notifier) {
-        let _ = self.notifier.set(notifier);
+    pub(super) fn served_by(&self, notifier: &Arc<Notifier>) {
+        let _ = self.notifier.set(Arc::downgrade(notifier));
     }
 
     /// Drops the pages of these parts of a file; whether that is done after a short while. It is done on a thread of
     /// its own, because those that answer the kernel must be free to answer the reads that it waits for.
     pub(super) async fn drop_of(&self, number: u64, mut parts: Vec<Range<u64>>, runtime: &Handle) -> bool {
-        let Some(notifier) = self.notifier.get().cloned() else { return false };
+        let Some(notifier) = self.notifier.get().and_then(Weak::upgrade) else { return false };
         let all = parts.len() <= MAX_PARTS;
         parts.truncate(MAX_PARTS);
         let dropping = runtime.spawn_blocking(move || {

@@ -1,5 +1,7 @@
 //! The file system as the kernel shows it. Needs root and `/dev/fuse`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
+
+mod takeover;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -15,22 +17,23 @@ use testdata::image::{Entry, Texture};
 use testdata::need::{Need, available};
 use tokio::runtime::Runtime;
 
-use super::mount::{FuseMount, detach};
-use super::options::FuseOptions;
+use super::connection::{FuseOptions, mount_forest};
 use crate::base::sys::id_mapped_clone;
 use crate::fronts::forest::tests::{Rig, add_tree};
 use crate::fronts::forest::{Forest, Operation, TreeSlot};
+use crate::fronts::mount_point::{detach, is_mounted};
+use crate::fronts::mounted::Mounted;
 
 /// A mounted forest.
-struct Mounted {
+struct MountedForest {
     // In this order: unmounted before the directory goes, and before the runtime that serves it.
-    mount: FuseMount,
+    mount: Mounted,
     forest: Arc<Forest>,
     _runtime: Runtime,
     directory: tempfile::TempDir,
 }
 
-impl Mounted {
+impl MountedForest {
     fn new() -> Self {
         let runtime = Runtime::new().unwrap();
         let directory = tempfile::tempdir().unwrap();
@@ -38,7 +41,7 @@ impl Mounted {
         let forest = Arc::new(Forest::new());
         let options = FuseOptions { threads: 2, allow_other: true };
         let at = directory.path().join("forest");
-        let mount = FuseMount::new(Arc::clone(&forest), &at, options, runtime.handle().clone()).unwrap();
+        let mount = mount_forest(&forest, &at, options, runtime.handle().clone()).unwrap();
         Self { mount, forest, _runtime: runtime, directory }
     }
 
@@ -88,7 +91,7 @@ fn images_that_share_a_layer_share_its_pages() {
     if !can_mount() {
         return;
     }
-    let (rig, mounted) = (Rig::new(), Mounted::new());
+    let (rig, mounted) = (Rig::new(), MountedForest::new());
     let base = rig.layer(&[Entry::made("usr/lib/shared", Texture::Binary, 1, 1_000_000)]);
     let other = rig.layer(&[Entry::file("other", "x")]);
     add_tree(&mounted.forest, 1, "one", &[(1, &base)]);
@@ -113,7 +116,7 @@ fn trees_come_and_go_before_the_kernels_eyes() {
     if !can_mount() {
         return;
     }
-    let (rig, mounted) = (Rig::new(), Mounted::new());
+    let (rig, mounted) = (Rig::new(), MountedForest::new());
     let base = rig.layer(&[Entry::file("file", "content"), Entry::file("unread", "more")]);
     let root = mounted.path("");
     assert_eq!(fs::metadata(&root).unwrap().mode() & 0o7777, 0o700);
@@ -142,7 +145,7 @@ fn a_bind_mount_outlives_changes_elsewhere() {
     if !can_mount() {
         return;
     }
-    let (rig, mounted) = (Rig::new(), Mounted::new());
+    let (rig, mounted) = (Rig::new(), MountedForest::new());
     let base = rig.layer(&[Entry::dir("d"), Entry::file("d/file", "content")]);
     add_tree(&mounted.forest, 1, "one", &[(1, &base)]);
     let target = mounted.beside("target");
@@ -168,7 +171,7 @@ fn state_files_are_fresh_whenever_they_are_opened() {
     if !can_mount() {
         return;
     }
-    let (rig, mounted) = (Rig::new(), Mounted::new());
+    let (rig, mounted) = (Rig::new(), MountedForest::new());
     let base = rig.layer(&[
         Entry::made("one", Texture::Random, 1, 200_000),
         Entry::made("two", Texture::Random, 2, 200_000),
@@ -218,7 +221,7 @@ fn trees_come_and_go_while_others_look() {
     if !can_mount() {
         return;
     }
-    let (rig, mounted) = (Rig::new(), Mounted::new());
+    let (rig, mounted) = (Rig::new(), MountedForest::new());
     let base = rig.layer(&[Entry::file("d/file", "content")]);
     add_tree(&mounted.forest, 1, "stays", &[(1, &base)]);
     let done = AtomicBool::new(false);
@@ -273,7 +276,7 @@ fn containers_stack_overlayfs_on_trees() {
     if !available(&[Need::Root, Need::Fuse, Need::Program("unshare", "util-linux")]) {
         return;
     }
-    let (rig, mounted) = (Rig::new(), Mounted::new());
+    let (rig, mounted) = (Rig::new(), MountedForest::new());
     let base = rig.layer(&[Entry::dir("d"), Entry::file("d/a", "a"), Entry::file("d/b", "b")]);
     let top = rig.layer(&[Entry::file("d/c", "c"), Entry::file("e", "e")]);
     add_tree(&mounted.forest, 1, "base", &[(1, &base)]);
@@ -357,10 +360,10 @@ fn mounts_of_it_can_be_id_mapped() {
     if !available(&[&[Need::Root, Need::Fuse], &programs[..]].concat()) {
         return;
     }
-    let (rig, mounted) = (Rig::new(), Mounted::new());
+    let (rig, mounted) = (Rig::new(), MountedForest::new());
     let negotiated = mounted.mount.negotiated().unwrap();
     assert_eq!(negotiated.idmap, kernel() >= (6, 12), "{negotiated:?}");
-    assert_eq!(negotiated.lacking.contains(&"id-mapped mounts"), !negotiated.idmap);
+    assert_eq!(negotiated.lacking.contains(&"id-mapped mounts".to_owned()), !negotiated.idmap);
     if !negotiated.idmap {
         return;
     }
@@ -417,5 +420,5 @@ fn a_failed_id_mapping_leaves_nothing() {
     // The namespace that the files are in translates nothing, and the kernel says so.
     let own = fs::File::open("/proc/self/ns/user").unwrap();
     assert!(id_mapped_clone(&source, &target, own.as_fd()).is_err());
-    assert!(names(&target).is_empty() && !super::is_mounted(&target));
+    assert!(names(&target).is_empty() && !is_mounted(&target));
 }

@@ -68,7 +68,7 @@ impl Snapshotter {
             let numbers =
                 layer_names(&run.layers, ids).map(|name| slot(self.store.number(MAPPED_LAYERS, &name)?));
             let layers = numbers.collect::<Result<Vec<_>, _>>()?;
-            forest.plant_translated(of, tree, &name, &layers, ids.clone()).map_err(unavailable)?;
+            forest.add_translated_tree(of, tree, &name, &layers, ids.clone()).map_err(unavailable)?;
         }
         let target = self.layout.mapped(run.top, container);
         mount_bind(self.layout.trees().join(&name), &target).map_err(|error| {

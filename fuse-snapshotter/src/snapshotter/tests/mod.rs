@@ -32,7 +32,7 @@ use super::layout::Layout;
 use super::mounts::Mount;
 use super::options::Options;
 use super::restart::detach_all;
-use crate::fronts::fuse::detach;
+use crate::fronts::mount_point::detach;
 use client::Client;
 
 /// The repository that images are in.

@@ -93,7 +93,8 @@ async fn a_file_system_that_was_aborted_is_mounted_anew() {
     let control = tempfile::tempdir().unwrap();
     let flags = rustix::mount::MountFlags::empty();
     rustix::mount::mount("none", control.path(), "fusectl", flags, None).unwrap();
-    let aborted = std::fs::write(control.path().join(format!("{}/abort", connection & 0xff)), "1");
+    let aborted =
+        std::fs::write(control.path().join(format!("{}/abort", rustix::fs::minor(connection))), "1");
     rustix::mount::unmount(control.path(), rustix::mount::UnmountFlags::empty()).unwrap();
     aborted.unwrap();
     // The threads that serve it take a moment to notice.

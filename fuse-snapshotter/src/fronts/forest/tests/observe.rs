@@ -7,7 +7,7 @@ use testdata::image::{Entry, Texture};
 
 use super::{Rig, add_tree, at};
 use crate::fronts::forest::forest::Forest;
-use crate::fronts::forest::observe::{AskedFile, Observer};
+use crate::fronts::forest::observers::{AskedFile, Observer};
 
 const SIZE: u64 = 10_000;
 const OWN: u32 = 42;

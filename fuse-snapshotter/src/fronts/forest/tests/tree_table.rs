@@ -6,6 +6,7 @@ use testdata::image::{Entry, Texture};
 
 use super::{Made, Rig, add_tree, at, merge, names, slots, tree_of, walk};
 use crate::content::tree::InodeKind;
+use crate::fronts::forest::tree_table::check;
 use crate::fronts::forest::{AddTreeError, Forest, FsError, IdMaps, IdRange, LayerSlot, ROOT, TreeSlot};
 
 fn text(path: &str, seed: u64, size: u64) -> Entry {
@@ -70,7 +71,7 @@ fn numbers_are_the_same_after_a_restart_whatever_the_order() {
 }
 
 #[tokio::test]
-async fn felling_a_tree_leaves_the_others() {
+async fn removing_a_tree_leaves_the_others() {
     let rig = Rig::new();
     let (forest, base) = two(&rig);
     let shared = at(&forest, "one/etc/shared").unwrap();
@@ -137,7 +138,7 @@ fn a_layer_that_a_tree_has_twice_is_served() {
 }
 
 #[test]
-fn what_cannot_be_planted_is_refused_and_changes_nothing() {
+fn what_cannot_be_added_is_refused_and_changes_nothing() {
     let rig = Rig::new();
     let (forest, base) = two(&rig);
     let other = rig.layer(&[text("etc/three", 5, 10)]);
@@ -228,4 +229,20 @@ fn a_single_tree_is_the_root_and_stays_alone() {
     assert!(matches!(more, Err(AddTreeError::NoSuchTreeSlot(_))));
     assert!(!forest.remove_tree(TreeSlot(0)));
     assert!(matches!(Forest::single(merge(&[&base]), vec![]), Err(AddTreeError::OtherLayers)));
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let layers = |slot, entries| [(LayerSlot(0), 1), (LayerSlot(slot), entries)].into_iter();
+    let largest = layers((1 << 21) - 1, 1 << 26);
+    assert!(check(TreeSlot((1 << 20) - 1), (1 << 26) - 2, largest).is_ok());
+    let refused = |slot, own, layers| check(TreeSlot(slot), own, layers).unwrap_err();
+    assert!(matches!(refused(1 << 20, 1, layers(1, 1)), AddTreeError::NoSuchTreeSlot(TreeSlot(0x10_0000))));
+    assert!(matches!(refused(1, (1 << 26) - 1, layers(1, 1)), AddTreeError::TooManyDirectories(_)));
+    assert!(matches!(refused(1, 1, layers(1 << 21, 1)), AddTreeError::NoSuchLayerSlot(_)));
+    let entries = (1 << 26) + 1;
+    match refused(1, 1, layers(1, entries)) {
+        AddTreeError::TooManyEntries { position: 1, entries: found } => assert_eq!(found, entries),
+        other => unreachable!("{other}"),
+    }
 }

@@ -1,10 +1,11 @@
-//! The one place where errors become errnos, and where reading errors are logged.
+//! The one place where errors become errnos, and where errors of reading are logged.
 
 use fuser::Errno;
 
-use crate::fronts::forest::FsError;
+use super::forest::FsError;
 
-pub(crate) fn errno(error: &FsError) -> Errno {
+/// The errno for an error of a file system. Errors of reading are logged.
+pub(super) fn errno(error: &FsError) -> Errno {
     match error {
         FsError::NotFound => Errno::ENOENT,
         FsError::Stale => Errno::ESTALE,
