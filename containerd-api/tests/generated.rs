@@ -25,7 +25,10 @@ fn the_generated_code_is_that_of_the_definitions() {
         }
     }
     let (made, kept) = (contents(made.path()), contents(&generated));
-    assert!(made == kept, "src/generated is not up to date: run UPDATE_GENERATED=1 cargo test -p containerd-api");
+    assert!(
+        made == kept,
+        "src/generated is not up to date: run UPDATE_GENERATED=1 cargo test -p containerd-api"
+    );
 }
 
 /// The files of a directory, by their names.

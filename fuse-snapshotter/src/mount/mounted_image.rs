@@ -11,12 +11,12 @@ use super::image::Image;
 use super::layer::Layer;
 use super::layer_maker::LayerMaker;
 use super::options::Options;
-use crate::fronts::Front;
 use super::overlay_stack::{Stack, StackError};
 use super::report::Report;
 use super::workspace::Workspace;
 use crate::content::FetchContext;
 use crate::content::cache::{CacheError, CacheRoot};
+use crate::fronts::Front;
 use crate::image::{ImageOrigin, ZtocShelf};
 
 /// Requests for layer contents that may be under way at once. Latency is what costs, so there are more than a fast link

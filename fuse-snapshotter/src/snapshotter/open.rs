@@ -8,11 +8,11 @@ use registry::Client;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use super::counting::Counting;
 use super::error::{SnapshotError, io_error};
 use super::idmap::mapper::IdMapper;
 use super::keyed_lock::KeyedLock;
 use super::layout::Layout;
-use super::counting::Counting;
 use super::options::{FetchOptions, Options, TreeOptions};
 use super::pull::{ContentOfNamespace, Images, PullOptions, ScratchRoot, Surroundings};
 use super::root::{check_overlay, check_owner, in_user_namespace};

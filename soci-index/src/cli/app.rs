@@ -4,13 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::bail;
-use registry::Client;
 use crate::containerd::{self, Containerd, ContainerdError, Endpoint};
 use crate::image::PlatformChoice;
 use crate::registry_args::RegistryArgs;
 use crate::source::{ContainerdSource, ImageSource, LayoutSource, RegistrySource, SourceSpec};
 use crate::store::{self, Store};
+use anyhow::bail;
+use registry::Client;
 
 use crate::cli::args::{ContentStore, Globals, ImageArg, PlatformArgs};
 use crate::cli::output::Output;

@@ -14,12 +14,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use registry::Digest;
 use crate::containerd;
 use crate::manual::{CompletionArgs, ManArgs};
 use crate::platform::Platform;
 use crate::registry_args::RegistryArgs;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use registry::Digest;
 
 pub(crate) use build::{BuildArgs, read_recording};
 pub(crate) use convert::{ConvertArgs, Format};

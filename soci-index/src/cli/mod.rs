@@ -16,12 +16,12 @@ mod table;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use crate::manual::{self, Section};
 use app::App;
 use args::{Cli, Command, IndexCommand, PrefetchCommand, ZtocCommand};
 use clap::{CommandFactory, Parser};
 use commands::push::Which;
 use output::Output;
-use crate::manual::{self, Section};
 
 /// Runs the program `soci`.
 pub fn main() -> ExitCode {

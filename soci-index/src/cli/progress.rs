@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use registry::{Descriptor, Digest};
 use crate::build::{LayerEvent, Progress};
 use crate::destination::{Copied, CopyEvent, CopyProgress};
 use crate::platform::Platform;
 use crate::pull::{LayerOutcome, PullEvent, PullProgress};
 use crate::push::{PushEvent, PushProgress};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use registry::{Descriptor, Digest};
 
 use crate::cli::output::Output;
 

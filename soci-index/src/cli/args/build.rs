@@ -5,10 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
 use crate::build::{BuildOptions, DEFAULT_MEMORY};
 use crate::recording::{MAX_RECORDING_SIZE, Recording};
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
 
 /// Largest list of files to prefetch, in bytes: half a million paths of usual length.
 const MAX_LIST_SIZE: u64 = 64 << 20;

@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
 use crate::platform::Platform;
 use crate::registry_args::RegistryArgs;
 use crate::source::{SourceError, SourceSpec};
+use clap::{Args, ValueEnum};
 
 /// Which platforms are meant.
 #[derive(Debug, Args)]

@@ -3,8 +3,8 @@
 // These comments are help texts for a terminal: brackets in them are no links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
-use clap::{Args, ValueEnum};
 use crate::registry_args::RegistryArgs;
+use clap::{Args, ValueEnum};
 
 use super::build::BuildArgs;
 use super::common::PlatformArgs;

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
-use registry::Digest;
 use crate::platform::Platform;
 use crate::registry_args::RegistryArgs;
+use clap::{Args, Subcommand};
+use registry::Digest;
 
 use super::common::{ImageArg, PushArgs};
 

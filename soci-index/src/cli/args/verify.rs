@@ -1,9 +1,9 @@
 //! The flags of `soci verify`.
 
-use clap::Args;
-use registry::Digest;
 use crate::build::DEFAULT_MEMORY;
 use crate::registry_args::RegistryArgs;
+use clap::Args;
+use registry::Digest;
 
 use super::common::{ImageArg, PlatformArgs};
 

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::json;
 use crate::containerd::{Containerd, Lease};
 use crate::convert::{self, Converted};
 use crate::destination::{
@@ -13,6 +12,7 @@ use crate::destination::{
 use crate::registry_args::RegistryArgs;
 use crate::source::{ImageSource, RegistrySource, SourceSpec, StandaloneSource};
 use crate::store::Store;
+use serde_json::json;
 
 use crate::cli::app::{App, client};
 use crate::cli::args::{ConvertArgs, Format, ImageArg};

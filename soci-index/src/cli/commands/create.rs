@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use registry::Reference;
-use serde_json::json;
 use crate::build::{self, CreatedIndex};
 use crate::containerd::{Containerd, ContainerdError, labels};
 use crate::source::{ImageSource, SourceSpec};
 use crate::store::Store;
+use anyhow::{Context, bail};
+use registry::Reference;
+use serde_json::json;
 
 use super::push;
 use crate::cli::app::{App, client};

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::bail;
-use registry::Digest;
-use serde_json::json;
 use crate::canonical_json;
 use crate::manifest::IndexVersion;
 use crate::oci::MAX_MANIFEST_SIZE;
 use crate::store::{ArtifactKind, Record};
+use anyhow::bail;
+use registry::Digest;
+use serde_json::json;
 
 use crate::cli::app::{App, names_image};
 use crate::cli::args::{IndexInfoArgs, IndexListArgs, IndexRemoveArgs};

@@ -1,10 +1,10 @@
 //! `soci prefetch list|info`.
 
-use anyhow::bail;
-use serde_json::json;
 use crate::canonical_json;
 use crate::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact};
 use crate::store::{ArtifactKind, Record, Store};
+use anyhow::bail;
+use serde_json::json;
 
 use super::index::{age, created};
 use crate::cli::app::App;

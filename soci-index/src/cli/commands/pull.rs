@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::json;
 use crate::pull::{self, LayerOutcome, PullOptions, Pulled};
 use crate::source::RegistrySource;
+use serde_json::json;
 
 use crate::cli::app::{App, client};
 use crate::cli::args::PullArgs;

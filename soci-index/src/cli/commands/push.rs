@@ -1,11 +1,11 @@
 //! `soci push`.
 
-use anyhow::{anyhow, bail};
-use registry::{Client, Digest, Repository};
 use crate::image;
 use crate::push::{self, ExistingIndex, PushError, PushOptions};
 use crate::source::{ImageSource, RegistrySource, SourceSpec};
 use crate::store::{ArtifactKind, Record, Store};
+use anyhow::{anyhow, bail};
+use registry::{Client, Digest, Repository};
 
 use crate::cli::app::{App, client};
 use crate::cli::args::{Existing, PushArgs, UploadArgs};

@@ -3,11 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use async_trait::async_trait;
-use bytes::Bytes;
-use registry::{Client, Descriptor, Digest, Reference, Repository};
-use serde_json::json;
 use crate::build::{RecordedError, create_recorded};
 use crate::discover::Nearby;
 use crate::image::{self, PlatformChoice};
@@ -17,6 +12,11 @@ use crate::prefetch::{MAX_PREFETCH_SIZE, PrefetchArtifact};
 use crate::recording::Recording;
 use crate::source::{ImageSource, SourceSpec};
 use crate::store::Store;
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use bytes::Bytes;
+use registry::{Client, Descriptor, Digest, Reference, Repository};
+use serde_json::json;
 
 use crate::cli::app::{App, client};
 use crate::cli::args::{PrefetchRecordArgs, read_recording};

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
-use registry::{Client, Reference, Repository};
-use serde_json::json;
 use crate::image::{self, PlatformImage};
 use crate::source::{ImageSource, LocalFirst, RegistrySource, SourceSpec};
 use crate::verify::{self, Origin, Report, Subject, Verdict, VerifyError, VerifyOptions};
+use anyhow::bail;
+use registry::{Client, Reference, Repository};
+use serde_json::json;
 
 use crate::cli::app::{App, client};
 use crate::cli::args::VerifyArgs;

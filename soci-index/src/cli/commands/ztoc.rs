@@ -7,9 +7,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use registry::{BlobReader, Descriptor, Digest, FileBlob};
-use serde_json::json;
 use crate::build::{BuildOptions, build_file, store_ztoc};
 use crate::canonical_json::{self, Encoder};
 use crate::extract;
@@ -17,6 +14,9 @@ use crate::manifest::{MAX_ZTOC_SIZE, ZTOC};
 use crate::registry_args::RegistryArgs;
 use crate::source::ImageSource;
 use crate::store::{ArtifactKind, Record, Store};
+use anyhow::{Context, bail};
+use registry::{BlobReader, Descriptor, Digest, FileBlob};
+use serde_json::json;
 use ztoc::Ztoc;
 
 use crate::cli::app::{App, names_image};
