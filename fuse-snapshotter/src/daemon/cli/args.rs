@@ -1,7 +1,6 @@
 //! The command line.
 //!
-//! Doc comments here are help texts, in which brackets are brackets.
-#![expect(rustdoc::broken_intra_doc_links, reason = "in a help text brackets are brackets")]
+//! Doc comments here are help texts, in which brackets are brackets and no links.
 
 use std::path::PathBuf;
 

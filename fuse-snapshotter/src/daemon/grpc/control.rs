@@ -1,7 +1,7 @@
 //! What `soci-snapshotter-grpc status` asks the daemon, over the same socket.
 
 /// The service's definitions, of `proto/control.proto`.
-#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[expect(unreachable_pub, reason = "generated code")]
 mod generated {
     include!("generated/soci.control.v1.rs");
 }

@@ -1,5 +1,5 @@
 //! The proxy between tonic's client and an image service of which the tests see every byte.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::convert::Infallible;
 use std::path::Path;

@@ -182,7 +182,6 @@ impl fmt::Display for Report {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
