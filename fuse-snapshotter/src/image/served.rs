@@ -8,7 +8,6 @@ use super::assemble::OpenError;
 use super::index::NoIndex;
 use crate::base::text::Size;
 use crate::content::tree::TreeError;
-use crate::fronts::forest::AddTreeError;
 
 /// How a layer is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -78,13 +77,18 @@ pub enum WhyNotLazy {
     Tree(Arc<TreeError>),
     /// It cannot be shown with the layers below it.
     #[error(transparent)]
-    AddTree(Arc<AddTreeError>),
+    Unmountable(Arc<dyn std::error::Error + Send + Sync>),
     /// A task that made it ready ended early.
     #[error(transparent)]
     Task(Arc<tokio::task::JoinError>),
 }
 
 impl WhyNotLazy {
+    /// What serves the kernel cannot show it with the layers below it.
+    pub fn unmountable(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Unmountable(Arc::new(error))
+    }
+
     /// The reason in a word: a label of the metrics.
     #[must_use]
     pub fn metric(&self) -> &'static str {
@@ -98,7 +102,7 @@ impl WhyNotLazy {
             | Self::Timeout
             | Self::Open(_)
             | Self::Tree(_)
-            | Self::AddTree(_)
+            | Self::Unmountable(_)
             | Self::Task(_) => "failed",
         }
     }
@@ -128,12 +132,6 @@ impl From<OpenError> for WhyNotLazy {
 impl From<TreeError> for WhyNotLazy {
     fn from(error: TreeError) -> Self {
         Self::Tree(Arc::new(error))
-    }
-}
-
-impl From<AddTreeError> for WhyNotLazy {
-    fn from(error: AddTreeError) -> Self {
-        Self::AddTree(Arc::new(error))
     }
 }
 

@@ -197,7 +197,7 @@ fn front_error(error: FrontError, first: usize, path: &Path) -> StackError {
     match error {
         // Unpacked, it has no such limit.
         FrontError::Tree(error @ AddTreeError::TooManyEntries { position, .. }) => {
-            StackError::Tree { layer: first + position, why: error.into() }
+            StackError::Tree { layer: first + position, why: WhyNotLazy::unmountable(error) }
         }
         FrontError::Tree(error) => io_error("serve", path)(std::io::Error::other(error)).into(),
         FrontError::Fuse(error) => MountImageError::from(error).into(),
