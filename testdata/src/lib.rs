@@ -7,6 +7,7 @@
 //! - [`clients`]: where the current containerd and its clients are, which Debian does not have.
 //! - [`workloads`]: images of real programs, made of Debian packages and cached between test runs.
 //! - [`manual`]: completions and man pages of a program, compared with its help.
+//! - [`seeds`]: what fuzz targets begin with, made of the golden vectors.
 //! - [`walk`]: directory trees of this machine, attribute by attribute.
 //! - [`expected`]: what a stack of layers must look like when merged; an oracle written without the product's code.
 
@@ -24,5 +25,6 @@ pub mod image;
 pub mod manual;
 pub mod need;
 pub mod registry;
+pub mod seeds;
 pub mod walk;
 pub mod workloads;

@@ -43,6 +43,16 @@ const BASIC_LIFE: Duration = Duration::from_secs(300);
 /// Requests that waited while another one failed to get a token share its failure for this long.
 const SHARE_FAILURE: Duration = Duration::from_secs(1);
 
+/// The token server of the challenge in these headers that would be taken up, and the scope that would be asked for.
+#[cfg(fuzzing)]
+pub fn fuzz(headers: &HeaderMap) -> Option<(url::Url, String)> {
+    let challenge = Offer::of(headers).bearer?;
+    match challenge.scheme {
+        Scheme::Bearer { realm, .. } => Some((realm, challenge.scope.to_string())),
+        Scheme::Basic => None,
+    }
+}
+
 /// A header to send, and which edition of it: what was refused must be told apart from what came since.
 #[derive(Debug, Clone)]
 pub(crate) struct Grant {

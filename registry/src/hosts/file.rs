@@ -174,7 +174,7 @@ impl Source<'_> {
     }
 }
 
-fn parse(path: &Path, text: &str) -> Result<HostConfig> {
+pub(super) fn parse(path: &Path, text: &str) -> Result<HostConfig> {
     let source = Source { path, text };
     let toml_error = |error: toml::de::Error| {
         let message = error.message().to_owned();

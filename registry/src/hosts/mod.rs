@@ -186,6 +186,14 @@ impl Route {
     }
 }
 
+/// Reads a `hosts.toml` as at the start of a client: what it says must make servers, too.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) -> Result<HostConfig> {
+    let found = file::parse(std::path::Path::new("hosts.toml"), text)?;
+    Route::new("registry.invalid", &found, &ClientConfig::default())?;
+    Ok(found)
+}
+
 /// The name that the registry `host` has on the network.
 fn server_name(host: &str) -> &str {
     api_host(host)
