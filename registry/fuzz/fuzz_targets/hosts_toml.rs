@@ -7,7 +7,7 @@ use testdata::seeds;
 
 fn seeds() -> Vec<&'static str> {
     vec![
-        "server = \"https://registry.example\"\n",
+        "server = \"https://registry.example\"\ndial_timeout = \"5\"\n",
         "[host.\"https://mirror.example:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  ca = \"mirror.crt\"\n  \
          client = [[\"client.cert\", \"client.key\"]]\n  skip_verify = false\n  override_path = true\n  \
          dial_timeout = \"1m2.5s\"\n[host.\"https://mirror.example:5000\".header]\n  x-one = \"1\"\n  x-two = [\"2\", \"3\"]\n",
