@@ -4,8 +4,7 @@
 //! The definitions in `proto/` are our own text; names and field numbers are those of containerd's API (1.6 to 2.x), of
 //! which they are a part. Fields that are left out are ignored when read.
 
-// Generated code.
-#![allow(missing_docs, unreachable_pub, clippy::all)]
+#![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
 
 /// `containerd.types`.
 pub mod types {

@@ -4,8 +4,8 @@
 //! cargo run -p registry --example read_ranges -- testdata/golden/images/docker
 //! ```
 //!
-//! The image is an OCI layout on disk. The example serves it from a registry of its own on the loopback interface, so it needs no
-//! service. With another [`Reference`] the same calls read from any registry.
+//! The image is an OCI layout on disk. The example serves it from a registry of its own on the loopback interface, so it
+//! needs no service. With another [`Reference`] the same calls read from any registry.
 
 use std::error::Error;
 use std::io::Write;

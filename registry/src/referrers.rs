@@ -376,7 +376,7 @@ pub fn fuzz_link(link: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 mod tests {
     use super::*;
 

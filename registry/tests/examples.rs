@@ -30,6 +30,9 @@ async fn the_first_bytes_of_each_layer_are_read_from_a_registry() {
     let read: Vec<_> = out.lines().filter(|line| line.starts_with("layer")).collect();
     assert!(out.starts_with("manifest sha256:") && !read.is_empty(), "{out}");
     for line in read {
-        assert!(line.contains(": 64 of ") && layers.values().any(|layer| line.contains(&layer.digest)), "{line}");
+        assert!(
+            line.contains(": 64 of ") && layers.values().any(|layer| line.contains(&layer.digest)),
+            "{line}"
+        );
     }
 }

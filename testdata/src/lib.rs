@@ -11,9 +11,13 @@
 //! - [`walk`]: directory trees of this machine, attribute by attribute.
 //! - [`expected`]: what a stack of layers must look like when merged; an oracle written without the product's code.
 
-// This crate is part of tests: a broken fixture must stop the test at once, with the place where it broke. Handing
-// errors up would only make every caller unwrap them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// Handing errors up would only make every caller unwrap them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this crate is a part of tests: a broken fixture stops the test where it broke"
+)]
 
 pub mod clients;
 pub mod containerd;

@@ -1,7 +1,7 @@
 //! Seeds of fuzz targets, made of the golden vectors when they are needed.
 //!
-//! A fuzz target knows the form of its input, so it makes its own seeds. `scripts/fuzz` starts it once with the variable
-//! `FUZZ_SEEDS` set to a directory: the target writes its seeds there and ends before anything is fuzzed.
+//! A fuzz target knows the form of its input, so it makes its own seeds. `scripts/fuzz` starts it once with the
+//! variable `FUZZ_SEEDS` set to a directory: the target writes its seeds there and ends before anything is fuzzed.
 
 use std::path::PathBuf;
 
@@ -31,7 +31,12 @@ pub fn write_if_asked<S: AsRef<[u8]>>(seeds: impl FnOnce() -> Vec<S>) {
 /// If the golden vectors are not there.
 pub fn layers() -> Vec<(String, Vec<u8>)> {
     let golden = golden::load();
-    golden.layers.into_keys().chain(golden.refused.into_keys()).map(|name| (name.clone(), golden::layer(&name))).collect()
+    golden
+        .layers
+        .into_keys()
+        .chain(golden.refused.into_keys())
+        .map(|name| (name.clone(), golden::layer(&name)))
+        .collect()
 }
 
 /// The uncompressed archives of the golden layers, as far as they can be inflated.
@@ -58,7 +63,8 @@ pub fn documents() -> Vec<Vec<u8>> {
     for name in golden::load().images.into_keys() {
         let blobs = golden::image_dir(&name).join("blobs/sha256");
         let blobs = std::fs::read_dir(blobs).expect("blobs of a golden image");
-        let blobs = blobs.map(|blob| std::fs::read(blob.expect("a blob").path()).expect("a blob can be read"));
+        let blobs =
+            blobs.map(|blob| std::fs::read(blob.expect("a blob").path()).expect("a blob can be read"));
         documents.extend(blobs.filter(|blob| blob.starts_with(b"{")));
     }
     documents

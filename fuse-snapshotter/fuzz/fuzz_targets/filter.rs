@@ -16,7 +16,8 @@ static INFO: LazyLock<Info> = LazyLock::new(|| Info {
     kind: Kind::Committed,
     name: "sha256:0123".into(),
     parent: String::new(),
-    labels: [(labels::TARGET.to_owned(), "sha256:0123".to_owned()), ("a.b".to_owned(), "c d".to_owned())].into(),
+    labels: [(labels::TARGET.to_owned(), "sha256:0123".to_owned()), ("a.b".to_owned(), "c d".to_owned())]
+        .into(),
     created: SystemTime::UNIX_EPOCH,
     updated: SystemTime::UNIX_EPOCH,
 });

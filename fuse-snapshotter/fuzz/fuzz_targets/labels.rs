@@ -9,7 +9,8 @@ use fuse_snapshotter::snapshots::store::Labels;
 use libfuzzer_sys::fuzz_target;
 use testdata::{golden, seeds};
 
-const KEYS: [&str; 4] = [labels::IMAGE_REF, labels::MANIFEST_DIGEST, labels::LAYER_DIGEST, labels::INDEX_DIGEST];
+const KEYS: [&str; 4] =
+    [labels::IMAGE_REF, labels::MANIFEST_DIGEST, labels::LAYER_DIGEST, labels::INDEX_DIGEST];
 
 fn seeds() -> Vec<String> {
     let digests: Vec<_> = golden::load().layers.into_values().map(|layer| layer.digest).collect();

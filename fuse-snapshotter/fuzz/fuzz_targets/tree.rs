@@ -1,7 +1,7 @@
 //! Tables of contents of anybody, merged into the tree of an image.
 //!
-//! The input is entries: a byte that says what each is and in which layer, its attributes (a byte), and its name and the target of a
-//! link, each with its length before it. A length of 255 repeats the byte that follows.
+//! The input is entries: a byte that says what each is and in which layer, its attributes (a byte), and its name and the
+//! target of a link, each with its length before it. A length of 255 repeats the byte that follows.
 #![no_main]
 
 use fuse_snapshotter::tree::{Below, InodeKind, OverlayNamespace, Tree};
@@ -115,13 +115,19 @@ fn check(tree: &Tree) {
     while let Some(directory) = pending.pop() {
         reached[directory.position()] = true;
         let names: Vec<_> = tree.children(directory, 0).collect();
-        assert!(names.windows(2).all(|pair| pair[0].0 < pair[1].0), "names are sorted, and each is there once");
+        assert!(
+            names.windows(2).all(|pair| pair[0].0 < pair[1].0),
+            "names are sorted, and each is there once"
+        );
         for (name, child) in names {
             assert!(!name.is_empty() && name.len() <= 255 && !name.contains(&b'/') && !name.contains(&0));
             assert!(name != b"." && name != b".." && !name.starts_with(b".wh."));
             assert_eq!(tree.lookup(directory, name), Some(child), "a name that is listed is found");
             let inode = tree.inode(child);
-            assert!(inode.links > 0 && tree.by_id(inode.id()) == Some(child), "an inode is found by what names it");
+            assert!(
+                inode.links > 0 && tree.by_id(inode.id()) == Some(child),
+                "an inode is found by what names it"
+            );
             assert!(tree.link_target(child).len() <= 4095);
             assert!(tree.xattrs(child).all(|(name, _)| !name.is_empty() && name.len() <= 255));
             match inode.kind {

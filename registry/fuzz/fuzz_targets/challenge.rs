@@ -3,15 +3,16 @@
 //! The input is header values, one a line.
 #![no_main]
 
+use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use libfuzzer_sys::fuzz_target;
 use registry::fuzzing::challenge;
-use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use testdata::seeds;
 
 fn seeds() -> Vec<&'static str> {
     vec![
         r#"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:app:pull,push""#,
-        "Basic realm=\"Registry\"\nBearer realm=\"http://127.0.0.1:5000/token\", service=x, scope=\"aws a:b:c,d\", error=\"invalid_token\"",
+        "Basic realm=\"Registry\"\nBearer realm=\"http://127.0.0.1:5000/token\", service=x, scope=\"aws a:b:c,d\", \
+         error=\"invalid_token\"",
         r#"Negotiate abc==, Digest realm="a, \"b\"", nonce=n, bearer Realm = "https://a" , Basic"#,
     ]
 }

@@ -10,7 +10,8 @@ fn seeds() -> Vec<&'static str> {
         "server = \"https://registry.example\"\ndial_timeout = \"5\"\n",
         "[host.\"https://mirror.example:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  ca = \"mirror.crt\"\n  \
          client = [[\"client.cert\", \"client.key\"]]\n  skip_verify = false\n  override_path = true\n  \
-         dial_timeout = \"1m2.5s\"\n[host.\"https://mirror.example:5000\".header]\n  x-one = \"1\"\n  x-two = [\"2\", \"3\"]\n",
+         dial_timeout = \"1m2.5s\"\n[host.\"https://mirror.example:5000\".header]\n  \
+         x-one = \"1\"\n  x-two = [\"2\", \"3\"]\n",
         "server = \"registry.example/path\"\nca = [\"a.crt\", \"b.crt\"]\nclient = \"both.pem\"\ncapabilities = [\"push\"]\n\
          [host.\"http://127.0.0.1:5000/v2\"]\ndial_timeout = \"500ms\"\nunknown = 1\n",
     ]

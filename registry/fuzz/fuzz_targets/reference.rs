@@ -28,7 +28,10 @@ fn check(repository: &Repository) {
     assert!(host.len() <= 255 && name.len() <= 255);
     assert!(!host.contains(['/', '@', '?', '#', '%', ' ']) && !host.starts_with(['.', '-']));
     assert!(name.split('/').all(|part| !part.is_empty() && !part.starts_with('.') && !part.contains("..")));
-    assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._-".contains(&byte)));
+    assert!(
+        name.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._-".contains(&byte))
+    );
     assert!(Repository::new(host, name).is_ok_and(|again| again == *repository));
 }
 

@@ -10,7 +10,9 @@ fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = seeds::documents();
     let mut entry = Descriptor::of("application/vnd.oci.image.manifest.v1+json", b"index");
     entry.artifact_type = Some("application/vnd.amazon.soci.index.v1+json".to_owned());
-    entry.annotations.insert("com.amazon.soci.build-tool-identifier".to_owned(), "AWS SOCI CLI v0.2".to_owned());
+    entry
+        .annotations
+        .insert("com.amazon.soci.build-tool-identifier".to_owned(), "AWS SOCI CLI v0.2".to_owned());
     seeds.extend(add_referrer(b"", &entry));
     seeds.push(br#"{"schemaVersion":2,"manifests":null}"#.to_vec());
     seeds.push(br#"</v2/app/referrers/sha256:00?n=1&last=2>; rel="next"; title="x""#.to_vec());

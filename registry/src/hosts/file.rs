@@ -325,7 +325,7 @@ fn warn_unknown(source: &Source<'_>, table: &toml::Table) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 mod tests {
     use super::*;
 

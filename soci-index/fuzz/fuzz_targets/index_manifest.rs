@@ -20,7 +20,13 @@ fn seeds() -> Vec<Vec<u8>> {
                 let descriptor = Descriptor::new(media_type, digest.clone(), layer.size);
                 for (span_size, ztoc) in layer.ztoc.iter().take(1) {
                     let of_ztoc = ztoc.digest.parse().expect("a golden digest");
-                    blobs.push(kind.descriptor(of_ztoc, ztoc.size, &descriptor, *span_size, layer.size % 2 == 0));
+                    blobs.push(kind.descriptor(
+                        of_ztoc,
+                        ztoc.size,
+                        &descriptor,
+                        *span_size,
+                        layer.size % 2 == 0,
+                    ));
                 }
                 blobs.push(IndexManifest::prefetch_descriptor(Digest::of(b"prefetch"), 100, &digest));
             }

@@ -11,7 +11,11 @@ use testdata::seeds;
 
 fn seeds() -> Vec<Vec<u8>> {
     let artifact = |ranges: &[(u32, u32, i64)]| {
-        let ranges = ranges.iter().map(|(start, end, priority)| SpanRange { start: *start, end: *end, priority: *priority });
+        let ranges = ranges.iter().map(|(start, end, priority)| SpanRange {
+            start: *start,
+            end: *end,
+            priority: *priority,
+        });
         PrefetchArtifact::in_order(ranges).expect("there are ranges").encode()
     };
     let artifacts = [

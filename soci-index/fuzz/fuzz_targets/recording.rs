@@ -15,7 +15,8 @@ static ZTOC: LazyLock<Ztoc> = LazyLock::new(|| {
     let options = BuildOptions { span_size: 4096, ..BuildOptions::new(Compression::Uncompressed) };
     let mut builder = Builder::new(options).expect("a builder starts");
     builder.push(Bytes::from(golden::layer("plain.tar"))).expect("a golden layer can be indexed");
-    Ztoc::parse(builder.finish().expect("a golden layer can be indexed").bytes).expect("what was built can be read")
+    Ztoc::parse(builder.finish().expect("a golden layer can be indexed").bytes)
+        .expect("what was built can be read")
 });
 
 fn recording() -> Recording {

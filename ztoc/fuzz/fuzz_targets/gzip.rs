@@ -20,7 +20,10 @@ fn decode(checkpoint: &Checkpoint<'_>, mut stream: &[u8]) {
     while let Ok(written @ 1..) = decoder.decode(&mut stream, &mut buffer) {
         total += written as u64;
     }
-    assert!(total <= OUTPUT && (total < OUTPUT || decoder.is_complete()), "exactly what was asked for, at most");
+    assert!(
+        total <= OUTPUT && (total < OUTPUT || decoder.is_complete()),
+        "exactly what was asked for, at most"
+    );
 }
 
 fn seeds() -> Vec<Vec<u8>> {

@@ -1,7 +1,8 @@
 //! Checkpoints of anybody, in a zTOC that is otherwise well-formed.
 //!
-//! The input is the kind of checkpoints (a byte), the number of spans (a byte), the sizes of layer and archive (8 bytes each), and
-//! the zinfo. In one of a gzip layer the windows are left out and filled with zeros here, so that inputs stay short.
+//! The input is the kind of checkpoints (a byte), the number of spans (a byte), the sizes of layer and archive (8 bytes
+//! each), and the zinfo. In one of a gzip layer the windows are left out and filled with zeros here, so that inputs stay
+//! short.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -35,7 +36,9 @@ fn with_windows(short: &[u8]) -> Vec<u8> {
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     let mut add = |kind: usize, layer: &[u8], span_size| {
-        let Some(ztoc) = build(layer, KINDS[kind], span_size, 1 << 20).and_then(|ztoc| Ztoc::parse(ztoc).ok()) else {
+        let Some(ztoc) =
+            build(layer, KINDS[kind], span_size, 1 << 20).and_then(|ztoc| Ztoc::parse(ztoc).ok())
+        else {
             return;
         };
         let spans = ztoc.spans().len().min(CHECKPOINTS);
@@ -62,8 +65,8 @@ fn seeds() -> Vec<Vec<u8>> {
                 }
             }
             Compression::Uncompressed => {
-                // A FlatBuffer: where the table is, its vtable (three fields at 4, 8 and 16), padding, where the vtable is, and the
-                // fields: version, span size, size.
+                // A FlatBuffer: where the table is, its vtable (three fields at 4, 8 and 16), padding, where the vtable is,
+                // and the fields: version, span size, size.
                 seed.extend(16u32.to_le_bytes());
                 for half in [10u16, 24, 4, 8, 16, 0] {
                     seed.extend(half.to_le_bytes());
@@ -85,8 +88,9 @@ fn seeds() -> Vec<Vec<u8>> {
         let span_size = (archive.len() as u64 / 3).max(1);
         add(1, &archive, span_size);
         let frames = archive.chunks(archive.len().div_ceil(3).max(1));
-        let frames: Vec<u8> =
-            frames.flat_map(|part| zstd::encode_all(part, 1).expect("an archive can be compressed")).collect();
+        let frames: Vec<u8> = frames
+            .flat_map(|part| zstd::encode_all(part, 1).expect("an archive can be compressed"))
+            .collect();
         add(2, &frames, span_size);
     }
     seeds

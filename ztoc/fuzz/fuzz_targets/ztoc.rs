@@ -7,7 +7,8 @@ use testdata::seeds;
 use ztoc::{Compression, Ztoc};
 use ztoc_fuzz::{build, exercise};
 
-/// Of archives and of Zstandard layers: a checkpoint of gzip alone would be longer than a seed. The target `zinfo` has those.
+/// Of archives and of Zstandard layers: a checkpoint of gzip alone would be longer than a seed. The target `zinfo` has
+/// those.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for archive in seeds::archives() {

@@ -1,6 +1,6 @@
 //! `soci`: builds, pushes and inspects SOCI indexes.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(test, expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there"))]
 
 mod app;
 mod args;
