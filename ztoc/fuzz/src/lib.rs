@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ztoc::{BuildOptions, Builder, Compression, Ztoc};
 
 /// Entries whose content is extracted: more would only repeat them.
-const EXTRACTED: usize = 4;
+const EXTRACTED: usize = 2;
 
 /// Bytes of a layer that are inflated for each entry. Deflate makes a thousand times as many at most.
 const LAYER: usize = 2048;
@@ -45,6 +45,9 @@ pub fn exercise(ztoc: &Ztoc, layer: &[u8]) {
     }
 }
 
+/// Spans that are decoded by themselves.
+const DECODED: usize = 8;
+
 /// Pieces in which a layer is given to a builder, at most: each is handed to another thread, which takes time.
 const PIECES: usize = 8;
 
@@ -73,7 +76,7 @@ pub fn check_built(ztoc: Bytes, layer: &[u8]) -> Vec<u8> {
         spans.verify(span, bytes).expect("a span has its digest");
         let range = spans.uncompressed(span);
         // Behind the end of the archive there may be spans of nothing but padding.
-        if !range.is_empty() {
+        if !range.is_empty() && span < DECODED {
             let alone = ztoc.extract(range.clone(), bytes).expect("a span can be decoded by itself");
             assert!(alone == archive[as_usize(range)], "a span gives its part of the archive");
         }
