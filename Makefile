@@ -1,6 +1,6 @@
 # For people: the two commands a newcomer needs, and the ones a developer does. The logic is in cargo and scripts/.
 
-.PHONY: demo test check conformance bench micro-bench figures build release clean
+.PHONY: demo test check conformance deny fuzz bench micro-bench figures build release clean
 
 ## demo: index, push and lazily mount an image, with nothing but this repository (needs root for the mount)
 demo:
@@ -20,6 +20,14 @@ check:
 ## conformance: containerd's own snapshotter suite, which must find what it finds in containerd's overlayfs (needs Go, root)
 conformance:
 	./scripts/conformance --release
+
+## deny: licences, banned crates and sources of the dependencies, against deny.toml
+deny:
+	./scripts/deny
+
+## fuzz: a million executions of each fuzz target (needs nightly Rust and a C++ compiler; see docs/development.md)
+fuzz:
+	./scripts/fuzz
 
 ## build: the two programs, in target/release, with Kubernetes' logins
 build:

@@ -1,5 +1,9 @@
 //! Inflating with checkpoints, beside inflating without, by the same and by other libraries.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![expect(
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "a benchmark that meets something unexpected stops there"
+)]
 
 use std::hint::black_box;
 

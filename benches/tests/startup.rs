@@ -1,5 +1,11 @@
 //! The start-up benchmark works: a tiny image, every variant, once.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, missing_docs)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test that meets something unexpected stops there"
+)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;

@@ -7,8 +7,7 @@
 //! `generated/` is made from them by a test (`tests/generated.rs`), so that a build needs neither `protoc` nor another
 //! compiler of definitions: these take longer to build than the rest of this crate.
 
-// Generated code.
-#![allow(missing_docs, unreachable_pub, clippy::all)]
+#![allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
 
 /// `containerd.types`.
 pub mod types {

@@ -111,7 +111,7 @@ impl fmt::Debug for DigestHasher {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 mod tests {
     use super::*;
 

@@ -66,6 +66,8 @@ mod credentials;
 mod descriptor;
 mod digest;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hosts;
 mod manifests;
 mod pace;

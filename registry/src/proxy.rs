@@ -176,7 +176,7 @@ fn prefix(address: IpAddr, bits: u8) -> (bool, u128) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 mod tests {
     use super::*;
 

@@ -357,8 +357,26 @@ fn next_link(link: &str) -> Option<String> {
     is_next.then(|| target.to_owned())
 }
 
+/// The referrers that a list names, as far as they can be read; `None` if the bytes are no list.
+#[cfg(fuzzing)]
+pub fn fuzz_list(bytes: &[u8]) -> Option<Vec<Descriptor>> {
+    entries(bytes).map(select::readable)
+}
+
+/// The list `old` with one more entry, as it is written under the fallback tag; `None` if it is there already.
+#[cfg(fuzzing)]
+pub fn fuzz_add(old: &[u8], entry: &Descriptor) -> Option<Vec<u8>> {
+    with_entry(Some(old), &serde_json::to_value(entry).ok()?)
+}
+
+/// The target of a `Link` header's value whose relation is `next`.
+#[cfg(fuzzing)]
+pub fn fuzz_link(link: &str) -> Option<String> {
+    next_link(link)
+}
+
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 mod tests {
     use super::*;
 

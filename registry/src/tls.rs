@@ -172,7 +172,7 @@ pub(crate) fn server(url: &Url) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 mod tests {
     use super::*;
 

@@ -32,8 +32,14 @@
 //!
 //! The program `soci` is [`cli`], which alone prints: builds and pushes report through traits.
 
-// A test that meets something unexpected should stop right there.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::unwrap_used,
+        clippy::panic,
+        reason = "a test that meets something unexpected stops there"
+    )
+)]
 
 pub mod build;
 pub mod canonical_json;

@@ -1,7 +1,6 @@
 //! Shell completions and man pages, made from what `--help` is made from; the same for every program of the project.
 
-// These comments are help texts for a terminal: brackets in them are no links.
-#![allow(rustdoc::broken_intra_doc_links)]
+#![expect(rustdoc::broken_intra_doc_links, reason = "brackets in help texts for a terminal are no links")]
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,5 @@
 //! `soci create`, `push` and `index rm` with a real containerd.
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Which index a snapshotter finds for an image.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 
 use registry::{Client, ClientConfig, Descriptor, Digest, Reference, RetryPolicy};
 use soci_index::discover::{self, DiscoverError, FoundIndex, Nearby, NothingNearby, Wanted};

@@ -1,5 +1,4 @@
 //! Flags of the reference that nerdctl and scripts pass: each has to be understood, where it stands.
-#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! `soci verify`.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that meets something unexpected stops there")]
 
 mod common;
 

@@ -8,12 +8,17 @@
 //! - [`clients`]: where the current containerd and its clients are, which Debian does not have.
 //! - [`workloads`]: images of real programs, made of Debian packages and cached between test runs.
 //! - [`manual`]: completions and man pages of a program, compared with its help.
+//! - [`seeds`]: what fuzz targets begin with, made of the golden vectors.
 //! - [`walk`]: directory trees of this machine, attribute by attribute.
 //! - [`expected`]: what a stack of layers must look like when merged; an oracle written without the product's code.
 
-// This crate is part of tests: a broken fixture must stop the test at once, with the place where it broke. Handing
-// errors up would only make every caller unwrap them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+// Handing errors up would only make every caller unwrap them.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this crate is a part of tests: a broken fixture stops the test where it broke"
+)]
 
 pub mod clients;
 pub mod containerd;
@@ -26,5 +31,6 @@ pub mod image;
 pub mod manual;
 pub mod need;
 pub mod registry;
+pub mod seeds;
 pub mod walk;
 pub mod workloads;

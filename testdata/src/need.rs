@@ -66,7 +66,7 @@ impl Need {
 /// # Panics
 /// In CI, if one is not met.
 #[must_use]
-#[allow(clippy::print_stderr)]
+#[expect(clippy::print_stderr, reason = "what a test leaves out is said aloud")]
 pub fn available(needs: &[Need]) -> bool {
     let Some(missing) = needs.iter().find(|need| !need.is_met()) else { return true };
     let complaint = missing.complaint();
@@ -78,7 +78,7 @@ pub fn available(needs: &[Need]) -> bool {
 /// Whether the kernel mounts EROFS from files, as from Linux 6.12 on it can; says so aloud if it does not. Since the product can
 /// do without, this is not asked of CI.
 #[must_use]
-#[allow(clippy::print_stderr)]
+#[expect(clippy::print_stderr, reason = "what a test leaves out is said aloud")]
 pub fn can_mount_erofs() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut numbers = release.split(['.', '-', '\n']).map_while(|number| number.parse::<u32>().ok());

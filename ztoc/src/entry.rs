@@ -50,7 +50,7 @@ const XATTR_PREFIX: &[u8] = b"SCHILY.xattr.";
 
 /// One entry, owned; what the tar walk yields. See [`EntryRef`] for the fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the fields are those of `EntryRef`, which documents them")]
 pub struct Entry {
     pub name: Vec<u8>,
     pub kind: EntryKind,

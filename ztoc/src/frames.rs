@@ -256,7 +256,7 @@ fn parse(bytes: &[u8]) -> Result<Header, FrameError> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 mod tests {
     use super::*;
 

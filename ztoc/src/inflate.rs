@@ -2,7 +2,7 @@
 //!
 //! This is the only module of the crate with `unsafe` code. `flate2` has no `Z_BLOCK`, so the C-shaped
 //! interface of `libz-rs-sys` (zlib in Rust) is called directly.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "only the C-shaped interface of the inflater stops at block boundaries")]
 
 use std::ffi::c_int;
 

@@ -39,6 +39,8 @@ mod entry;
 mod error;
 mod flat;
 mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hash;
 mod inflate;
 mod read;

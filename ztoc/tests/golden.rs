@@ -1,6 +1,11 @@
 //! Our zTOCs have the bytes of the reference's, for every golden layer at every span size, and every byte of
 //! the archive can be read back from their spans.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that meets something unexpected stops there"
+)]
 
 use std::io::Read;
 use std::path::PathBuf;

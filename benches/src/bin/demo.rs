@@ -2,7 +2,7 @@
 //! machine, an index, a push, a lazy mount, a program run from it; and the same image pulled and unpacked, to compare.
 //!
 //! The link is shaped to what a cloud node has, so that the times mean something: 10 ms to the first byte, 1 Gbit/s.
-#![allow(clippy::print_stdout)]
+#![expect(clippy::print_stdout, reason = "the output of a benchmark is for people")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -24,3 +24,13 @@ pub(crate) use attempt::Attempt;
 pub(crate) use authorizer::Authorizer;
 pub(crate) use grant::Grant;
 pub(crate) use scope::{Access, Scope};
+
+/// The token server of the challenge in these headers that would be taken up, and the scope that would be asked for.
+#[cfg(fuzzing)]
+pub fn fuzz(headers: &reqwest::header::HeaderMap) -> Option<(url::Url, String)> {
+    let challenge = challenge::Offer::of(headers).bearer?;
+    match challenge.scheme {
+        challenge::Scheme::Bearer { realm, .. } => Some((realm, challenge.scope.to_string())),
+        challenge::Scheme::Basic => None,
+    }
+}

@@ -176,7 +176,7 @@ impl Source<'_> {
     }
 }
 
-fn parse(path: &Path, text: &str) -> Result<HostConfig> {
+pub(super) fn parse(path: &Path, text: &str) -> Result<HostConfig> {
     let source = Source { path, text };
     let toml_error = |error: toml::de::Error| {
         let message = error.message().to_owned();
@@ -288,11 +288,12 @@ fn client_pair(client: OneOrMany<OneOrMany<String>>) -> Result<(String, Option<S
 
 /// A duration as Go writes it: `1m30s`, `500ms`; a bare number is seconds.
 fn go_duration(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Some(Duration::from_secs(seconds.into()));
-    }
     let mut rest = text.trim();
     let mut total = Duration::ZERO;
+    if let Ok(seconds) = rest.parse::<u32>() {
+        total = Duration::from_secs(seconds.into());
+        rest = "";
+    }
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let value: f64 = rest[..digits].parse().ok()?;
@@ -326,7 +327,7 @@ fn warn_unknown(source: &Source<'_>, table: &toml::Table) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 mod tests {
     use super::*;
 
@@ -413,6 +414,13 @@ client = "both.pem"
         assert_eq!(go_duration("5"), Some(Duration::from_secs(5)));
         for bad in ["", "s", "3", "3x", "-3s", "0s", "1e400s", "3s4"] {
             assert_eq!(go_duration(bad), (bad == "3").then(|| Duration::from_secs(3)), "{bad}");
+        }
+    }
+
+    #[test]
+    fn no_time_to_connect_is_refused_however_it_is_written() {
+        for zero in ["0", " 0", "000", "0s", "0.0m", "0.1ns"] {
+            assert_eq!(go_duration(zero), None, "{zero}");
         }
     }
 }

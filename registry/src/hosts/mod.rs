@@ -64,3 +64,11 @@ impl Hosts {
         Ok(route)
     }
 }
+
+/// Reads a `hosts.toml` as at the start of a client: what it says must make servers, too.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) -> Result<HostConfig> {
+    let found = file::parse(std::path::Path::new("hosts.toml"), text)?;
+    Route::new("registry.invalid", &found, &ClientConfig::default())?;
+    Ok(found)
+}

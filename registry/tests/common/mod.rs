@@ -1,5 +1,12 @@
 //! What the tests have in common.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "each test takes what it needs"
+)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! What the allocator keeps.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "the allocator's settings have no safe interface")]
 
 /// Allocations of this size and more, in bytes, are given back to the system when they are freed.
 const GIVEN_BACK: libc::c_int = 256 << 10;

@@ -1,5 +1,5 @@
 //! The one place that prints: results to stdout, everything else to stderr.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![expect(clippy::print_stderr, reason = "this is the one place that prints")]
 
 use std::fmt::Display;
 use std::io::{self, Write};

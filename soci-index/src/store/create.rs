@@ -62,7 +62,7 @@ fn remove_unfinished(path: &Path) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 mod tests {
     use super::*;
 

@@ -1,5 +1,11 @@
 //! Running the real binary.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "each test takes what it needs"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

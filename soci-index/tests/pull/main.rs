@@ -1,5 +1,5 @@
 //! `soci pull` into a real containerd, with its own snapshotters.
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 
 #[path = "../common/mod.rs"]
 mod common;

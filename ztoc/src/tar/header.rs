@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 /// What a header says. Its numbers may be of any size, and its strings need not be UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs)]
+#[expect(missing_docs, reason = "the fields are those of the format")]
 pub struct Header {
     pub typeflag: u8,
     pub name: Vec<u8>,

@@ -1,7 +1,7 @@
 //! The figures that the project promises, each a ratio to something in the same run, or a count.
 //!
 //! `cargo run --release -p benches --bin figures` after `cargo build --release --workspace`. Needs root for the mounts.
-#![allow(clippy::print_stderr)]
+#![expect(clippy::print_stderr, reason = "the output of a benchmark is for people")]
 
 mod index_build;
 mod memory;

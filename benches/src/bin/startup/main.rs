@@ -3,8 +3,16 @@
 //!
 //! A real registry behind a link with a delay and a rate, real containerd and runc, everything cold each time. See
 //! docs/benchmarks.md.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, clippy::single_range_in_vec_init))]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the output of a benchmark is for people")]
+#![cfg_attr(
+    test,
+    expect(
+        clippy::unwrap_used,
+        clippy::panic,
+        clippy::single_range_in_vec_init,
+        reason = "a test that meets something unexpected stops there"
+    )
+)]
 
 mod chart;
 mod container;

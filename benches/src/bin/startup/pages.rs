@@ -1,5 +1,5 @@
 //! Which pages of a file are in memory.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "mincore(2) has no safe interface")]
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 
 use std::time::Duration;
 

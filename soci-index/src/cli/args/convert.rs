@@ -1,7 +1,6 @@
 //! The flags of `soci convert`.
 
-// These comments are help texts for a terminal: brackets in them are no links.
-#![allow(rustdoc::broken_intra_doc_links)]
+#![expect(rustdoc::broken_intra_doc_links, reason = "brackets in help texts for a terminal are no links")]
 
 use crate::registry_args::RegistryArgs;
 use clap::{Args, ValueEnum};

@@ -91,7 +91,7 @@ async fn with_prefetch(store: &Store, records: Vec<Record>) -> Vec<Record> {
 }
 
 /// Pushes one index.
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "all of them differ from index to index")]
 pub(crate) async fn one(
     app: &App,
     client: &Client,

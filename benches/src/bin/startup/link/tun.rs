@@ -1,6 +1,6 @@
 //! A TUN device: a network interface whose packets this process reads and writes. It goes when its descriptor is closed,
 //! so that nothing is left of it however the process ends.
-#![allow(unsafe_code)]
+#![expect(unsafe_code, reason = "the ioctl that makes a TUN device has no safe interface")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
