@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use ztoc::{EntryKind, Timestamp};
 
-/// In place of a layer: named by the tree. No layer has this index, see [`Tree::merge`].
+/// In place of a layer: named by the tree. No layer has this index, see [`Tree::merge`](super::Tree::merge).
 pub(super) const OWN: u16 = u16::MAX;
 
 /// The zTOC entry of anything but a directory; for a regular file that is where its content comes from.
@@ -28,11 +28,11 @@ pub enum InodeId {
 /// What an inode is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InodeKind {
-    /// A directory; its names are [`Tree::children`].
+    /// A directory; its names are [`Tree::children`](super::Tree::children).
     Directory,
     /// A regular file with content.
     Regular,
-    /// A symbolic link; see [`Tree::link_target`].
+    /// A symbolic link; see [`Tree::link_target`](super::Tree::link_target).
     Symlink,
     /// A character device.
     Char,
@@ -42,7 +42,7 @@ pub enum InodeKind {
     Fifo,
 }
 
-/// Attributes of a directory that come from outside the tree; see [`Tree::describe`].
+/// Attributes of a directory that come from outside the tree; see [`Tree::describe`](super::Tree::describe).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryAttributes {
     /// Permission bits with setgid and sticky.
@@ -62,7 +62,7 @@ pub struct DirectoryAttributes {
 pub struct InodeIndex(pub(super) u32);
 
 impl InodeIndex {
-    /// Its position among [`Tree::inodes`].
+    /// Its position among [`Tree::inodes`](super::Tree::inodes).
     #[must_use]
     pub fn position(self) -> usize {
         self.0 as usize

@@ -7,7 +7,7 @@ pub enum Below {
     Nothing,
     /// Other layers, stacked by overlayfs: whiteouts are shown as character devices 0:0 and opaque
     /// directories carry the overlayfs attribute of this namespace, and so do directories with whiteouts. For the root
-    /// see [`Tree::hides_all_below`].
+    /// see [`Tree::hides_all_below`](super::Tree::hides_all_below).
     Layers(OverlayNamespace),
 }
 
