@@ -65,7 +65,6 @@ fn unescape(field: &[u8]) -> PathBuf {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
 mod tests {
     use std::path::Path;
 

@@ -96,8 +96,6 @@ impl Number {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that meets something unexpected stops there")]
-
     use super::*;
 
     #[test]

@@ -9,7 +9,7 @@
 
 mod attr;
 mod error;
-mod forest;
+mod file_system;
 mod ids;
 mod inode_number;
 mod observe;
@@ -25,7 +25,7 @@ pub(crate) mod tests;
 pub(crate) use attr::kernel_device;
 pub use attr::{Attributes, FileSystemStats};
 pub use error::FsError;
-pub use forest::Forest;
+pub use file_system::Forest;
 pub use ids::{IdMaps, IdRange};
 pub use inode_number::{LayerSlot, ROOT, TreeSlot};
 pub use observers::{AskedFile, Observer};

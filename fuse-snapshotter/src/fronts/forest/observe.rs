@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::forest::Forest;
+use super::file_system::Forest;
 use super::inode_number::Number;
 use super::observers::{AskedFile, Observer};
 use crate::content::LazyLayer;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::attr::{Attributes, FileSystemStats};
 use super::error::FsError;
-use super::forest::Forest;
+use super::file_system::Forest;
 use super::inode_number::{Number, ROOT};
 use super::operation_counts::Operation;
 use super::state_files;
@@ -191,10 +191,10 @@ impl Forest {
         };
         let counters = layer.as_ref().map_or(self.metrics.no_layer(), |layer| layer.metrics());
         self.metrics.count_fuse_failure(counters, operation.failure_metric());
-        if let FsError::Fetch(error) = error {
-            if let Some(kind) = error.kind() {
-                self.metrics.count_fetch_error(kind);
-            }
+        if let FsError::Fetch(error) = error
+            && let Some(kind) = error.kind()
+        {
+            self.metrics.count_fetch_error(kind);
         }
     }
 

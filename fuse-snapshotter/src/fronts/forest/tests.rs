@@ -15,7 +15,7 @@ use ztoc::{BuildOptions, Builder, Ztoc};
 
 use super::attr::Attributes;
 use super::error::FsError;
-use super::forest::Forest;
+use super::file_system::Forest;
 use super::inode_number::{LayerSlot, TreeSlot};
 use crate::content::cache::CacheRoot;
 use crate::content::tree::{Below, Tree};

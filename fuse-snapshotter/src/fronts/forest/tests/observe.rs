@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use testdata::image::{Entry, Texture};
 
 use super::{Rig, add_tree, at};
-use crate::fronts::forest::forest::Forest;
+use crate::fronts::forest::file_system::Forest;
 use crate::fronts::forest::observers::{AskedFile, Observer};
 
 const SIZE: u64 = 10_000;

@@ -7,7 +7,7 @@ use testdata::image::Entry;
 use super::{Rig, add_tree, at, merge, names};
 use crate::content::tree::InodeKind;
 use crate::fronts::forest::error::FsError;
-use crate::fronts::forest::forest::Forest;
+use crate::fronts::forest::file_system::Forest;
 use crate::fronts::forest::inode_number::{ROOT, TreeSlot};
 use crate::fronts::forest::operation_counts::Operation;
 

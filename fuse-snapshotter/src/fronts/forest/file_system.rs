@@ -1,4 +1,4 @@
-//! Which trees the file system has: adding and removing them.
+//! The file system and its trees: adding and removing them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
