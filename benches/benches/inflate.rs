@@ -1,9 +1,5 @@
 //! Inflating with checkpoints, beside inflating without, by the same and by other libraries.
-#![expect(
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "a benchmark that meets something unexpected stops there"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark that meets something unexpected stops there")]
 
 use std::hint::black_box;
 

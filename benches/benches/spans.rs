@@ -1,9 +1,5 @@
 //! Extracting a span, beside inflating its share of the layer; and walking a tar, beside copying it.
-#![expect(
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "a benchmark that meets something unexpected stops there"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark that meets something unexpected stops there")]
 
 use std::hint::black_box;
 

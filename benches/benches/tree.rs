@@ -1,9 +1,5 @@
 //! Making a tree of 100,000 files, and looking things up in it, beside the same in the standard library's map.
-#![expect(
-    missing_docs,
-    clippy::unwrap_used,
-    reason = "a benchmark that meets something unexpected stops there"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark that meets something unexpected stops there")]
 
 use std::collections::HashMap;
 use std::hint::black_box;

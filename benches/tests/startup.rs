@@ -3,7 +3,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    missing_docs,
     reason = "a test that meets something unexpected stops there"
 )]
 

@@ -1,4 +1,4 @@
-//! Numbers for people.
+//! Numbers as text for people.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// What part of the whole, in percent.
+/// The share of a part in the whole, in percent.
 pub(crate) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
 }

@@ -4,9 +4,9 @@
 //! * [`fuse`]: the kernel asks this process for everything.
 //! * [`erofs`]: the kernel has names and attributes, and asks this process for contents only.
 //!
-//! Both are served by a FUSE device. `session` opens it, makes the INIT exchange and serves it, as separate steps; `reads`,
-//! `errno` and `stats` answer and count requests. [`Mounted`] is what comes of it, and [`mount_tree`] chooses between the
-//! two.
+//! Both are served by a FUSE device. `session` opens it, makes the INIT exchange and serves it, as separate steps;
+//! `reads`, `errno` and `stats` answer and count requests. [`Mounted`] is what comes of it, and [`mount_tree`]
+//! chooses between the two.
 
 pub mod erofs;
 mod errno;

@@ -27,7 +27,8 @@ pub struct Mounted {
 #[derive(Debug)]
 struct ServedMetadata {
     negotiated: Negotiated,
-    /// Tells the kernel what to forget. Others hold it weakly: the connection ends with the last descriptor of its device.
+    /// Tells the kernel what to forget. Others hold it weakly: the connection ends with the last descriptor of its
+    /// device.
     _notifier: Arc<Notifier>,
 }
 
@@ -83,8 +84,8 @@ impl Mounted {
         self.session.as_ref().is_none_or(|session| session.guard.is_finished())
     }
 
-    /// Leaves the mount where it is, for a process that ends: it is served until then. After that, a reader gets errors instead
-    /// of empty directories.
+    /// Leaves the mount where it is, for a process that ends: it is served until then. After that, a reader gets
+    /// errors instead of empty directories.
     pub fn leave(mut self) {
         self.session = None;
         std::mem::forget(self.user_mount.take());

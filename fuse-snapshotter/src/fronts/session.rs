@@ -1,11 +1,12 @@
 //! A connection to the kernel's FUSE, step by step: opening the device, the INIT exchange, serving.
 //!
-//! The kernel sends INIT once in the life of a connection. `fuser` insists on an INIT whenever a session begins, and answers it
-//! at once. So each of the two happens over a socket pair that takes the device's place:
+//! The kernel sends INIT once in the life of a connection. `fuser` insists on an INIT whenever a session begins,
+//! and answers it at once. So each of the two happens over a socket pair that takes the device's place:
 //!
-//! * For the exchange, a session that serves nothing answers the kernel's INIT, and its answer is passed on to the kernel.
-//! * For serving, the session gets an INIT that the kernel never sent, its answer is dropped, and the descriptor that it
-//!   reads from is then [redirected](redirect) to the device.
+//! * For the exchange, a session that serves nothing answers the kernel's INIT, and its answer is passed on to the
+//!   kernel.
+//! * For serving, the session gets an INIT that the kernel never sent, its answer is dropped, and the descriptor
+//!   that it reads from is then [redirected](redirect) to the device.
 //!
 //! A device can thus be served whether this process has made the exchange or another one that the device comes from.
 
@@ -21,8 +22,8 @@ use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, so
 
 use crate::base::sys::redirect;
 
-/// Requests of the background kind (read-ahead, mostly) that may be under way. Reads that wait for one image's network must
-/// not hold up another image's.
+/// Requests of the background kind (read-ahead, mostly) that may be under way. Reads that wait for one image's
+/// network must not hold up another image's.
 pub(super) const MAX_BACKGROUND: u16 = 512;
 
 /// Longest read that the kernel is told to ask for, in bytes. It asks for at most its read-ahead (128 KiB) anyway.

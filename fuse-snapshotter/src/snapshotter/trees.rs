@@ -1,4 +1,4 @@
-//! The trees of lazy layers: one FUSE file system, in which each tree is a directory, bound to the snapshot that needs it.
+//! The trees of lazy layers: one FUSE file system, in which each tree is a directory that is bound to its snapshot.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -37,15 +37,16 @@ pub struct Trees {
     options: FuseOptions,
     namespace: OverlayNamespace,
     pub(super) runtime: Handle,
-    /// Made when the first tree needs it: without lazy layers there is no need of FUSE.
+    /// Mounted when the first tree needs it: without lazy layers FUSE is not needed.
     file_system: Mutex<Option<MountedForest>>,
-    /// Set when everything was taken down or left: what is still being mounted then must not mount anything anew.
+    /// Set when everything is unmounted or left for good: a tree that is just being added must not mount the file
+    /// system anew.
     closed: AtomicBool,
     /// Why it could not be mounted, when that was last tried.
     failure: Mutex<Option<String>>,
     /// Held while a tree is bound to its snapshot.
     binding: Mutex<()>,
-    /// By the snapshot that is topmost in the tree. Whoever comes second waits for the first.
+    /// By the snapshot that is topmost in the tree. A second caller waits for the first.
     mounted: Mutex<HashMap<u64, Arc<OnceCell<Arc<MountedTree>>>>>,
     /// What is expected of the images, by the snapshots that are topmost in their trees.
     forecasts: Mutex<HashMap<u64, Kept>>,
@@ -133,8 +134,8 @@ impl Trees {
         Ok(forest)
     }
 
-    /// Forgets the file system if nobody serves it any more, because somebody aborted its connection; trees are then mounted
-    /// anew when they are asked for.
+    /// Forgets the file system if it is served no longer, because its connection was aborted. Trees are then
+    /// mounted anew when they are asked for.
     fn revive(&self) {
         let mut file_system = lock(&self.file_system);
         if file_system.as_ref().is_some_and(|served| served.mounted.is_finished()) {
@@ -145,7 +146,7 @@ impl Trees {
         }
     }
 
-    /// Mounts the file system of the trees, and says why it cannot be.
+    /// Mounts the file system of the trees if need be. Returns why it cannot be mounted.
     pub(super) fn obstacle(self: &Arc<Self>) -> Option<String> {
         self.forest().err().map(|error| error.to_string())
     }
@@ -212,14 +213,14 @@ impl Trees {
         let adding = async {
             let (trees, run, lower) = (Arc::clone(self), run.clone(), lower.to_vec());
             let mounted = tokio::task::spawn_blocking(move || trees.add_tree(&run, &lower)).await?;
-            // The zTOCs, as far as nobody else holds them, and what the merge needed. Whoever waits for the mount need not wait
-            // for that.
+            // The memory of the merge, and of zTOCs that nothing else holds. The callers who wait for the tree do
+            // not wait for this.
             drop(tokio::task::spawn_blocking(crate::base::sys::give_back));
             mounted
         };
         let mounted = cell.get_or_try_init(|| adding).await.map(Arc::clone);
         {
-            // Nobody is to remember a failure. But others may be at it now: a tree that they mount must be known.
+            // A failure is not remembered. But another caller may be trying now: the tree that it mounts must be known.
             let mut all = lock(&self.mounted);
             drop(cell);
             let unused = |known: &Arc<OnceCell<_>>| !known.initialized() && Arc::strong_count(known) == 1;
@@ -229,13 +230,13 @@ impl Trees {
         }
         let mounted = mounted?;
         if !is_mounted(&self.layout.fs(run.top)) {
-            // By somebody else's hand. An empty directory in its place would be a container without its files.
+            // Not by this process. An empty directory in its place would be a container without its files.
             tracing::warn!(snapshot = run.top, "a tree was unmounted; mounting it again");
             let (trees, run) = (Arc::clone(self), run.clone());
             tokio::task::spawn_blocking(move || {
                 {
                     let _binding = lock(&trees.binding);
-                    // Somebody else may have been faster, and use it already.
+                    // Another caller may have been faster, and its mount may be in use already.
                     if !is_mounted(&trees.layout.fs(run.top)) {
                         trees.bind(&run.top.to_string(), run.top)?;
                     }
@@ -247,7 +248,7 @@ impl Trees {
         Ok(mounted)
     }
 
-    /// Somebody begins to read a program or library: what will be read with it is fetched.
+    /// A process begins to read a program or library: what will be read with it is fetched.
     async fn program(&self, number: u64) {
         let Some((layer, _)) = self.mounted().and_then(|forest| forest.content(number)) else { return };
         let forecast = {
@@ -281,13 +282,13 @@ impl Trees {
         let fetching = Arc::new(AbortOnDropHandle::new(fetching));
         let kept = Kept { forecast: Arc::clone(forecast), _fetching: fetching };
         let mut forecasts = lock(&self.forecasts);
-        // A tree that was taken down meanwhile takes its forecast along.
+        // A tree that has been removed meanwhile gets no forecast.
         let mounted = lock(&self.mounted);
         forecasts.extend(trees.iter().filter(|id| mounted.contains_key(id)).map(|id| (*id, kept.clone())));
     }
 
-    /// Fails if the snapshot of a tree was removed before the tree was mounted, and takes the tree down: the clean-up
-    /// may have been here already.
+    /// Fails if the snapshot of a tree was removed before the tree was mounted, and removes the tree: the clean-up
+    /// may have come before it.
     fn check_wanted(&self, run: &LazyRun) -> Result<(), SnapshotError> {
         let is_there = match self.store.get_any(&run.name) {
             Ok(snapshot) => snapshot.id == run.top,
@@ -298,7 +299,7 @@ impl Trees {
             return Ok(());
         }
         self.remove(run.top);
-        // Only as far as they are empty.
+        // Directories that are not empty stay.
         let target = self.layout.fs(run.top);
         let _ = std::fs::remove_dir(&target);
         let _ = target.parent().map(std::fs::remove_dir);
@@ -375,7 +376,7 @@ impl Trees {
         Ok(Arc::new(mounted))
     }
 
-    /// With `binding` held.
+    /// Binds a tree to its snapshot. The caller holds `binding`.
     fn bind(&self, name: &str, id: u64) -> Result<(), SnapshotError> {
         let target = self.layout.fs(id);
         self.layout.make(id, false).map_err(io_error("create", &target))?;
@@ -389,7 +390,8 @@ impl Trees {
         detach_if_mounted(&self.layout.fs(id));
         lock(&self.mounted).remove(&id);
         lock(&self.forecasts).remove(&id);
-        // Whether or not it was mounted: it has a number if an earlier process did it, and if somebody is about to.
+        // Whether or not it is mounted here: it also has a number if an earlier process has mounted it, or another
+        // caller is about to.
         let name = id.to_string();
         let forgotten = self.store.numbers(TREES).and_then(|numbers| {
             let Some((_, slot)) = numbers.into_iter().find(|(known, _)| *known == name) else {
@@ -414,9 +416,9 @@ impl Trees {
         }
     }
 
-    /// Takes everything down: trees are gone for whoever still looks at them.
+    /// Unmounts everything. Processes that still use a tree get errors.
     pub(super) fn unmount_all(&self) {
-        // What is being mounted now must not bring the file system back.
+        // A tree that is just being added must not mount the file system anew.
         self.closed.store(true, Ordering::Release);
         lock(&self.forecasts).clear();
         let ids: Vec<_> = lock(&self.mounted).drain().map(|(id, _)| id).collect();

@@ -129,7 +129,7 @@ fn listing(directory: &Path, reference: &str, native: &Path) -> anyhow::Result<V
 }
 
 fn figure(name: &str, value: f64, bar: Option<f64>) -> Figure {
-    Figure { name: format!("100,000 files: {name}").into(), value, bar, unit: "" }
+    Figure { name: format!("100,000 files: {name}"), value, bar, unit: "" }
 }
 
 fn ratio(ours: Duration, other: Duration) -> f64 {

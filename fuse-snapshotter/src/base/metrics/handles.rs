@@ -1,4 +1,4 @@
-//! What those who count hold in their hands: atomics, no names.
+//! The counters of one layer: atomics without names, for the code that counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

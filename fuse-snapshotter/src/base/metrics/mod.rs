@@ -1,13 +1,13 @@
 //! Metrics in Prometheus' text format: the series of the reference under their names, and some of our own.
 //!
-//! The names are an interface that dashboards rest on, and they are not what today's libraries would let through or
-//! keep: counters without `_total`, one counter for many operations, series that have to vanish with the layer they
-//! are about. The usual exporter can forget a series only after it has been idle for some time, and other crates
-//! rename counters. The text format is small, so it is written here (`scrape`), and nothing on a read's path looks up
-//! a label: whoever counts holds a [`LayerMetrics`], which is a few atomics.
+//! The names are an interface for dashboards, and common libraries do not support them: counters without `_total`,
+//! one counter for many operations, series that must vanish together with their layer. The usual exporter forgets a
+//! series only after it has been idle for some time, and other crates rename counters. The text format is small, so
+//! it is written here (`scrape`). Code that counts holds a [`LayerMetrics`], which is a few atomics, so that no
+//! read looks up a label.
 //!
-//! What is counted elsewhere anyway, such as bytes fetched or the size of the cache, is not counted again:
-//! [`Metrics::register`] takes a [`Collector`] that is asked whenever somebody reads the metrics.
+//! Values that another module has anyway, such as bytes fetched or the size of the cache, are not counted again:
+//! [`Metrics::register`] takes a [`Collector`] that is asked whenever the metrics are read.
 
 mod handles;
 mod histogram;
@@ -30,14 +30,14 @@ pub use series::{Count, DaemonCount, ImageOperation, Operation};
 
 use crate::base::lock::lock;
 
-/// `fuse_failure_state` rises at most this often, so that one broken file read in a loop is not an avalanche.
+/// `fuse_failure_state` rises at most this often, so that one broken file that is read in a loop does not flood it.
 const FAILURE_STATE_EVERY: Duration = Duration::from_secs(5 * 60);
 
-/// Somebody who knows values that are worth showing.
+/// A source of values that are shown with the metrics.
 ///
-/// It is asked for every scrape, on a thread that may wait for the disk, but not for the network.
+/// It is asked at every scrape, on a thread that may wait for the disk, but not for the network.
 pub trait Collector: Send + Sync {
-    /// Says what it knows.
+    /// Adds its values.
     fn collect(&self, scrape: &mut Scrape);
 }
 
@@ -50,7 +50,7 @@ impl<F: Fn(&mut Scrape) + Send + Sync> Collector for F {
 /// All metrics of the daemon.
 pub struct Metrics {
     layers: Mutex<BTreeMap<Digest, Arc<LayerMetrics>>>,
-    /// What cannot be put down to a layer.
+    /// Counts that belong to no single layer.
     no_layer: LayerMetrics,
     daemon: [AtomicU64; DaemonCount::ALL.len()],
     eager: Mutex<BTreeMap<&'static str, u64>>,
@@ -95,17 +95,17 @@ impl Metrics {
         lock(&self.layers).entry(digest.clone()).or_default().clone()
     }
 
-    /// Shows a layer no longer. What somebody still counts for it is lost.
+    /// Shows a layer no longer. Later counts for it are lost.
     pub fn remove_layer(&self, digest: &Digest) {
         lock(&self.layers).remove(digest);
     }
 
-    /// Shows layers and indexes no longer that are not wanted, except those that somebody has kept.
+    /// Shows layers and indexes no longer that are not wanted, except those whose metrics are still held.
     pub fn retain_layers(&self, wanted: impl Fn(&Digest) -> bool) {
         lock(&self.layers).retain(|digest, handle| wanted(digest) || Arc::strong_count(handle) > 1);
     }
 
-    /// What cannot be put down to one layer; shown with an empty label.
+    /// The counts that belong to no single layer. They are shown with an empty label.
     pub fn no_layer(&self) -> &LayerMetrics {
         &self.no_layer
     }
@@ -138,17 +138,17 @@ impl Metrics {
         *lock(&self.eager).entry(reason).or_default() += 1;
     }
 
-    /// Counts bytes that could not be had, by what is to blame.
+    /// Counts a fetch that failed, by what is to blame.
     pub fn count_fetch_error(&self, kind: &'static str) {
         *lock(&self.fetch_errors).entry(kind).or_default() += 1;
     }
 
-    /// Has `collector` asked from now on whenever the metrics are read.
+    /// Adds a collector, which is asked whenever the metrics are read.
     pub fn register(&self, collector: impl Collector + 'static) {
         lock(&self.collectors).push(Arc::new(collector));
     }
 
-    /// All metrics as text; what `/metrics` answers.
+    /// All metrics as text, as `/metrics` answers.
     #[must_use]
     pub fn render(&self) -> String {
         let mut scrape = Scrape::default();
@@ -168,7 +168,7 @@ impl Metrics {
         for (kind, count) in lock(&self.fetch_errors).iter() {
             scrape.set(&series::FETCH_ERRORS, &[kind], *count);
         }
-        // Without the lock: a collector may well register another one.
+        // Without the lock: a collector may register another one.
         let collectors = lock(&self.collectors).clone();
         collectors.iter().for_each(|collector| collector.collect(&mut scrape));
         scrape.text()

@@ -1,7 +1,7 @@
 //! One reading of the metrics, and its text: Prometheus' exposition format 0.0.4.
 //!
-//! Series are kept by family and labels until the end: the format wants a family's lines together, and no series
-//! twice.
+//! Series are kept by family and labels until the end: the format wants the lines of a family together, and no
+//! series twice.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use registry::{Digest, Stats};
 use super::histogram::Snapshot;
 use super::series::{self, Family, ImageOperation};
 
-/// What is shown this time. Whoever sets a series twice leaves the later value.
+/// The values that are shown this time. If a series is set twice, the later value counts.
 #[derive(Debug, Default)]
 pub struct Scrape {
     families: BTreeMap<&'static str, (&'static Family, BTreeMap<String, Sample>)>,
@@ -35,7 +35,7 @@ impl Scrape {
         self.set(&series::IMAGE_OPERATIONS, &[image.as_str(), what.name()], count);
     }
 
-    /// How many layers are not fetched completely yet, while background fetch is at it.
+    /// How many layers are not fetched completely yet, while background fetch works on them.
     pub fn background_queue(&mut self, layers: u64) {
         self.set(&series::IMAGE_OPERATIONS, &["", series::BACKGROUND_QUEUE], layers);
     }
@@ -58,7 +58,7 @@ impl Scrape {
         self.set(&series::SNAPSHOTS, &[kind], count);
     }
 
-    /// What talking to registries has cost so far.
+    /// Counts of requests to registries so far.
     pub fn registry(&mut self, stats: &Stats) {
         self.set(&series::REGISTRY_REQUESTS, &[], stats.requests);
         self.set(&series::REGISTRY_RECEIVED, &[], stats.bytes_received);

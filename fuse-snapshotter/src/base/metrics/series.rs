@@ -1,6 +1,7 @@
 //! Names, types, labels and values of all series.
 //!
-//! Those that begin with `soci_fs_` are the reference's and an interface; `soci_snapshotter_` are our own.
+//! Series that begin with `soci_fs_` are the reference's, and their names are an interface. Those of this project
+//! begin with `soci_snapshotter_`.
 
 /// What a family of series is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +69,11 @@ families! {
     FETCH_ERRORS = Counter "soci_snapshotter_fetch_errors_total" ["kind"],
         "Fetches of layer contents that failed after all retries, by what is to blame.";
     PREFETCHED_BYTES = Counter "soci_snapshotter_prefetched_bytes_total" [],
-        "Compressed bytes of layers that were fetched because a recording or a prefetch artifact says that they will be read.";
+        "Compressed bytes of layers that were fetched because a recording or a prefetch artifact says that \
+        they will be read.";
     PREFETCHED_SPANS = Counter "soci_snapshotter_prefetched_spans_total" [],
-        "Spans of layers that were fetched because a recording or a prefetch artifact says that they will be read.";
+        "Spans of layers that were fetched because a recording or a prefetch artifact says that \
+        they will be read.";
     REGISTRY_REQUESTS = Counter "soci_snapshotter_registry_requests_total" [],
         "HTTP requests to registries and their storage, with redirects, retries and token requests.";
     REGISTRY_RECEIVED = Counter "soci_snapshotter_registry_received_bytes_total" [],
@@ -108,7 +111,7 @@ macro_rules! values {
 }
 
 values! {
-    /// What takes time. The last two are shown in microseconds, the others in milliseconds.
+    /// Operations that are timed. The last two are shown in microseconds, the others in milliseconds.
     Operation {
         /// Making a layer readable, from the request to the answer.
         Mount = "mount",

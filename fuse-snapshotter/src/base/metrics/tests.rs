@@ -77,7 +77,8 @@ fn what_was_counted_is_shown_under_the_names_of_the_reference() {
     for line in [
         format!("soci_fs_operation_count{{layer=\"{layer}\",operation_type=\"synchronous_read_count\"}} 2"),
         format!(
-            "soci_fs_operation_count{{layer=\"{layer}\",operation_type=\"synchronous_read_remote_registry_fetch_count\"}} 1"
+            "soci_fs_operation_count{{layer=\"{layer}\",\
+             operation_type=\"synchronous_read_remote_registry_fetch_count\"}} 1"
         ),
         format!(
             "soci_fs_operation_count{{layer=\"{layer}\",operation_type=\"background_span_fetch_count\"}} 7"
@@ -90,7 +91,8 @@ fn what_was_counted_is_shown_under_the_names_of_the_reference() {
             "soci_fs_operation_duration_milliseconds_bucket{{layer=\"{layer}\",operation_type=\"mount\",le=\"256\"}} 1"
         ),
         format!(
-            "soci_fs_operation_duration_milliseconds_bucket{{layer=\"{layer}\",operation_type=\"mount\",le=\"16384\"}} 1"
+            "soci_fs_operation_duration_milliseconds_bucket{{layer=\"{layer}\",\
+             operation_type=\"mount\",le=\"16384\"}} 1"
         ),
         format!(
             "soci_fs_operation_duration_milliseconds_bucket{{layer=\"{layer}\",operation_type=\"mount\",le=\"+Inf\"}} 1"
@@ -102,10 +104,12 @@ fn what_was_counted_is_shown_under_the_names_of_the_reference() {
             "soci_fs_operation_duration_milliseconds_count{{layer=\"{layer}\",operation_type=\"mount\"}} 1"
         ),
         format!(
-            "soci_fs_operation_duration_microseconds_bucket{{layer=\"{layer}\",operation_type=\"synchronous_read\",le=\"4\"}} 1"
+            "soci_fs_operation_duration_microseconds_bucket{{layer=\"{layer}\",\
+             operation_type=\"synchronous_read\",le=\"4\"}} 1"
         ),
         format!(
-            "soci_fs_operation_duration_microseconds_bucket{{layer=\"{layer}\",operation_type=\"synchronous_read\",le=\"1024\"}} 2"
+            "soci_fs_operation_duration_microseconds_bucket{{layer=\"{layer}\",\
+             operation_type=\"synchronous_read\",le=\"1024\"}} 2"
         ),
         format!(
             "soci_fs_operation_duration_microseconds_sum{{layer=\"{layer}\",operation_type=\"synchronous_read\"}} 1027"

@@ -7,16 +7,16 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::{DupFlags, dup3};
 
-/// Lets the descriptor `fd` stand for the file that `source` stands for. What `fd` stood for is closed, as far as no other
-/// descriptor stands for it. A program that is executed does not inherit `fd`.
+/// Lets the descriptor `fd` stand for the file that `source` stands for. What `fd` stood for is closed, as far as
+/// no other descriptor stands for it. A program that is executed does not inherit `fd`.
 ///
 /// The owner of `fd` is not told: it must not rely on which file the descriptor stands for.
 ///
 /// # Errors
 /// What dup3(2) says.
 pub(crate) fn redirect(fd: BorrowedFd<'_>, source: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the descriptor is open, because it is borrowed for the whole call. `ManuallyDrop` keeps this second owner from
-    // closing it, and dup3(2) leaves it open whether it succeeds or not.
+    // SAFETY: the descriptor is open, because it is borrowed for the whole call. `ManuallyDrop` keeps this second
+    // owner from closing it, and dup3(2) leaves it open whether it succeeds or not.
     let mut fd = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd.as_raw_fd()) });
     Ok(dup3(source, &mut fd, DupFlags::CLOEXEC)?)
 }

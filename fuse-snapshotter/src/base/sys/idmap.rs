@@ -1,7 +1,6 @@
 //! Id-mapped mounts: the owners of a mount's files translated by a user namespace, without touching the files.
 //!
-//! `rustix` has open_tree(2) and move_mount(2) but not mount_setattr(2), so this is the one place with a system call of our
-//! own.
+//! `rustix` has open_tree(2) and move_mount(2) but not mount_setattr(2), so that system call is made here.
 #![expect(unsafe_code, reason = "mount_setattr(2) has no safe interface")]
 
 use std::io;
@@ -12,8 +11,8 @@ use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 /// Mounts `source`, a directory, once more at `target`, with owners translated by the user namespace `userns`: what
-/// belongs to id n in the file system belongs at `target` to the id that n of the namespace is in the host. Mounts below
-/// `source` do not come along. Neither path's last component is followed if it is a symbolic link.
+/// belongs to id n in the file system belongs at `target` to the id that n of the namespace is in the host. Mounts
+/// below `source` do not come along. Neither path's last component is followed if it is a symbolic link.
 ///
 /// Nobody sees the mount before the translation is in force, and nothing is left behind if any step fails.
 ///
@@ -40,9 +39,9 @@ fn set_id_map(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<()> {
         // A descriptor is never negative.
         userns_fd: u64::from(userns.as_raw_fd().unsigned_abs()),
     };
-    // SAFETY: the path is a C string that lives for ever, `attributes` is what the kernel expects and lives until the call
-    // returns, its size is passed along, the kernel only reads from both, and both descriptors are borrowed for the whole
-    // call.
+    // SAFETY: the path is a C string that lives for ever, `attributes` is what the kernel expects and lives until
+    // the call returns, its size is passed along, the kernel only reads from both, and both descriptors are
+    // borrowed for the whole call.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

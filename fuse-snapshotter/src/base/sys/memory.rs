@@ -1,9 +1,9 @@
-//! What the allocator keeps.
+//! Freed memory that the allocator keeps.
 #![expect(unsafe_code, reason = "malloc_trim(3) has no safe interface")]
 
-/// Gives memory that was freed back to the system. glibc keeps it otherwise, for each thread that has ever freed anything:
-/// after a tree has been merged that is several times what the tree needs. Takes some milliseconds; where there is no glibc
-/// it does nothing.
+/// Gives freed memory back to the system. Otherwise glibc keeps it, for each thread that has ever freed anything:
+/// after the merge of a tree that is several times what the tree needs. This takes some milliseconds. It does
+/// nothing where there is no glibc.
 pub fn give_back() {
     #[cfg(target_env = "gnu")]
     {

@@ -1,4 +1,4 @@
-//! A user namespace of one's own.
+//! Entering a new user namespace.
 #![expect(unsafe_code, reason = "unshare(2) is unsafe in general")]
 
 use std::io;
@@ -10,6 +10,6 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 /// # Errors
 /// What unshare(2) says.
 pub fn enter_user_namespace() -> io::Result<()> {
-    // SAFETY: what makes the call unsafe is to divide the table of file descriptors, which is not asked for.
+    // SAFETY: the call is unsafe because it can divide the table of file descriptors. That is not asked for.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.map_err(io::Error::from)
 }

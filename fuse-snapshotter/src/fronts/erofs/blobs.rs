@@ -1,11 +1,11 @@
 //! The devices: a FUSE file system with one file for each layer, and one that is the image of the metadata.
 //!
-//! Nobody but EROFS reads them, and it reads runs of blocks within one file of an image. Whatever else is asked for is
-//! answered range by range. The kernel keeps none of it: it goes into the pages of EROFS at once.
+//! Only EROFS reads them, and it reads runs of blocks within one file of an image. Other reads are answered too,
+//! file by file. The kernel does not cache the answers here: they go into the pages of EROFS.
 //!
-//! EROFS takes an answer that is too short for zeros behind the end of a file, so an answer has all bytes or is an error; and
-//! reads must be asynchronous (`FUSE_ASYNC_DIO`), for then an error in any of the requests that a read is split into is the
-//! error of all of it, and whoever waits can be killed.
+//! EROFS fills up an answer that is too short with zeros, as at the end of a file. So an answer has all bytes or is
+//! an error. Reads must be asynchronous (`FUSE_ASYNC_DIO`): then an error in any of the requests that a read is
+//! split into is the error of the whole read, and a process that waits can be killed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -57,7 +57,7 @@ struct EntryRange {
     length: usize,
 }
 
-/// What the first bytes of a range of a layer's stream are; `None` behind its end.
+/// Where the first bytes of a range of a layer's stream come from; `None` behind its end.
 fn entry_range(layer: &LazyLayer, position: u64, length: usize) -> Option<EntryRange> {
     let (entry, offset, left) = layer.table().at_stream(position)?;
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(length);
@@ -68,9 +68,9 @@ fn entry_range(layer: &LazyLayer, position: u64, length: usize) -> Option<EntryR
 
 /// A read that has to wait.
 enum Waiting {
-    /// For the one range that it is in.
+    /// For the one range that it consists of.
     One(Missing),
-    /// It is more than that, and nothing has been read yet.
+    /// It consists of several ranges, and nothing has been read yet.
     Several,
 }
 
@@ -143,7 +143,8 @@ impl Blobs {
         self.image.read_exact_at(buffer, position).map_err(|error| FetchError::from(error).into())
     }
 
-    /// Reads what the cache has; what is to be waited for otherwise. `buffer` is resized to all that is asked for.
+    /// Reads if the cache has all of it; else returns what is to be waited for. `buffer` is resized to all that is
+    /// asked for.
     fn read_cached(
         layer: &Arc<LazyLayer>,
         position: u64,

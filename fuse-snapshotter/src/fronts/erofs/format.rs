@@ -1,7 +1,7 @@
 //! The parts of an EROFS image, to the byte. Everything is little-endian.
 //!
-//! Only what [`image`](super::image) needs of the format is here: no compression, no shared extended attributes, inodes of
-//! the long form only. All of it is as old as Linux 5.16.
+//! Only what [`image`](super::image) needs of the format is here: no compression, no shared extended attributes,
+//! inodes of the long form only. All of it is as old as Linux 5.16.
 
 use bytes::BufMut;
 
@@ -173,8 +173,8 @@ const PREFIXES: [(&[u8], u8); 5] = [
     (b"security.", 6),
 ];
 
-/// The extended attributes of an inode, in the form in which they follow it; nothing if there are none, `None` if one has a
-/// name or a size that the format does not know.
+/// The extended attributes of an inode, in the form in which they follow it; nothing if there are none, `None` if
+/// one has a name or a size that the format does not know.
 pub(super) fn xattrs<'x>(all: impl Iterator<Item = (&'x [u8], &'x [u8])>) -> Option<Vec<u8>> {
     let mut raw = Vec::new();
     for (name, value) in all {
@@ -201,7 +201,8 @@ pub(super) fn xattrs<'x>(all: impl Iterator<Item = (&'x [u8], &'x [u8])>) -> Opt
     (raw.len() <= XATTR_HEADER as usize + 4 * (usize::from(u16::MAX) - 1)).then_some(raw)
 }
 
-/// Whether a value has the form of an access control list, version 2. The kernel would refuse all access to a file with another.
+/// Whether a value has the form of an access control list, version 2. The kernel would refuse all access to a file
+/// with another.
 fn is_acl(value: &[u8]) -> bool {
     value.strip_prefix(&2_u32.to_le_bytes()).is_some_and(|entries| entries.len().is_multiple_of(8))
 }

@@ -4,12 +4,14 @@
 //! superblock | device table | inodes, each with its extended attributes and short contents | blocks of directories
 //! ```
 //!
-//! Inodes are in the order of the tree, so those of the names in a directory are side by side. A file is one chunk on the
-//! device of its layer: the stream in which each file of the layer begins at a block (see [`crate::content::cache::LayerCache`]).
+//! Inodes are in the order of the tree, so those of the names in a directory are side by side. A file is one chunk
+//! on the device of its layer: the stream in which each file of the layer begins at a block (see
+//! [`crate::content::cache::LayerCache`]).
 //!
-//! A directory that is too long to follow its inode is one chunk, too, on a last device which is the image once more. What
-//! belongs to an inode is read like content, past the page cache, since the devices of the layers ask for that; from a file on
-//! a disk that would have to be written there first.
+//! A directory that is too long to follow its inode is one chunk, too, on a last device, which is the image once
+//! more. The mount reads past the page cache, because the devices of the layers need that. A directory would then
+//! be read from the disk, and the image would have to be written to the disk first; a device that FUSE serves
+//! avoids that.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -45,7 +47,7 @@ pub(super) struct Image<'t> {
     tree: &'t Tree,
     devices: &'t [Device<'t>],
     places: Vec<Place>,
-    /// By inode; only directories have one that means something.
+    /// The parent of each inode. It means something for directories only.
     parents: Vec<InodeIndex>,
     /// Where the blocks behind the inodes begin.
     first_block: u32,
@@ -97,7 +99,8 @@ impl<'t> Image<'t> {
         Ok(image)
     }
 
-    /// Blocks and inline bytes of an inode, and all bytes behind it. What is below a directory learns of its parent.
+    /// Blocks and inline bytes of an inode, and all bytes behind it. Notes the parent of the directories in a
+    /// directory.
     fn size(&mut self, index: InodeIndex, inode: &Inode) -> Result<(Place, u64), ErofsError> {
         let attributes = self.xattrs(index)?.len() as u64;
         let mut place = Place { inode: 0, block: 0, blocks: 0, inline: 0 };
@@ -152,7 +155,7 @@ impl<'t> Image<'t> {
     /// Writes the image.
     ///
     /// # Errors
-    /// If it cannot be written, or the layers have not what the tree says.
+    /// If it cannot be written, or the layers do not have what the tree says.
     pub(super) fn write(&self, to: impl Write) -> Result<(), ErofsError> {
         let mut out = Output { to, at: 0 };
         let root = u16::try_from(self.number(self.tree.root()));
@@ -281,7 +284,8 @@ impl<'t> Image<'t> {
     }
 }
 
-/// Bytes behind an inode that has a chunk: where it is found is said at a multiple of 8 bytes, behind the attributes.
+/// Bytes behind an inode that has a chunk: its extended attributes, then, at a multiple of 8 bytes, the place of
+/// the chunk.
 fn chunked(attributes: u64) -> u64 {
     attributes.next_multiple_of(CHUNK_INDEX_SIZE) + CHUNK_INDEX_SIZE
 }
@@ -318,7 +322,7 @@ fn types(kind: InodeKind) -> (u16, u8) {
     }
 }
 
-/// A writer that knows where it is.
+/// A writer that counts its bytes.
 struct Output<W> {
     to: W,
     at: u64,

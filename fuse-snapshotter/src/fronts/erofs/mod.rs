@@ -1,16 +1,17 @@
-//! Trees that the kernel serves by itself: an EROFS image without contents over lazily read layers.
+//! Trees whose names and attributes the kernel serves itself: an EROFS image without contents, over lazily read layers.
 //!
-//! What FUSE serves costs a round trip to user space for whatever the kernel has not cached, and FUSE's page cache consists of
-//! single pages. So here the kernel gets all metadata at once: `image` writes a [tree](crate::content::tree::Tree) as an EROFS image of
-//! nothing but names and attributes, which is mounted from the file that it is (Linux 6.12 and later). Look-ups, listings,
-//! attributes, links and opens never leave the kernel then, and pages are cached in large folios.
+//! With FUSE, the kernel asks user space for all that it has not cached, and FUSE's page cache consists of single
+//! pages. Here the kernel gets all metadata at once: `image` writes a [tree](crate::content::tree::Tree) as an
+//! EROFS image of names and attributes alone, and the image is mounted from its file (Linux 6.12 and later).
+//! Look-ups, listings, attributes, links and opens never leave the kernel then, and pages are cached in large
+//! folios.
 //!
-//! Contents are on other devices, one for each layer, and these are files that FUSE serves (`blobs`): the streams in which the
-//! [cache](crate::content::cache::LayerCache) has each file of the layer begin at a block. So a block of EROFS is one of the cache, a
-//! read of a device is a read of one file of the image, and it goes the way that all reads go: from the cache, or fetched.
+//! Contents are on other devices, one for each layer. A device is a file that FUSE serves (`blobs`): the stream in
+//! which the [cache](crate::content::cache::LayerCache) stores the layer, where each file begins at a block. A
+//! block of EROFS is therefore a block of the cache, and a read of a device is a read of one file of the image.
 //!
-//! The FUSE file system with the devices is not attached anywhere. EROFS holds it, and nobody else: it ends with the last user
-//! of the mount. If the process is killed, reads fail, and what is left is a mount that anybody can take away.
+//! The FUSE file system with the devices is not attached anywhere. Only EROFS holds it, so it ends with the last
+//! user of the mount. If this process is killed, reads fail, and the mount is left until somebody unmounts it.
 
 mod blobs;
 mod context;

@@ -26,8 +26,9 @@ use crate::fronts::stats::FuseStats;
 /// Longest text that fsconfig(2) takes as a value.
 const MAX_VALUE: usize = 255;
 
-/// Mounts `tree` over its layers, bottom first, at `path`. The image of the metadata is written to `image`, a file that is not
-/// there yet, and that may go when nobody has the file system mounted. `threads` take the kernel's requests for contents.
+/// Mounts `tree` over its layers, bottom first, at `path`. The image of the metadata is written to `image`, a file
+/// that is not there yet, and that may go when nobody has the file system mounted. `threads` take the kernel's
+/// requests for contents.
 ///
 /// # Errors
 /// See [`ErofsError`]. Nothing is left mounted then; the image may be left behind.
@@ -42,8 +43,8 @@ pub fn mount_tree(
     if !rustix::process::geteuid().is_root() {
         return Err(ErofsError::NotRoot);
     }
-    // First, because it says at once whether the kernel knows EROFS. Without `directio` an error in the middle of a read
-    // would become zeros; see `blobs`.
+    // First, because it says at once whether the kernel knows EROFS. Without `directio` an error in the middle of a
+    // read would become zeros; see `blobs`.
     let context = Context::open("erofs", "mount EROFS")?;
     context.flag("directio")?;
     let file = write_image(tree, &layers, image)?;
@@ -81,8 +82,8 @@ fn write_image(tree: &Tree, layers: &[Arc<LazyLayer>], image: &Path) -> Result<F
     Ok(file)
 }
 
-/// Serves the devices by a FUSE file system that is attached nowhere. It lasts as long as the descriptor, and whatever was
-/// opened through it.
+/// Serves the devices by a FUSE file system that is attached nowhere. It lasts as long as the descriptor, and
+/// whatever was opened through it.
 fn serve(blobs: Blobs, threads: usize) -> Result<(BackgroundSession, OwnedFd), ErofsError> {
     let device = session::open_device().map_err(ErofsError::Serve)?;
     let context = Context::open("fuse", "mount FUSE")?;

@@ -1,4 +1,4 @@
-//! What stat(2) and statfs(2) say.
+//! The answers of stat(2) and statfs(2).
 
 use ztoc::Timestamp;
 
@@ -10,7 +10,7 @@ use crate::content::tree::{Inode, InodeKind};
 pub struct Attributes {
     /// Inode number.
     pub number: u64,
-    /// What it is.
+    /// Kind of file.
     pub kind: InodeKind,
     /// Permission bits with setuid, setgid and sticky.
     pub mode: u16,
@@ -55,7 +55,7 @@ impl Attributes {
         }
     }
 
-    /// Attributes of something of root's that is in no image.
+    /// Attributes of a file or directory that is in no image. It belongs to root.
     pub(super) fn of_our_own(number: u64, kind: InodeKind, mode: u16, size: u64) -> Self {
         Self {
             number,

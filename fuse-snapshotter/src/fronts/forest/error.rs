@@ -2,7 +2,7 @@
 
 use crate::content::FetchError;
 
-/// The one error type of the file system. [`crate::fronts::fuse`] maps it to an errno, in one place.
+/// The one error type of the file system. The fronts map it to an errno in one place, `errno`.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FsError {
     /// No such name.
@@ -29,7 +29,7 @@ pub enum FsError {
 }
 
 impl FsError {
-    /// Whether something is wrong, other than the question.
+    /// Whether the file system failed, and not only the request was wrong.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         matches!(self, Self::Stale | Self::Fetch(_))

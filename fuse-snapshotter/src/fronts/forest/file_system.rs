@@ -1,4 +1,4 @@
-//! Which trees the file system has: adding and removing them.
+//! The file system and its trees: adding and removing them.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -104,9 +104,9 @@ impl Forest {
 
     /// Adds a tree over its layers, bottom first, as the directory `name`. With `ids` its owners are translated.
     ///
-    /// The caller assigns the slots. A tree slot stands for one tree, and a layer slot for one pair of layer and zTOC, as long
-    /// as the kernel may remember it: as long as the file system is mounted. If another tree has that layer already, its
-    /// [`LazyLayer`] is used for both. Trees with different `ids` cannot share layer slots.
+    /// The caller assigns the slots. A tree slot stands for one tree, and a layer slot for one pair of layer and
+    /// zTOC, as long as the kernel may remember it: as long as the file system is mounted. If another tree has that
+    /// layer already, its [`LazyLayer`] is used for both. Trees with different `ids` cannot share layer slots.
     ///
     /// # Errors
     /// See [`AddTreeError`].
@@ -159,8 +159,9 @@ impl Forest {
         self.add_tree(slot, name, Arc::clone(&original.tree), layers, Some(ids))
     }
 
-    /// Removes a tree; returns whether there was one. Its inodes are stale from now on, except for files that another tree
-    /// has, too. The kernel still answers from what it remembers, so whatever shows the tree is to be unmounted before.
+    /// Removes a tree; returns whether there was one. Its inodes are stale from now on, except for files that
+    /// another tree has, too. The kernel still answers from what it remembers, so whatever shows the tree is to be
+    /// unmounted before.
     pub fn remove_tree(&self, slot: TreeSlot) -> bool {
         if self.single {
             return false;
@@ -176,8 +177,8 @@ impl Forest {
         true
     }
 
-    /// Has the kernel forget a name. The watcher is called without a lock, because the kernel may wait for look-ups that are
-    /// under way.
+    /// Has the kernel forget a name. The watcher is called without a lock, because the kernel may wait for look-ups
+    /// that are under way.
     fn changed(&self, name: &str) {
         let watcher = lock(&self.watcher).clone();
         if let Some(watcher) = watcher {
@@ -217,7 +218,8 @@ impl Forest {
         self.table.load().layer(slot).cloned()
     }
 
-    /// How often the kernel asked each operation of a tree. Files that several trees share are counted with one of them.
+    /// How often the kernel asked each operation of a tree. Files that several trees share are counted with one of
+    /// them.
     #[must_use]
     pub fn operations(&self, slot: TreeSlot) -> Option<Vec<(Operation, u64)>> {
         let table = self.table.load();

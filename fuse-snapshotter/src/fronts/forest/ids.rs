@@ -1,11 +1,11 @@
 //! Owners for a container's user namespace.
 //!
-//! Where the kernel cannot translate them, this is what does: for trees that are served with other owners, and for
+//! They are translated here where the kernel cannot do it: for trees that are served with other owners, and for
 //! copies of directories.
 
 use std::borrow::Cow;
 
-/// Owner of what a mapping does not mention: `nobody`, as the kernel's overflow id.
+/// Owner of files whose owner a mapping does not mention: `nobody`, as the kernel's overflow id.
 const UNMAPPED: u32 = 65_534;
 
 const CAPABILITY: &[u8] = b"security.capability";
@@ -71,10 +71,11 @@ impl IdMaps {
         }
     }
 
-    /// File capabilities are granted by the root of a user namespace, and have force in that namespace only. In an image
-    /// that is the container's own: its root, id 0 as a rule, which version 2 of the format takes for granted. In the host
-    /// id 0 is the host's root, whose capabilities a container's processes would not get. So the id is made explicit, as
-    /// the kernel does for an id-mapped mount, which takes version 3.
+    /// File capabilities are granted by the root of a user namespace, and hold in that namespace only. In an image
+    /// that is the container's root. Version 2 of the format does not mention the root: it is id 0. In the host id
+    /// 0 is the host's root, whose capabilities the processes of a container would not get. So the id of the
+    /// container's root is added, which takes version 3 of the format. The kernel does the same for an id-mapped
+    /// mount.
     fn capability<'v>(&self, value: &'v [u8]) -> Option<Cow<'v, [u8]>> {
         const REVISION: u32 = 0xff00_0000;
         const REVISION_2: u32 = 0x0200_0000;
@@ -88,7 +89,7 @@ impl IdMaps {
                 Ok(root) => (sets, u32::from_le_bytes(root)),
                 Err(_) => return Some(Cow::Borrowed(value)),
             },
-            // The kernel does not take it for capabilities.
+            // The kernel does not accept it as capabilities.
             _ => return Some(Cow::Borrowed(value)),
         };
         let root = host(&self.uids, root)?;

@@ -1,7 +1,7 @@
 //! Inode numbers.
 //!
-//! They are computed, not counted, so that they mean the same after a restart. They stay below 2^48, because overlayfs with
-//! `xino` needs the bits above:
+//! They are computed, not counted, so that they mean the same after a restart. They stay below 2^48, because
+//! overlayfs with `xino` needs the bits above:
 //!
 //! ```text
 //! bit 47  46         26                 0

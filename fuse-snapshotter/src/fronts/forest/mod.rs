@@ -1,11 +1,11 @@
 //! The file system itself, over plain Rust types, which [`crate::fronts::fuse`] adapts to the kernel.
 //!
 //! A [`Forest`] holds merged trees: either a single one, whose root is the root of the file system, or many, each a
-//! directory in the root. Metadata come from the [trees](crate::content::tree), at once and without I/O. Contents come from the
-//! layers' caches. Only [`Forest::read`] and [`Missing::read`] ever wait for the network.
+//! directory in the root. Metadata come from the [trees](crate::content::tree), at once and without I/O. Contents
+//! come from the layers' caches. Only [`Forest::read`] and [`Missing::read`] ever wait for the network.
 //!
-//! A file has the same inode number in every tree that has its layer (see `inode_number`), so that images which share a layer
-//! share its pages in the kernel's cache.
+//! A file has the same inode number in every tree that has its layer (see `inode_number`), so that images which
+//! share a layer share its pages in the kernel's cache.
 
 mod attr;
 mod error;

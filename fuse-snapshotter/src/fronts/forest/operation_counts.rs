@@ -1,4 +1,4 @@
-//! Counts of what was asked.
+//! Counts of the kernel's requests, by operation.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -26,11 +26,11 @@ pub struct Missing {
     asked: Instant,
 }
 
-/// Reads from an entry of a layer if the cache has the content. `buffer` is resized to `length`; the range must lie within the
-/// content.
+/// Reads from an entry of a layer if the cache has the content. `buffer` is resized to `length`; the range must lie
+/// within the content.
 ///
 /// # Errors
-/// Why it cannot be had.
+/// Why the content cannot be read.
 pub(crate) fn read_entry(
     layer: &Arc<LazyLayer>,
     entry: usize,
@@ -104,7 +104,7 @@ impl Forest {
 
     /// The kernel has dropped all its references to an inode.
     pub fn forget(&self, number: u64) {
-        // All else is as easily found as forgotten.
+        // All other inodes are computed from their numbers, so nothing is kept of them.
         if let Some(Number::StateFile(counter)) = Number::decode(number) {
             self.state_files.forget(counter);
         }
@@ -134,8 +134,9 @@ impl Forest {
         }
     }
 
-    /// Hands the names in a directory to `full`, from a position on, sorted, without `.` and `..`, until `full` returns true:
-    /// it has not taken this name. The names that it has taken count as references if the kernel gets them with attributes.
+    /// Hands the names in a directory to `full`, from a position on, sorted, without `.` and `..`, until `full`
+    /// returns true: it has not taken this name. The names that it has taken count as references if the kernel gets
+    /// them with attributes.
     ///
     /// # Errors
     /// [`FsError::NotDirectory`].
@@ -282,7 +283,7 @@ impl Forest {
     /// `length` bytes, fewer at the end of the file.
     ///
     /// # Errors
-    /// [`FsError::Invalid`] if it is not a file, or why its content cannot be had.
+    /// [`FsError::Invalid`] if it is not a file, or why its content cannot be read.
     pub fn read_cached(
         &self,
         number: u64,
@@ -342,7 +343,7 @@ impl Missing {
     /// Fetches the content and reads it. `buffer` is resized to it.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// Why the content cannot be read.
     pub async fn read(&self, buffer: &mut Vec<u8>) -> Result<(), FsError> {
         buffer.resize(self.length, 0);
         let metrics = self.layer.metrics();

@@ -1,8 +1,9 @@
 //! The state directory: files that say how much of each layer of a tree has been fetched.
 //!
-//! In the root of each tree there is a directory `.soci-snapshotter` that is never listed. It has a file for each layer,
-//! `<digest>.json`, as with the reference, and `layers.json` with all of them, bottom first. The text of a file is made when it
-//! is looked up: each look-up gives a new inode, whose bytes stay the same until the kernel forgets it.
+//! In the root of each tree there is a directory `.soci-snapshotter` that is never listed. It has a file for each
+//! layer, `<digest>.json`, as with the reference, and `layers.json` with all of them, bottom first. The text of a
+//! file is made when it is looked up: each look-up gives a new inode, whose bytes stay the same until the kernel
+//! forgets it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +47,7 @@ struct LayerState {
 impl LayerState {
     fn of(layer: &LazyLayer) -> Self {
         let size = layer.size();
-        // What is fetched again counts again.
+        // Bytes that are fetched again count again.
         let fetched_size = layer.fetched_size();
         Self {
             error: layer.last_error(),
@@ -117,14 +118,14 @@ pub(super) struct StateFiles {
 
 impl StateFiles {
     pub(super) fn new() -> Self {
-        // No number is given twice, not even after a restart: a kernel that outlives this process may have bytes cached
-        // under it.
+        // No number is given twice, not even after a restart: the kernel may still have bytes cached under a number
+        // that an earlier process has given.
         let time = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         let first = (time.as_secs() & u64::from(u32::MAX)) << 14;
         Self { next: AtomicU64::new(first), kept: Mutex::default() }
     }
 
-    /// Writes down a state file of a tree.
+    /// Makes a state file of a tree, with its present text.
     pub(super) fn lookup(&self, placed: &PlacedTree, name: &[u8]) -> Result<Attributes, FsError> {
         let layers = || placed.layers.iter().map(|(_, layer)| layer);
         let bytes = if name == ALL_LAYERS.as_bytes() {

@@ -1,7 +1,7 @@
 //! The table of trees, and of the layers that they share.
 //!
-//! The table is immutable. It is replaced as a whole when a tree is added or removed, so that requests take no lock and never
-//! wait for such a change.
+//! The table is immutable. It is replaced as a whole when a tree is added or removed, so that requests take no lock
+//! and never wait for such a change.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub enum AddTreeError {
     /// No directory can be called that.
     #[error("{0:?} cannot be the name of a directory")]
     InvalidName(String),
-    /// Beyond what inode numbers have room for, or the forest's own.
+    /// Beyond what inode numbers have room for, or slot 0, which is the root's.
     #[error("a tree cannot be in slot {0}; slots are 1 to 1,048,575")]
     NoSuchTreeSlot(TreeSlot),
     /// Beyond what inode numbers have room for.
@@ -113,7 +113,7 @@ pub(super) struct TreeTable {
     layers: HashMap<u32, Arc<SharedLayer>>,
 }
 
-/// Something of an image, found by its inode number.
+/// An inode of an image, found by its number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Found<'t> {
     pub(super) placed: &'t Arc<PlacedTree>,
@@ -150,7 +150,7 @@ impl TreeTable {
         self.names.values().filter_map(|slot| self.tree(*slot))
     }
 
-    /// What has this inode number, if it comes from an image.
+    /// The inode with this number, if it comes from an image.
     pub(super) fn find(&self, number: Number) -> Result<Found<'_>, FsError> {
         let found = match number {
             Number::Own(slot, own) => self.tree(slot).and_then(|placed| {
@@ -187,7 +187,7 @@ impl TreeTable {
             if shared.trees.iter().any(|(other, _)| other.ids != placed.ids) {
                 return Err(AddTreeError::OtherOwners(*slot));
             }
-            // One of them reads; what the two have fetched is in the same cache anyway.
+            // One of the two does all reads. Both have the same cache.
             *layer = Arc::clone(&shared.layer);
         }
         let placed = Arc::new(placed);
@@ -225,8 +225,8 @@ impl TreeTable {
     }
 }
 
-/// Whether everything in a tree can have a number: `own` inodes that the tree itself names, and for each of its layers
-/// the slot and the number of zTOC entries.
+/// Checks that everything in a tree can have an inode number. The tree has `own` inodes with own numbers; `layers`
+/// are the slot and the number of zTOC entries of each layer.
 pub(super) fn check(
     slot: TreeSlot,
     own: usize,

@@ -1,8 +1,8 @@
 //! A connection to the kernel, from opening the device to serving it.
 //!
-//! Root calls mount(2) itself, with the file system type `fuse.rawBridge` and the source `soci`: users count these strings in
-//! `mount` to see whether an image is lazy. `fuser` would drop the subtype. Other users mount through `fusermount3`, which is
-//! setuid.
+//! Root calls mount(2) itself, with the file system type `fuse.rawBridge` and the source `soci`: users count these
+//! strings in `mount` to see whether an image is lazy. `fuser` would drop the subtype. Other users mount through
+//! `fusermount3`, which is setuid.
 
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -84,8 +84,8 @@ impl Connection {
         }
     }
 
-    /// Takes over the device of a file system that root has mounted at `path`. It must be served by nobody else any more, its
-    /// INIT exchange is over, and this is what was agreed in it.
+    /// Takes over the device of a file system that root has mounted at `path`. It must be served by nobody else any
+    /// more, its INIT exchange is over, and this is what was agreed in it.
     #[must_use]
     pub fn adopt(path: &Path, device: OwnedFd, negotiated: Negotiated) -> Self {
         Self { path: path.to_owned(), device, negotiated, acl: SessionACL::All, user_mount: None }

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::fronts::session::{MAX_BACKGROUND, MAX_READ};
 
-/// What was agreed with the kernel in the INIT exchange. It holds as long as the connection, so whoever takes over the device
-/// needs it.
+/// What was agreed with the kernel in the INIT exchange. It holds as long as the connection, so whoever takes over
+/// the device needs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Negotiated {
     /// Whether mounts of the file system can be id-mapped (`MOUNT_ATTR_IDMAP`).
@@ -24,8 +24,9 @@ const IDMAP: (&str, InitFlags) = ("id-mapped mounts", InitFlags::FUSE_ALLOW_IDMA
 
 /// Asks for every capability that suits a tree that never changes. Those that the kernel lacks are logged once.
 ///
-/// With `allow_idmap`, mounts of the file system can be id-mapped. The kernel then breaks the connection off if the mount does
-/// not have `default_permissions`. It also no longer says whose requests are, so `fuser` must not want to know.
+/// With `allow_idmap`, mounts of the file system can be id-mapped. The kernel then breaks the connection off if the
+/// mount does not have `default_permissions`. It also no longer says whose requests are, so `fuser` must not want
+/// to know.
 pub(super) fn negotiate(config: &mut KernelConfig, allow_idmap: bool) -> Negotiated {
     // READDIRPLUS without _AUTO: with it the kernel soon goes back to one look-up per name.
     let wanted = [

@@ -46,18 +46,20 @@ fn destroy_request() -> [u8; 40] {
     request
 }
 
-/// `struct fuse_out_header` and `struct fuse_notify_retrieve_out`: has the kernel send a request that wants no answer, with
-/// no bytes of the root (`FUSE_NOTIFY_RETRIEVE`).
-fn retrieve_nothing() -> [u8; 48] {
+/// `struct fuse_out_header` and `struct fuse_notify_retrieve_out`: has the kernel send a request that wants no
+/// answer, with no bytes of a file (`FUSE_NOTIFY_RETRIEVE`).
+fn retrieve_nothing(file: u64) -> [u8; 48] {
     let mut notification = [0; 48];
     notification[..4].copy_from_slice(&48_u32.to_ne_bytes());
     notification[4..8].copy_from_slice(&5_u32.to_ne_bytes());
-    notification[24..32].copy_from_slice(&1_u64.to_ne_bytes());
+    notification[24..32].copy_from_slice(&file.to_ne_bytes());
     notification
 }
 
-/// Ends the threads that serve a mount, as if their process had ended, while `kept` holds the connection.
-fn stop_serving(mounted: Mounted, connection: u32, kept: &OwnedFd) {
+/// Ends the threads that serve a mount, as if their process had ended, while `kept` holds the connection. The
+/// kernel knows `file`.
+fn stop_serving(mounted: Mounted, file: &fs::Metadata, kept: &OwnedFd) {
+    let connection = rustix::fs::minor(file.dev());
     let served: Vec<_> = descriptors(connection);
     let served: Vec<_> = served.into_iter().filter(|number| *number != kept.as_raw_fd()).collect();
     assert_eq!(served.len(), OPTIONS.threads);
@@ -77,7 +79,7 @@ fn stop_serving(mounted: Mounted, connection: u32, kept: &OwnedFd) {
             break;
         }
         assert!(attempt < 10_000, "the threads do not end");
-        rustix::io::write(kept, &retrieve_nothing()).unwrap();
+        rustix::io::write(kept, &retrieve_nothing(file.ino())).unwrap();
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(descriptors(connection), [kept.as_raw_fd()]);
@@ -123,12 +125,11 @@ fn another_session_takes_over_the_device_without_init() {
     let negotiated = serde_json::to_string(opened.negotiated()).unwrap();
     let mounted = opened.serve(&first, OPTIONS.threads, runtime.handle().clone()).unwrap();
     let bound = bind(&path.join("one"), &target);
-    let connection = rustix::fs::minor(fs::metadata(&target).unwrap().dev());
     let found = walk(&target);
     assert_eq!(found.len(), 5);
     assert!(fs::read(target.join("d/before")).unwrap() == content(&read_before));
     let held = fs::File::open(target.join("d/after")).unwrap();
-    stop_serving(mounted, connection, &kept);
+    stop_serving(mounted, &held.metadata().unwrap(), &kept);
     drop(first);
 
     // A process that asks now waits for whoever serves next.
