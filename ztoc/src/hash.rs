@@ -1,7 +1,10 @@
 //! SHA-256 digests in OCI form, and the hashing thread of the builder.
 
 use std::fmt;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::Receiver;
+#[cfg(not(fuzzing))]
+use std::sync::mpsc::{SyncSender, sync_channel};
+#[cfg(not(fuzzing))]
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -63,17 +66,33 @@ pub(crate) struct Digests {
     pub(crate) spans: Vec<Sha256Digest>,
 }
 
+/// A chunk of the layer, with the boundaries in it.
+type Job = (Bytes, Vec<Cut>);
+
+#[cfg(not(fuzzing))]
+type Jobs = SyncSender<Job>;
+#[cfg(fuzzing)]
+type Jobs = std::sync::mpsc::Sender<Job>;
+
 /// Hashes the whole layer and each of its spans on a thread of its own, beside the inflating thread.
+///
+/// Fuzz targets hash at the end, without a thread: an input has to take the same way each time, and a thread for each input
+/// would take most of the time.
 pub(crate) struct Hasher {
-    jobs: Option<SyncSender<(Bytes, Vec<Cut>)>>,
+    jobs: Option<Jobs>,
+    #[cfg(not(fuzzing))]
     thread: JoinHandle<Digests>,
+    #[cfg(fuzzing)]
+    queue: Receiver<Job>,
 }
 
 impl Hasher {
     /// Chunks that may wait for the hashing thread. It is several times faster than inflating, so
     /// the queue is for jitter only.
+    #[cfg(not(fuzzing))]
     const QUEUE: usize = 4;
 
+    #[cfg(not(fuzzing))]
     pub(crate) fn spawn() -> Result<Self, BuildError> {
         let (jobs, queue) = sync_channel(Self::QUEUE);
         let thread = std::thread::Builder::new()
@@ -81,6 +100,12 @@ impl Hasher {
             .spawn(move || run(&queue))
             .map_err(|_| BuildError::Internal("no thread for hashing"))?;
         Ok(Self { jobs: Some(jobs), thread })
+    }
+
+    #[cfg(fuzzing)]
+    pub(crate) fn spawn() -> Result<Self, BuildError> {
+        let (jobs, queue) = std::sync::mpsc::channel();
+        Ok(Self { jobs: Some(jobs), queue })
     }
 
     /// Hashes `chunk`, the next bytes of the layer, in which (or right at the start of which) `cuts` lie.
@@ -94,7 +119,10 @@ impl Hasher {
 
     pub(crate) fn finish(mut self) -> Result<Digests, BuildError> {
         self.jobs = None;
-        self.thread.join().map_err(|_| BuildError::Internal("the hashing thread ended early"))
+        #[cfg(not(fuzzing))]
+        return self.thread.join().map_err(|_| BuildError::Internal("the hashing thread ended early"));
+        #[cfg(fuzzing)]
+        Ok(run(&self.queue))
     }
 }
 
@@ -123,7 +151,7 @@ impl State {
     }
 }
 
-fn run(queue: &Receiver<(Bytes, Vec<Cut>)>) -> Digests {
+fn run(queue: &Receiver<Job>) -> Digests {
     let mut state = State { blob: Sha256::new(), span: None, spans: Vec::new() };
     let mut position = 0u64;
     // A span may begin with the last byte of the chunk before.

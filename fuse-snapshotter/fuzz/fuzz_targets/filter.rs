@@ -6,9 +6,9 @@
 use std::sync::LazyLock;
 use std::time::SystemTime;
 
-use fuse_snapshotter::snapshots::filter::Filter;
-use fuse_snapshotter::snapshots::labels;
-use fuse_snapshotter::snapshots::store::{Info, Kind};
+use fuse_snapshotter::snapshotter::filter::Filter;
+use fuse_snapshotter::snapshotter::labels;
+use fuse_snapshotter::snapshotter::store::{Info, Kind};
 use libfuzzer_sys::fuzz_target;
 use testdata::seeds;
 

@@ -3,9 +3,9 @@
 //! The input is values, one a line: image, manifest, layer and index.
 #![no_main]
 
-use fuse_snapshotter::images::LayerRequest;
-use fuse_snapshotter::snapshots::labels;
-use fuse_snapshotter::snapshots::store::Labels;
+use fuse_snapshotter::snapshotter::pull::LayerRequest;
+use fuse_snapshotter::snapshotter::labels;
+use fuse_snapshotter::snapshotter::store::Labels;
 use libfuzzer_sys::fuzz_target;
 use testdata::{golden, seeds};
 

@@ -4,7 +4,7 @@
 //! target of a link, each with its length before it. A length of 255 repeats the byte that follows.
 #![no_main]
 
-use fuse_snapshotter::tree::{Below, InodeKind, OverlayNamespace, Tree};
+use fuse_snapshotter::content::tree::{Below, InodeKind, OverlayNamespace, Tree};
 use libfuzzer_sys::fuzz_target;
 use testdata::seeds;
 use ztoc::fuzzing::Parts;

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use fuse_snapshotter::unpack::{Limits, Options, Whiteouts, unpack};
+use fuse_snapshotter::image::unpack::{Limits, Options, Whiteouts, unpack};
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 use testdata::seeds;
