@@ -1,7 +1,5 @@
 //! Shell completions and man pages, made from what `--help` is made from; the same for every program of the project.
 
-#![expect(rustdoc::broken_intra_doc_links, reason = "brackets in help texts for a terminal are no links")]
-
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -40,7 +40,7 @@ const UNHURRIED: u32 = u32::MAX;
 /// How often a read looks for a URL that works before it doubts that there is one.
 const ROUNDS: usize = 3;
 
-/// A [`BlobReader`] over a registry's blob. Clones share the resolved URL and the counters.
+/// A [`BlobReader`](crate::BlobReader) over a registry's blob. Clones share the resolved URL and the counters.
 #[derive(Debug, Clone)]
 pub struct RegistryBlob {
     pub(super) shared: Arc<Shared>,

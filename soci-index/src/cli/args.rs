@@ -1,8 +1,6 @@
 //! The command line. Names, short forms and defaults are the reference's (they are an interface: nerdctl and scripts
 //! depend on them); what is added is additional.
 
-#![expect(rustdoc::broken_intra_doc_links, reason = "brackets in help texts for a terminal are no links")]
-
 mod build;
 mod common;
 mod convert;

@@ -33,7 +33,7 @@ pub trait ImageSource: Send + Sync {
     /// A manifest or image index, checked against `descriptor`.
     ///
     /// # Errors
-    /// When it is missing, larger than [`MAX_MANIFEST_SIZE`], or not what the descriptor says.
+    /// When it is missing, larger than [`crate::oci::MAX_MANIFEST_SIZE`], or not what the descriptor says.
     async fn manifest(&self, descriptor: &Descriptor) -> Result<Bytes, SourceError>;
 
     /// A small blob in memory, at most `limit` bytes, checked against `descriptor`.

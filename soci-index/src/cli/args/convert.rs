@@ -1,7 +1,5 @@
 //! The flags of `soci convert`.
 
-#![expect(rustdoc::broken_intra_doc_links, reason = "brackets in help texts for a terminal are no links")]
-
 use crate::registry_args::RegistryArgs;
 use clap::{Args, ValueEnum};
 
