@@ -185,9 +185,13 @@ fn mount_time(directory: &Path, blob: &Path, built: &Built, by_erofs: bool) -> a
     let runtime = runtime.handle().clone();
     let ready = || std::fs::metadata(target.join("srv")).map(|_| started.elapsed());
     let ready = if by_erofs {
-        let _mount =
-            erofs::mount_tree(&tree, vec![layer], &directory.join("ready.erofs"), &target, 2, runtime)?;
-        ready()?
+        let image = directory.join("ready.erofs");
+        let mount = erofs::mount_tree(&tree, vec![layer], &image, &target, 2, runtime)?;
+        let ready = ready()?;
+        drop(mount);
+        // The image stays when the file system goes.
+        std::fs::remove_file(image)?;
+        ready
     } else {
         let forest = Arc::new(Forest::single(tree, vec![layer])?);
         let options = FuseOptions { threads: 2, allow_other: true };
