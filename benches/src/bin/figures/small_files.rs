@@ -14,9 +14,8 @@ use benches::table::{Figure, heading, note};
 use fuse_snapshotter::content::cache::CacheRoot;
 use fuse_snapshotter::content::tree::{Below, Tree};
 use fuse_snapshotter::content::{FetchContext, LayerTable, LazyLayer};
-use fuse_snapshotter::fronts::erofs;
-use fuse_snapshotter::fronts::forest::Forest;
-use fuse_snapshotter::fronts::fuse::{self, FuseOptions};
+use fuse_snapshotter::fronts::fuse::FuseOptions;
+use fuse_snapshotter::fronts::{Front, TreeMount, mount_tree};
 use registry::{Digest, FileBlob};
 use testdata::image::ImageBuilder;
 use testdata::image::fixtures::many_small_files_to;
@@ -66,8 +65,8 @@ fn mounting(directory: &Path, blob: &Path) -> anyhow::Result<Vec<Figure>> {
     note(format_args!("zTOC                       {:.1} MB", built.bytes.len() as f64 / 1e6));
     for _ in 0..ROUNDS {
         listed = listed.min(time(Command::new("tar").arg("-tzf").arg(blob))?);
-        ready = ready.min(mount_time(directory, blob, &built, false)?);
-        by_erofs = by_erofs.min(mount_time(directory, blob, &built, true)?);
+        ready = ready.min(mount_time(directory, blob, &built, Front::Fuse)?);
+        by_erofs = by_erofs.min(mount_time(directory, blob, &built, Front::Erofs)?);
     }
     note(format_args!(
         "zTOC in memory to mounted  {:.0} ms, by EROFS {:.0} ms; tar -t of the layer {:.0} ms",
@@ -164,7 +163,7 @@ fn build(blob: &Path) -> anyhow::Result<Built> {
 }
 
 /// From the zTOC's bytes in memory to a mount that answers.
-fn mount_time(directory: &Path, blob: &Path, built: &Built, by_erofs: bool) -> anyhow::Result<Duration> {
+fn mount_time(directory: &Path, blob: &Path, built: &Built, front: Front) -> anyhow::Result<Duration> {
     let digest = Digest::from_sha256(&built.blob_digest.0);
     let path = directory.join("small.ztoc");
     std::fs::write(&path, &built.bytes)?;
@@ -182,21 +181,9 @@ fn mount_time(directory: &Path, blob: &Path, built: &Built, by_erofs: bool) -> a
     let tree = Tree::merge(&[&ztoc], Below::Nothing)?;
     let layer =
         LazyLayer::new(reader, table, blocks, std::fs::File::open(&path)?, FetchContext::new(cache, 8));
-    let runtime = runtime.handle().clone();
-    let ready = || std::fs::metadata(target.join("srv")).map(|_| started.elapsed());
-    let ready = if by_erofs {
-        let image = directory.join("ready.erofs");
-        let mount = erofs::mount_tree(&tree, vec![layer], &image, &target, 2, runtime)?;
-        let ready = ready()?;
-        drop(mount);
-        // The image stays when the file system goes.
-        std::fs::remove_file(image)?;
-        ready
-    } else {
-        let forest = Arc::new(Forest::single(tree, vec![layer])?);
-        let options = FuseOptions { threads: 2, allow_other: true };
-        let _mount = fuse::mount_forest(&forest, &target, options, runtime)?;
-        ready()?
-    };
-    Ok(ready)
+    let image = directory.join("ready.erofs");
+    let options = FuseOptions { threads: 2, allow_other: true };
+    let mount = TreeMount { tree, layers: vec![layer], path: &target, image: &image };
+    let _mounted = mount_tree(mount, front, options, runtime.handle())?;
+    Ok(std::fs::metadata(target.join("srv")).map(|_| started.elapsed())?)
 }
