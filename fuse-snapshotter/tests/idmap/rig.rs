@@ -179,7 +179,7 @@ impl Rig {
             id_mapping: how,
             ..Options::new(self.directory.path().join("root"), client)
         };
-        // A program that another test starts at this moment has inherited the lock of the one before, until it runs.
+        // The threads that serve the kernel are not waited for, and let go of the cache when they end.
         let end = Instant::now() + Duration::from_secs(10);
         self.snapshotter = Some(loop {
             match Snapshotter::open(options.clone(), self.runtime.handle().clone()) {
