@@ -89,7 +89,10 @@ impl Containerd {
         let end = Instant::now() + PATIENCE;
         while !(UnixStream::connect(self.address()).is_ok() && self.ctr(&["version"]).status.success()) {
             let ended = self.process.as_mut().and_then(|process| process.try_wait().unwrap());
-            assert!(ended.is_none() && Instant::now() < end, "containerd does not start:\n{}", self.log());
+            if let Some(status) = ended {
+                panic!("containerd ended at its start ({status}):\n{}", self.end_of_log());
+            }
+            assert!(Instant::now() < end, "containerd does not answer in time:\n{}", self.end_of_log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -130,6 +133,13 @@ impl Containerd {
         fs::read(self.home.join("log"))
             .map(|log| String::from_utf8_lossy(&log).into_owned())
             .unwrap_or_default()
+    }
+
+    /// The last of it, where an error that ended it stands.
+    fn end_of_log(&self) -> String {
+        let log = self.log();
+        let lines: Vec<_> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// Lets CRI, and `ctr image pull --hosts-dir`, reach a registry (`127.0.0.1:5000`) over plain HTTP.

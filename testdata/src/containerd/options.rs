@@ -187,10 +187,17 @@ impl Options {
         let others = others.map(|name| format!("\"io.containerd.snapshotter.v1.{name}\""));
         let disabled: Vec<String> = cri.iter().map(|name| format!("{name:?}")).chain(others).collect();
         let version = if self.release.is_current() { 3 } else { 2 };
+        // It is on by default, and two that start at once with one socket for all take it from each other: CRI ends then.
+        let nri = home.join("nri");
+        let nri = self
+            .release
+            .is_current()
+            .then(|| format!("[plugins.\"io.containerd.nri.v1.nri\"]\nsocket_path = {}\n", quoted(nri)));
         let imports: Vec<_> = self.imported(home).into_iter().map(|(path, _)| quoted(path)).collect();
         format!(
             "version = {version}\nimports = [{imports}]\nroot = {root}\nstate = {state}\ndisabled_plugins = [{disabled}]\n[grpc]\naddress = \
-             {socket}\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = {opt}\n",
+             {socket}\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = {opt}\n{nri}",
+            nri = nri.unwrap_or_default(),
             imports = imports.join(", "),
             root = quoted(home.join("root")),
             state = quoted(home.join("state")),
