@@ -3,6 +3,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::need::{Need, available};
@@ -38,12 +39,13 @@ impl DockerRegistry {
         if !available(&[Need::Program("docker-registry", "docker-registry")]) {
             return None;
         }
-        // Let the system choose a free port, then give it to the registry. Somebody else may take it in between.
-        (0..5).find_map(|_| Self::try_launch(password)).or_else(|| panic!("docker-registry does not listen"))
+        (0..20).find_map(|_| Self::try_launch(password)).or_else(|| panic!("docker-registry does not listen"))
     }
 
     fn try_launch(password: bool) -> Option<Self> {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = port();
+        // Somebody else has it.
+        drop(TcpListener::bind(("127.0.0.1", port)).ok()?);
         let host = format!("127.0.0.1:{port}");
         let directory = std::env::temp_dir().join(format!("docker-registry-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
@@ -69,11 +71,12 @@ impl DockerRegistry {
             .unwrap();
         let mut registry = Self { process, host, directory };
         for _ in 0..200 {
-            if TcpStream::connect(&registry.host).is_ok() {
-                return Some(registry);
-            }
+            let answers = TcpStream::connect(&registry.host).is_ok();
             if registry.process.try_wait().unwrap().is_some() {
                 return None;
+            }
+            if answers {
+                return Some(registry);
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -114,4 +117,17 @@ impl Drop for DockerRegistry {
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
+}
+
+/// The port to try next. It is below those that the system hands out to whoever asks for any: one of these could go to
+/// another test before the registry listens, and that test's server would be taken for the registry. Processes begin at
+/// different ports.
+fn port() -> u16 {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 22_000;
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    let tried = TRIED.fetch_add(1, Ordering::Relaxed);
+    let port = FIRST + (std::process::id().wrapping_mul(101).wrapping_add(tried)) % COUNT;
+    // Below 32,000.
+    port as u16
 }
