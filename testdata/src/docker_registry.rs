@@ -1,11 +1,11 @@
 //! The real thing: Debian's `docker-registry`, on a loopback port, with storage of its own.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::free_port::free_port;
 use crate::need::{Need, available};
 
 /// A published test vector of bcrypt, for the password `U*U`.
@@ -39,13 +39,12 @@ impl DockerRegistry {
         if !available(&[Need::Program("docker-registry", "docker-registry")]) {
             return None;
         }
-        (0..20).find_map(|_| Self::try_launch(password)).or_else(|| panic!("docker-registry does not listen"))
+        // Somebody else may take the port before the registry does.
+        (0..5).find_map(|_| Self::try_launch(password)).or_else(|| panic!("docker-registry does not listen"))
     }
 
     fn try_launch(password: bool) -> Option<Self> {
-        let port = port();
-        // Somebody else has it.
-        drop(TcpListener::bind(("127.0.0.1", port)).ok()?);
+        let port = free_port();
         let host = format!("127.0.0.1:{port}");
         let directory = std::env::temp_dir().join(format!("docker-registry-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
@@ -117,17 +116,4 @@ impl Drop for DockerRegistry {
         let _ = self.process.wait();
         let _ = std::fs::remove_dir_all(&self.directory);
     }
-}
-
-/// The port to try next. It is below those that the system hands out to whoever asks for any: one of these could go to
-/// another test before the registry listens, and that test's server would be taken for the registry. Processes begin at
-/// different ports.
-fn port() -> u16 {
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 22_000;
-    static TRIED: AtomicU32 = AtomicU32::new(0);
-    let tried = TRIED.fetch_add(1, Ordering::Relaxed);
-    let port = FIRST + (std::process::id().wrapping_mul(101).wrapping_add(tried)) % COUNT;
-    // Below 32,000.
-    port as u16
 }

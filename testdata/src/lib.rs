@@ -4,6 +4,7 @@
 //! - [`registry`]: an OCI registry inside the test process, with authentication, redirects, latency, bandwidth and faults.
 //! - [`image`]: layers and images made deterministically, every byte of the tar under control.
 //! - [`containerd`], [`docker_registry`]: the real programs, with everything they keep in temporary directories.
+//! - [`free_port`]: ports for servers that are told where to listen.
 //! - [`copied`]: copies of programs that are to be started.
 //! - [`clients`]: where the current containerd and its clients are, which Debian does not have.
 //! - [`workloads`]: images of real programs, made of Debian packages and cached between test runs.
@@ -26,6 +27,7 @@ pub mod copied;
 pub mod digest;
 pub mod docker_registry;
 pub mod expected;
+pub mod free_port;
 pub mod golden;
 pub mod image;
 pub mod manual;

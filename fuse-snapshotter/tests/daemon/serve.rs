@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -14,6 +14,7 @@ use containerd_api::services::snapshots::v1::{
     ViewSnapshotRequest,
 };
 use rustix::process::Signal;
+use testdata::free_port::free_port;
 use testdata::image::{Compression, Entry, Image, ImageBuilder, LayerBuilder};
 use testdata::need::{Need, available};
 use testdata::registry::{Auth, TestRegistry};
@@ -140,7 +141,7 @@ fn metrics_and_logs_tell_what_happens_and_no_secrets() {
     let config = format!("{{\"auths\":{{\"{}\":{{\"auth\":\"{login}\"}}}}}}", registry.host());
     fs::write(home.path(".docker/config.json"), config).unwrap();
     let image = publish(&home, &registry);
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let address = format!("127.0.0.1:{port}");
     home.configure(&format!(
         "debug = true\nmetrics_address = \"{address}\"\nfuse_metrics_emit_wait_duration_sec = 1\n\
